@@ -1,0 +1,36 @@
+"""Who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+@runtime_checkable
+class Principal(Protocol):
+    """A caller: a user session, an API key, a client. Anonymous callers have none (`None`)."""
+
+    @property
+    def principal_id(self) -> str:
+        """A stable id with its kind as prefix (`usr_`, `key_`), for quotas, ownership and the log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Assurance:
+    """How strongly, by what and when the caller proved himself (NIST SP 800-63B, RFC 8176, OIDC auth_time)."""
+
+    aal: int = 1
+    amr: tuple[str, ...] = ()
+    authenticated_at: datetime | None = None
+
+
+class Standing(Protocol):
+    """Knows how long a principal stands: what an open WebSocket waits for (attack WS-05)."""
+
+    async def until_ended(self, principal: Any) -> None:
+        """Return once the principal is none any more: signed out, revoked, suspended, expired, or changed."""
+        ...

@@ -1,0 +1,156 @@
+"""Fixtures all tests share: real servers, started when the first test asks, one of each per test process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from routeguard.core.clock import SystemClock
+from routeguard.db.database import Database
+from routeguard.db.migrate import migrate
+from routeguard.db.models import DatabaseSettings
+from tests.backends import PostgresServer, ValkeyServer
+from tests.fakes import FakeClock
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM (a time limit around pytest) end the servers too, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Run asynchronous tests on asyncio, the loop the servers use."""
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock a test can set."""
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The shared PostgreSQL server. Tests that harm it take one of their own: `PostgresServer()`."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """The shared Valkey server."""
+    server = ValkeyServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """The address of an empty Valkey."""
+    valkey_server.flush()
+    return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    _aside(lambda: _migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def _migrated_postgresql(postgres_server: PostgresServer) -> str:
+    url = postgres_server.create()
+    _aside(lambda: _migrate(url))
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'routeguard.db'}"
+
+
+@pytest.fixture
+def empty_postgresql_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database without tables."""
+    url = postgres_server.create()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """A database without tables, of each kind."""
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, _migrated_sqlite: Path) -> str:
+    """A SQLite file with all tables."""
+    path = tmp_path / "routeguard.db"
+    shutil.copyfile(_migrated_sqlite, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def postgresql_url(postgres_server: PostgresServer, _migrated_postgresql: str) -> Iterator[str]:
+    """A PostgreSQL database with all tables."""
+    url = postgres_server.create(_migrated_postgresql)
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database with all tables, of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A started database with all tables, on each kind; the system's clock."""
+    # Patient, for a machine that runs many tests at once; what impatience does is tested in tests/db.
+    patient = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
+    database = Database(database_url, clock=SystemClock(), settings=patient)
+    await database.start()
+    yield database
+    await database.close()
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url, clock=SystemClock())
+    await database.start()
+    try:
+        await migrate(database)
+    finally:
+        await database.close()
+
+
+def _aside(work: Callable[[], Awaitable[Any]]) -> None:
+    """Run `work` on a loop of its own, whatever runs in this thread."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            anyio.run(work)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,155 @@
+"""The client's address: the peer's, until somebody trusted says otherwise."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routeguard.core.address import address_key, client_address, parse_address, parse_networks
+from routeguard.core.errors import ConfigError
+
+PROXIES = parse_networks(["10.0.0.0/8", "2001:db8:ff::/48"])
+PROXY = "10.0.0.1"
+CLIENT = "203.0.113.7"
+
+
+def scope(peer: str | None, *headers: tuple[str, str]) -> dict[str, Any]:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    return {"client": (peer, 1) if peer else None, "headers": raw}
+
+
+def seen(peer: str | None, *headers: tuple[str, str], proxies: Any = PROXIES) -> str:
+    return str(client_address(scope(peer, *headers), proxies))
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip", "true-client-ip"])
+def test_nobody_is_believed_by_default(header: str) -> None:
+    """RL-01: whatever rotates in front, one bucket."""
+    values = ["1.2.3.4", "for=1.2.3.4", "1.2.3.4, 10.0.0.1", "for=1.2.3.4;proto=https"]
+    assert {seen(CLIENT, (header, value), proxies=()) for value in values} == {CLIENT}
+    # Nor when proxies are configured and the peer is none of them.
+    assert {seen(CLIENT, (header, value)) for value in values} == {CLIENT}
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        (CLIENT, CLIENT), (f"6.6.6.6, {CLIENT}", CLIENT), (f"6.6.6.6,{CLIENT},10.2.2.2", CLIENT),
+        (f"{CLIENT}, 10.1.1.1, 10.2.2.2", CLIENT), ("10.1.1.1, 10.2.2.2", "10.1.1.1"), (f"{CLIENT}:443", CLIENT),
+        ("2001:db8::1", "2001:db8::1"), ("[2001:db8::1]", "2001:db8::1"), ("[2001:db8::1]:443", "2001:db8::1"),
+        ("::ffff:203.0.113.7", CLIENT), (f" \t{CLIENT}\t ", CLIENT), ("2001:db8:ff::1", "2001:db8:ff::1"),
+        # Unreadable: the walk ends at the last hop that was trusted.
+        ("", PROXY), ("unknown", PROXY), ("_hidden", PROXY), (f"{CLIENT}, unknown", PROXY), (f"{CLIENT}, ", PROXY),
+        (f"{CLIENT}, garbage, 10.2.2.2", "10.2.2.2"), ("1.2.3", PROXY), ("0x01020304", PROXY), ("01.2.3.4", PROXY),
+        (f"{CLIENT}:", PROXY), (f"{CLIENT}:999999", PROXY), (f"{CLIENT}:x", PROXY), ("[2001:db8::1", PROXY),
+        ("[2001:db8::1]x", PROXY), ("[]", PROXY), ("fe80::1%eth0", PROXY), ("\x00", PROXY), ("\xff", PROXY),
+        (f"{CLIENT} 10.1.1.1", PROXY), ("localhost", PROXY), ("²03.0.113.7", PROXY), ("1.2.3.4\u00a0", PROXY),
+    ],
+)  # fmt: skip
+def test_x_forwarded_for(stated: str, expected: str) -> None:
+    """RL-02."""
+    assert seen(PROXY, ("x-forwarded-for", stated)) == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        (f"for={CLIENT}", CLIENT),
+        (f"For={CLIENT};proto=https;by=10.0.0.1", CLIENT),
+        (f'for="{CLIENT}"', CLIENT),
+        (f'proto=http; for="{CLIENT}:80"', CLIENT),
+        ('for="[2001:db8::1]:443"', "2001:db8::1"),
+        (f"for=6.6.6.6, for={CLIENT}", CLIENT),
+        (f"for={CLIENT}, for=10.1.1.1", CLIENT),
+        (f'for={CLIENT}, for="_hidden"', PROXY),
+        ("for=unknown", PROXY),
+        ("proto=https", PROXY),
+        ("", PROXY),
+        (f"for=6.6.6.6;for={CLIENT}", PROXY),
+        ('for="', PROXY),
+        ("for", PROXY),
+        (f'for="{CLIENT}', PROXY),
+        ('for=""', PROXY),
+    ],
+)
+def test_forwarded(stated: str, expected: str) -> None:
+    """RL-02, RFC 7239."""
+    assert seen(PROXY, ("forwarded", stated)) == expected
+
+
+def test_forwarded_wins_and_is_never_mixed() -> None:
+    both = [("x-forwarded-for", "6.6.6.6"), ("forwarded", f"for={CLIENT}")]
+    assert seen(PROXY, *both) == seen(PROXY, *both[::-1]) == CLIENT
+    assert seen(PROXY, ("x-forwarded-for", CLIENT), ("forwarded", "for=unknown")) == PROXY
+
+
+def test_several_lines_are_one_list() -> None:
+    assert seen(PROXY, ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", CLIENT)) == CLIENT
+    assert seen(PROXY, ("x-forwarded-for", CLIENT), ("x-forwarded-for", "10.1.1.1")) == CLIENT
+
+
+def test_long_chains_are_cut_on_the_attackers_side() -> None:
+    assert seen(PROXY, ("x-forwarded-for", "6.6.6.6, " * 5000 + CLIENT)) == CLIENT
+    assert seen(PROXY, ("x-forwarded-for", "6.6.6.6" + ", 10.1.1.1" * 100)) == "10.1.1.1"
+
+
+def test_no_peer() -> None:
+    assert client_address(scope(None), PROXIES) is None
+    assert client_address(scope("unix:/run/x"), PROXIES) is None
+
+
+def test_one_client_has_one_name() -> None:
+    """RL-05."""
+    assert seen("::ffff:203.0.113.7") == seen(CLIENT) == CLIENT
+    assert seen("::ffff:10.0.0.1", ("x-forwarded-for", CLIENT)) == CLIENT
+    keys = {address_key(parse_address(f"::ffff:203.0.113.{n}")) for n in range(50)}
+    assert len(keys) == 50
+
+
+def test_ipv6_is_counted_by_64() -> None:
+    """RL-05: one subscriber holds 2**64 addresses."""
+    assert address_key(parse_address("2001:db8:1:2:3:4:5:6")) == "2001:db8:1:2::/64"
+    assert address_key(parse_address("2001:db8:1:2::")) == "2001:db8:1:2::/64"
+    assert address_key(parse_address("2001:db8:1:3::")) != "2001:db8:1:2::/64"
+    assert address_key(parse_address(CLIENT)) == CLIENT
+    assert address_key(None) == "None"
+
+
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.1/8", "10.0.0", "10.0.0.0/33", "::/129", "fe80::1%eth0", "", "x", "010.0.0.1", "1.2.3.4/0x8"]
+)
+def test_networks_are_strict(entry: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_networks([entry, "10.0.0.0/8", "bad too"])
+    assert len(caught.value.findings) == 2
+
+
+@given(st.ip_addresses())
+def test_addresses_come_back(address: IPv4Address | IPv6Address) -> None:
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    assert parse_address(str(address)) == (mapped or address)
+    assert parse_address(f"{address}%1") is None
+    assert ip_address(address_key(address).removesuffix("/64")).version == address.version
+
+
+HOPS = st.lists(
+    st.sampled_from(
+        [CLIENT, "6.6.6.6", "10.1.1.1", "unknown", "", "[2001:db8::1]:80", "for=", '"', "for=10.9.9.9", ";"]
+    ),
+    max_size=6,
+)
+
+
+@given(HOPS, HOPS, st.sampled_from([PROXY, CLIENT, "2001:db8:ff::1"]))
+def test_never_an_attackers_word(left: list[str], right: list[str], peer: str) -> None:
+    """RL-01, RL-02: what an attacker writes left of the hop our proxy appended changes nothing."""
+    appended = f"{CLIENT}, 10.3.3.3"
+    for name, entry in (("x-forwarded-for", appended), ("forwarded", f"for={CLIENT}, for=10.3.3.3")):
+        answers = {
+            seen(peer, (name, ", ".join([*forged, entry]))) for forged in (left, right, [])
+        }  # fmt: skip
+        assert answers == {CLIENT}
