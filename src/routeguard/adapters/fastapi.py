@@ -1,0 +1,38 @@
+"""FastAPI: the same seam on its own route classes. Parameters that ask for a session are read from its dependants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from routeguard.adapters.errors import answer_errors, http_error, invalid
+from routeguard.core.marks import mark, policy_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from routeguard.core.policy import Policy
+
+
+def answer_fastapi_errors(app: FastAPI) -> None:
+    """Put our answers in the place of FastAPI's own, never in the place of the application's."""
+    ours = (
+        (HTTPException, http_exception_handler, http_error),
+        (RequestValidationError, request_validation_exception_handler, invalid),
+    )
+    for kind, theirs, handler in ours:
+        if app.exception_handlers.get(kind) is theirs:
+            app.exception_handlers[kind] = handler
+    answer_errors(app)
+
+
+def mark_docs(app: FastAPI, policy: Policy) -> None:
+    """Give FastAPI's own documentation routes a policy; they are handlers like any other."""
+    paths = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url} - {None}
+    for route in app.router.routes:
+        endpoint = getattr(route, "endpoint", None)
+        if getattr(route, "path", None) in paths and endpoint is not None and policy_of(endpoint) is None:
+            mark(endpoint, policy)

@@ -1,0 +1,57 @@
+"""Routes of our own inside somebody's application, at almost no cost to the requests that are not for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Match, Mount, Router
+
+from routeguard.core.exchange import SCOPE_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.routing import Route
+
+
+class Section(Mount):
+    """A mount without a prefix of its own: its routes have whole paths, and only those paths are taken.
+
+    One look at a path's first segment tells the application's requests apart, where each of our routes would cost
+    them a regular expression. What matches none of the routes goes on to the application.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        # Our paths have one spelling each: a redirect to the other would be a 307 that resends a password (RED-14).
+        router = Router(routes, redirect_slashes=False)
+        super().__init__("", app=router)
+        self._router = router
+        self._segments = frozenset(_segment(route.path) for route in routes)
+        self._starts = tuple(self._segments)
+
+    def matches(self, scope: Any) -> tuple[Match, Any]:
+        """Return whether one of the routes is asked for."""
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if root and path.startswith(root):
+            path = path[len(root) :]
+        if not path.startswith(self._starts) or _segment(path) not in self._segments:
+            return Match.NONE, {}
+        # The application's router asks once more, without the slash, to send the caller there by 307: a POST of a
+        # password would be sent again (attack RED-14). Our paths have one spelling, and this request has another.
+        exchange = scope.get(SCOPE_KEY)
+        asked = exchange.request.path if exchange is not None else scope["path"]
+        if asked != scope["path"] and asked.rstrip("/") == scope["path"]:
+            return Match.NONE, {}
+        best = Match.NONE
+        for route in self._router.routes:
+            found, _ = route.matches(scope)
+            if found is Match.FULL:
+                return found, {}
+            best = found if best is Match.NONE else best
+        return best, {}
+
+
+def _segment(path: str) -> str:
+    end = path.find("/", 1)
+    return path if end == -1 else path[:end]

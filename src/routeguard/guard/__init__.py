@@ -1,0 +1,1 @@
+"""Protects any app: marks, compiles and enforces policies. Knows the core only."""

@@ -1,0 +1,371 @@
+"""One request and its response on the wire: the exchange together with the two ends it is read from and written to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.decision import ALLOW, Refuse, Reply
+from routeguard.core.errors import GuardNotApplied, ProblemError, Unavailable
+from routeguard.core.exchange import SCOPE_KEY, Captured, Exchange
+from routeguard.core.policy import Outcome, decision_of
+from routeguard.core.principal import Standing
+from routeguard.core.problem import (
+    CONTENT_TOO_LARGE,
+    GUARD_NOT_APPLIED,
+    INTERNAL_ERROR,
+    MALFORMED_REQUEST,
+    NOT_FOUND,
+    Problem,
+    authentication_required,
+    unavailable,
+)
+from routeguard.core.refusal import RefusalPages
+from routeguard.core.request import RequestView
+from routeguard.guard.caching import keep_private
+from routeguard.guard.framework import answered_by_framework, leads_astray
+from routeguard.guard.log import logger, record
+from routeguard.guard.render import is_navigation, render, to_sign_in
+
+if TYPE_CHECKING:
+    from routeguard.guard.guard import Compiled, Guard
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_CAPTURE_LIMIT: Final = 1024 * 1024
+
+
+class BodyTooLarge(Exception):
+    """Ends the reading of a body over the limit. The 413 is already recorded, and wins over any other answer."""
+
+
+class Connection(Exchange):
+    """An exchange together with the two ends of its wire."""
+
+    __slots__ = (
+        "_body",
+        "_captured",
+        "_ended",
+        "_receive",
+        "_received",
+        "_send",
+        "_stated_limit",
+        "accepted",
+        "current",
+        "guard",
+        "guarded",
+        "outer",
+        "refusal",
+        "replying",
+        "started",
+        "watcher",
+    )  # fmt: skip
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(RequestView(scope), body_limit=guard.body_limit)
+        self.guard = guard
+        self.read_body = self._read_body
+        self.defaults = guard.headers
+        self.started = False
+        self.accepted = False
+        """Whether a WebSocket is open, so that a later refusal has to close it."""
+        self.guarded = False
+        """Whether any policy but `public` was asked: then no shared cache may keep the answer."""
+        self.refusal: Problem | None = None
+        self.replying = False
+        """Whether what comes down the wire now is our own answer in the handler's place."""
+        self.current: object = None
+        """The route being entered, so that a class calling its parent's `handle` is not asked twice."""
+        outer = scope.get(SCOPE_KEY)
+        self.outer = outer if isinstance(outer, Connection) else None
+        """The connection of a guarded application this one is mounted in; our decision is its decision."""
+        self._receive = receive
+        self._send = send
+        self._received = 0
+        self._ended = False
+        self.watcher: asyncio.Task[None] | None = None
+        self._stated_limit: int | None = None
+        self._body: list[Message] | None = None
+        self._captured: bytearray | None = None
+
+    def look_again(self, scope: Scope) -> None:
+        """Take the facts anew. What was found by other headers belongs to another request, perhaps another caller."""
+        before = self.request
+        self.request = RequestView(scope)
+        if before.raw_headers is not self.request.raw_headers and before.raw_headers != self.request.raw_headers:
+            self.facts.clear()
+            self.principal = None
+
+    # -- the request's side ---------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """Hand on the next message, counting body bytes: declared, chunked and lying lengths alike (BODY-01)."""
+        if self._body:
+            return self._body.pop(0)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._ended = not message.get("more_body", False)
+            if self.body_limit is not None and self._received > self.body_limit:
+                self._over_limit()
+        elif message["type"] == "websocket.disconnect":
+            self.accepted = False
+        return message
+
+    def _over_limit(self) -> None:
+        if self.guard.mode == "observe":
+            self.body_limit = None
+            self.log(CONTENT_TOO_LARGE(), "", "would be refused")
+            return
+        self.refusal = CONTENT_TOO_LARGE()
+        raise BodyTooLarge
+
+    async def _read_body(self) -> bytes:
+        """Read the whole body, bounded, and keep it for the handler: the same bytes, bit for bit (BODY-21).
+
+        Raises ProblemError 413 past the limit, and 400 when the client left before the end: half a body is no body.
+        """
+        if self._ended and not self._body:
+            raise GuardNotApplied("a policy wanted the body after the handler had read it")
+        messages: list[Message] = []
+        while True:
+            try:
+                message = await self.receive()
+            except BodyTooLarge:
+                raise CONTENT_TOO_LARGE().error() from None
+            if message["type"] != "http.request":
+                raise MALFORMED_REQUEST(debug="the client left before its body ended").error()
+            messages.append(message)
+            if not message.get("more_body", False):
+                break
+        self._body = messages
+        return b"".join(message.get("body", b"") for message in messages)
+
+    # -- the response's side --------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Let a response out, with effects, if it may leave."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            await self._start(message)
+        elif self.refusal is not None and not self.replying:
+            return  # The refusal has been sent in its place; the rest of the handler's answer is dropped.
+        elif kind.startswith("websocket."):
+            await self._send_websocket(kind, message)
+        else:
+            await self._send(message)
+            if self._captured is not None and kind == "http.response.body":
+                await self._capture(message)
+
+    async def _send_websocket(self, kind: str, message: Message) -> None:
+        if kind.startswith("websocket.http.response.") and not self._can_deny:
+            # A framework's own denial; a server without the extension would break on it (attack WS-08).
+            if kind == "websocket.http.response.start":
+                await self._close(1008)
+            return
+        if kind == "websocket.http.response.start":
+            message["headers"] = self._finish(list(message.get("headers", ())))
+        elif kind == "websocket.accept":
+            if self._undecided and not self._unapplied():
+                await self.refuse(GUARD_NOT_APPLIED(debug="no decision"))
+                return
+            message["headers"] = [*message.get("headers", ()), *self.effects]
+            self.accepted = True
+            self.watch()
+        elif kind == "websocket.close":
+            self.accepted = False
+        self.started = True
+        await self._send(message)
+
+    @property
+    def _can_deny(self) -> bool:
+        return "websocket.http.response" in (self.request.scope.get("extensions") or {})
+
+    async def _close(self, code: int) -> None:
+        self.started = True
+        self.accepted = False
+        await self._send({"type": "websocket.close", "code": code, "reason": ""})
+
+    def watch(self) -> None:
+        """Close the socket when its principal ends: no channel outlives a session (attack WS-05).
+
+        Once it is accepted, or once its handler has required a principal.
+        """
+        standing = self.guard.services.find(Standing)  # type: ignore[type-abstract]
+        if standing is None or self.principal is None or self.watcher is not None or self.request.kind == "http":
+            return
+        self.watcher = asyncio.create_task(self._close_after(standing.until_ended(self.principal)))
+
+    async def _close_after(self, ended: Awaitable[None]) -> None:
+        await ended
+        if self.accepted or not self.started:
+            await self.close(1008)
+
+    async def close(self, code: int) -> None:
+        """Close an open WebSocket; whatever its handler still sends is dropped."""
+        self.refusal = authentication_required("the principal of an open socket ended")
+        self.log(self.refusal, "", "closed")
+        await self._close(code)
+
+    async def _start(self, message: Message) -> None:
+        headers = list(message.get("headers", ()))
+        if not self.replying:
+            problem = self.refusal
+            undecided = problem is None and self.decision is not ALLOW and message["status"] < 400 and self._undecided
+            if undecided and not self._may_leave(message["status"], headers):
+                astray = self.current is None and leads_astray(self.request, message["status"])
+                problem = NOT_FOUND() if astray else GUARD_NOT_APPLIED(debug="no decision")
+            if problem is not None:
+                # 413 wins too: frameworks turn the interrupted read into 400 or 500 of their own. What lets a page
+                # of another origin read the answer stays.
+                self.effects += [pair for pair in headers if pair[0].startswith((b"access-control-", b"vary"))]
+                await self.refuse(problem)
+                return
+        # Of what is said in the handler's place, only the handler's own refusals are its answer.
+        if self.observer is not None and (not self.replying or self.decision is ALLOW):
+            self._captured = bytearray()
+            self.facts[Captured] = (message["status"], tuple(headers))
+        self.started = True
+        await self._send({**message, "headers": self._finish(headers)})
+
+    @property
+    def _undecided(self) -> bool:
+        """Whether nobody has let this caller in. A handler that swallows a refusal of `require` is not let in."""
+        return self.decision is None or isinstance(self.decision, Refuse)
+
+    def _may_leave(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Whether an answer that nobody decided about may go out (attacks AZ-11, AZ-13)."""
+        if self.current is None and answered_by_framework(self.request, status, headers):
+            return True
+        return self._unapplied()
+
+    def _unapplied(self) -> bool:
+        """Whether the missing decision is only noted."""
+        if self.guard.mode != "observe":
+            return False
+        self.log(GUARD_NOT_APPLIED(debug="no decision"), "", "would be refused")
+        self.decision = ALLOW
+        return True
+
+    def _finish(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Append effects, then the defaults whose names are still free. Nothing is rebuilt or doubled (HDR-02)."""
+        if self.guarded:
+            keep_private(headers)
+        headers += self.effects
+        defaults = self.defaults
+        if defaults:
+            present = dict(headers)
+            if defaults is self.guard.headers and present.get(b"content-type", b"").startswith(b"text/html"):
+                defaults = self.guard.page_headers
+            headers += [pair for pair in defaults if pair[0] not in present]
+        return headers
+
+    async def _capture(self, message: Message) -> None:
+        """Hand a whole response to the observer, or None when it is too long to keep."""
+        kept, observer = self._captured, self.observer
+        if kept is None or observer is None:
+            return
+        kept += message.get("body", b"")
+        if len(kept) <= _CAPTURE_LIMIT and message.get("more_body", False):
+            return
+        self._captured = self.observer = None
+        status, headers = self.facts[Captured]
+        await observer(Captured(status, headers, bytes(kept)) if len(kept) <= _CAPTURE_LIMIT else None)
+
+    async def release(self) -> None:
+        """Tell an observer that no whole response came, so that its followers are freed (DDP crash case)."""
+        if self.observer is not None:
+            observer, self.observer = self.observer, None
+            await observer(None)
+
+    # -- deciding -------------------------------------------------------------------------------------------------
+
+    async def decide(self, compiled: Compiled) -> Outcome:
+        """Run a compiled policy and record the decision. Whatever goes wrong is a refusal (attack AZ-16)."""
+        self.guarded = self.guarded or compiled.guarded
+        self._bound(compiled.body_limit)
+        try:
+            outcome = await compiled.run(self)
+            decision = decision_of(outcome)
+        except ProblemError as error:
+            outcome = error.problem
+            decision = Refuse(outcome)
+        except (Unavailable, TimeoutError) as error:
+            outcome = cannot_tell(error)
+            decision = Refuse(outcome)
+        except Exception:  # noqa: BLE001 - a policy that breaks in any way refuses
+            logger.exception("a policy broke and the request is refused: %s", compiled.handler)
+            outcome = INTERNAL_ERROR()
+            decision = Refuse(outcome)
+        if isinstance(outcome, Problem) and self.guard.mode == "observe":
+            self.log(outcome, compiled.handler, "would be refused")
+            outcome, decision = None, ALLOW
+        # A mount above may have decided already; a handler that defers has still to decide for itself.
+        self.decision = None if outcome is None and compiled.deferred else decision
+        outer = self.outer
+        while outer is not None:
+            outer.decision = outer.decision or self.decision
+            outer.body_limit = self.body_limit
+            outer = outer.outer
+        return outcome
+
+    def _bound(self, stated: int | None) -> None:
+        """Set the body limit in bytes: the smallest that a policy on the way states, else the guard's own."""
+        if stated is not None:
+            self._stated_limit = stated if self._stated_limit is None else min(stated, self._stated_limit)
+        self.body_limit = self.guard.body_limit if self._stated_limit is None else self._stated_limit
+
+    # -- answering in the handler's place -------------------------------------------------------------------------
+
+    async def answer(self, outcome: Problem | Reply, handler: str = "", send: Send | None = None) -> None:
+        """Send a refusal or a reply; through `send`, so that the application's middleware sees it like any answer."""
+        if isinstance(outcome, Problem):
+            await self.refuse(outcome, handler, send)
+        else:
+            await self._emit(outcome, send)
+
+    async def refuse(self, problem: Problem, handler: str = "", send: Send | None = None) -> None:
+        """Send a problem: as JSON, as a redirect for a browser that is not signed in, or as a refused handshake."""
+        self.refusal = problem
+        instance = self.log(problem, handler, "refused")
+        sign_in = self.guard.sign_in
+        if problem.status == 401 and sign_in is not None and is_navigation(self.request):
+            await self._emit(to_sign_in(self.request, sign_in), send)
+        else:
+            await self._emit(self.page(problem, instance) or render(problem, self.request, instance), send)
+
+    def page(self, problem: Problem, instance: str) -> Reply | None:
+        """Return the refusal as a page where a person waits for one, and somebody draws pages."""
+        pages = self.guard.services.find(RefusalPages)  # type: ignore[type-abstract]
+        try:
+            return pages.page(self, problem, instance) if pages is not None else None
+        except Exception:  # noqa: BLE001 - a page that cannot be drawn must not undo the refusal
+            logger.exception("a refusal could not be shown as a page")
+            return None
+
+    async def _emit(self, reply: Reply, send: Send | None) -> None:
+        """Write a whole answer; once a response has started there is nothing left to say (attack HTTP-16)."""
+        if self.started:
+            if self.accepted:
+                await self._close(1008 if reply.status < 500 else 1011)
+            return
+        self.replying = True
+        send = send or self.send
+        prefix = "http" if self.request.kind == "http" else "websocket.http"
+        await send({"type": f"{prefix}.response.start", "status": reply.status, "headers": list(reply.headers)})
+        await send({"type": f"{prefix}.response.body", "body": reply.body})
+        self.replying = False
+
+    def log(self, problem: Problem, handler: str, verb: str) -> str:
+        """Write one line per refusal, cause included, and return the request's id."""
+        return record(self, problem, handler, verb)
+
+
+def cannot_tell(error: Unavailable | TimeoutError) -> Problem:
+    """Return 503: who could not be asked did not say yes, nor did he say no."""
+    return unavailable(error.what, error.retry_after) if isinstance(error, Unavailable) else unavailable("timeout")

@@ -1,0 +1,107 @@
+"""The outermost ASGI layer. No decision, no response.
+
+It opens the exchange, lets no success out of an application that never decided, and turns whatever breaks while
+deciding into a refusal. The broad `except`s of the package are here and in `connection.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from routeguard.core.errors import ConfigError, ProblemError, Unavailable
+from routeguard.core.exchange import SCOPE_KEY
+from routeguard.core.problem import (
+    CONTENT_TOO_LARGE,
+    INTERNAL_ERROR,
+)
+from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
+
+if TYPE_CHECKING:
+    from routeguard.guard.connection import App, Message, Receive, Scope, Send
+    from routeguard.guard.guard import Compiled, Guard
+
+
+async def enter(connection: Connection, compiled: Compiled, proceed: App, wire: tuple[Scope, Receive, Send]) -> None:
+    """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step."""
+    try:
+        outcome = await connection.decide(compiled)
+        if outcome is not None:
+            await connection.answer(outcome, compiled.handler, wire[2])
+        else:
+            await proceed(*wire)
+    except ProblemError as error:
+        await connection.refuse(error.problem, compiled.handler, wire[2])
+    except Unavailable as error:
+        await connection.refuse(cannot_tell(error), compiled.handler, wire[2])
+    finally:
+        if connection.observer is not None:
+            await connection.release()
+
+
+class Edge:
+    """ASGI: ``Edge(guard, app)`` around a whole application, outermost."""
+
+    def __init__(
+        self, guard: Guard, app: App, *, start: Callable[[bool], Awaitable[None]], stop: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.guard = guard
+        self.app = app
+        self._start = start
+        self._stop = stop
+        self.ready = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        connection = Connection(self.guard, scope, receive, send)
+        # Overwrites whatever stands there: markers of ours are never taken from outside (attack AZ-07).
+        scope[SCOPE_KEY] = connection
+        try:
+            if not self.ready:
+                await self._start(False)  # noqa: FBT003 - whether there is a lifespan
+                self.ready = True
+            await self.app(scope, connection.receive, connection.send)
+        except BodyTooLarge:
+            if not connection.started:
+                await connection.refuse(CONTENT_TOO_LARGE())
+        except ProblemError as error:
+            await connection.refuse(error.problem)
+        except Unavailable as error:
+            await connection.refuse(cannot_tell(error))
+        except Exception:
+            if not connection.started:
+                await connection.refuse(INTERNAL_ERROR())
+            raise
+        finally:
+            # Scope and connection hold each other; left so, every request would wait for the garbage collector.
+            connection.read_body = None
+            if connection.watcher is not None:
+                connection.watcher.cancel()
+            scope[SCOPE_KEY] = connection.outer
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start before the application does and stop after it; a finding at start-up is a failed start."""
+
+        async def starting() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._start(True)  # noqa: FBT003 - whether there is a lifespan
+                except Exception as error:
+                    # Servers take an exception alone for "no lifespan here" and would serve unverified: say it.
+                    findings = str(error) if isinstance(error, ConfigError) else type(error).__name__
+                    await send({"type": "lifespan.startup.failed", "message": findings})
+                    raise
+                self.ready = True
+            return message
+
+        try:
+            await self.app(scope, starting, send)
+        finally:
+            await self._stop()

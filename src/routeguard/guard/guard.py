@@ -1,0 +1,145 @@
+"""The guard: turns the marks on handlers into compiled policies, once, and remembers what it decided to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.marks import mark
+from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain
+from routeguard.guard.transport import transport
+
+if TYPE_CHECKING:
+    from routeguard.core.decision import Reply
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.policy import BoundCheck, Outcome
+    from routeguard.core.request import RequestView
+    from routeguard.core.services import Services
+
+H = TypeVar("H")
+Kind = Literal["http", "websocket"]
+Mode = Literal["enforce", "observe"]
+
+DEFAULT_BODY_LIMIT: Final = 1024 * 1024
+"""Bytes; every guarded route unless its policy states another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A value a handler can ask for as a parameter, and the policy that provides it: asking is requiring."""
+
+    call: Callable[..., Any]
+    policy: Policy
+    provided_by: Callable[[Policy], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One handler's policy, ready to run."""
+
+    policy: Policy
+    run: BoundCheck
+    handler: str
+    body_limit: int | None
+    """Bytes; None when the policy states none."""
+    guarded: bool
+    """False for `public`: its answers may be cached."""
+    deferred: bool
+    """True when the handler decides in its body."""
+
+
+@dataclass(slots=True)
+class Guard:
+    """Compiles policies against services. Holds no per-request state.
+
+    `default` applies to handlers without a mark; without it they are refused. `augment` lets the application add
+    what every policy of a kind carries (CSRF for cookie sessions). `sign_in` is the page browsers are sent to.
+    """
+
+    services: Services
+    default: Policy | None = None
+    frontend: Policy | None = None
+    """For the files of a front end that the framework serves by a route which cannot be marked."""
+    augment: Callable[[Policy, Kind], Policy] = field(default=lambda policy, _: policy)
+    body_limit: int = DEFAULT_BODY_LIMIT
+    mode: Mode = "enforce"
+    sign_in: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Added to every response of the application whose handler did not set the name."""
+    page_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """The same for HTML, which the headers for data would leave without style and script."""
+    preflight: Callable[[Policy, RequestView], Reply | None] = field(default=lambda _policy, _request: None)
+    """Answers a CORS preflight for a route whose handlers do not take OPTIONS."""
+    asks: list[Ask] = field(default_factory=list)
+
+    def __call__(self, *policies: Any) -> Callable[[H], H]:
+        """Mark a handler: ``@guard(signed_in, csrf())``. The handler itself is returned unchanged."""
+        if not policies:
+            raise ConfigError("guard() needs at least one policy; say `public` to open a route")
+        policy = Policy.of(*policies)
+        return lambda handler: mark(handler, policy)
+
+    def settle(self, marked: Policy | None, asked: Policy | None, *, above: bool = False) -> Policy | None:
+        """Return what must pass: the mark; where it does not say who may call, with what does.
+
+        That is what the handler's parameters ask for, else the policy of a mount `above`, else the default. None when
+        nobody decides: a limit alone opens no route.
+        """
+        if marked is not None and marked.decides:
+            return marked
+        rest = asked if asked is not None or above else self.default
+        if rest is None:
+            return marked if above else None
+        return rest if marked is None else rest & marked
+
+    def compile(self, policy: Policy, handler: Any, kind: Kind) -> Compiled:
+        """Bind `policy` for `handler`. Raises ConfigError with every finding."""
+        name = handler_name(handler)
+        policy = self.augment(policy, kind)
+        unfit = [check.unfit(handler, kind) for check in policy.find(object) if hasattr(check, "unfit")]
+        unfit += [check.unfit_with(policy) for check in policy.find(object) if hasattr(check, "unfit_with")]
+        findings = [why for why in unfit if why is not None]
+        try:
+            # Headers for the response first, so that what is unreadable is refused with them; then our own look, which
+            # holds every request to its limit and so does the work of `body_limit` too.
+            bound = bind_steps([check for check in policy.ordered() if not hasattr(check, "body_limit")], self.services)
+            steps = sorted([(Stage.TRANSPORT, _readable), *bound], key=_by_stage)
+        except ConfigError as error:
+            raise ConfigError([f"{name}: {finding}" for finding in (*findings, *error.findings)]) from None
+        if findings:
+            raise ConfigError([f"{name}: {finding}" for finding in findings])
+        limits = [check.body_limit for check in policy.checks if hasattr(check, "body_limit")]
+        return Compiled(
+            policy=policy,
+            run=chain([run for _, run in steps]),
+            handler=name,
+            body_limit=min(limits, default=None),
+            guarded=_is_guarded(policy),
+            deferred=any(isinstance(check, Deferred) for check in policy.checks),
+        )
+
+
+async def _readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+    return transport(exchange.request, exchange.body_limit or 0)
+
+
+def _by_stage(step: tuple[Stage, BoundCheck]) -> Stage:
+    return step[0]
+
+
+def _is_guarded(policy: Policy) -> bool:
+    """Whether answers may differ by caller: all but `public`, alone or with limits on the request itself."""
+    opened = any(isinstance(check, Public) for check in policy.checks)
+    limits = all(check.stage <= Stage.NETWORK and not isinstance(check, Deferred) for check in policy.checks)
+    return not (opened and limits)
+
+
+def handler_name(handler: Any) -> str:
+    """Return `module.qualname` of a handler, for findings and the log."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    kind = handler if hasattr(handler, "__qualname__") else type(handler)
+    return f"{kind.__module__}.{kind.__qualname__}"

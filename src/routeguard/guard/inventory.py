@@ -1,0 +1,109 @@
+"""What an application serves: one entry a handler, for start-up verification, the matrix and the audit.
+
+Only ever a list to look at. Enforcement happens where the framework has chosen a handler, never by walking routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.marks import policy_of
+from routeguard.guard.guard import handler_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from routeguard.core.policy import Policy
+    from routeguard.guard.guard import Guard
+
+_UNDECIDED: Final = "no policy. Mark it with @guard(...), open it with @guard(public), or give install() a default"
+Source = Literal["mark", "parameter", "default", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One handler as an adapter found it."""
+
+    method: str
+    """An HTTP method, `WS`, `MOUNT`, or `*` for a class that answers any."""
+    path: str
+    """The application's own template, mounts included."""
+    handler: Any
+    kind: Literal["http", "websocket"] = "http"
+    asked: Policy | None = None
+    """What the handler's parameters ask for."""
+    marked: Policy | None = None
+    """The mark, where the adapter found more than the handler's own (a class and its method)."""
+    above: Policy | None = None
+    """The policy of a mount around it: asked before, and enough for a handler that says nothing itself."""
+    calls: tuple[Any, ...] = ()
+    """Every dependency of the handler, for the check that its policy provides them."""
+    problem: str | None = None
+    """A node the adapter does not know: it cannot be guarded, and start-up fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the protection matrix."""
+
+    method: str
+    path: str
+    policy: str
+    handler: str
+    source: Source
+
+
+def matrix(guard: Guard, entries: Iterable[Entry]) -> list[Row]:
+    """Return what every route requires, in words."""
+    rows = []
+    for entry in entries:
+        policy, source = _resolved(guard, entry)
+        words = guard.augment(policy, entry.kind).describe() if policy is not None else "refused: no decision"
+        rows.append(Row(entry.method, entry.path, words, handler_name(entry.handler), source))
+    return rows
+
+
+def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) -> list[str]:
+    """Bind every policy now and return what is wrong, all of it.
+
+    Handlers without a decision are findings; they are refused at run time in any case (attacks AZ-11, AZ-13).
+    """
+    findings: dict[str, None] = {}
+    for entry in entries:
+        where = f"{entry.method} {entry.path} ({handler_name(entry.handler)})"
+        if entry.problem is not None:
+            findings[f"{where}: {entry.problem}"] = None
+            continue
+        policy, _ = _resolved(guard, entry)
+        if policy is None:
+            if undecided_is_fatal:
+                findings[f"{where}: {_UNDECIDED}"] = None
+            continue
+        for ask in guard.asks:
+            if ask.call in entry.calls and not ask.provided_by(policy):
+                findings[f"{where}: asks for a value its policy ({policy.describe()}) does not provide"] = None
+        try:
+            guard.compile(policy, entry.handler, entry.kind)
+        except ConfigError as error:
+            findings.update(dict.fromkeys(f"{entry.method} {entry.path}: {finding}" for finding in error.findings))
+    return list(findings)
+
+
+def required(guard: Guard, entry: Entry) -> Policy | None:
+    """Return the whole policy a handler runs under, or None without a decision."""
+    policy, _ = _resolved(guard, entry)
+    return guard.augment(policy, entry.kind) if policy is not None else None
+
+
+def _resolved(guard: Guard, entry: Entry) -> tuple[Policy | None, Source]:
+    own = entry.marked if entry.marked is not None else policy_of(entry.handler)
+    policy = guard.settle(own, entry.asked, above=entry.above is not None)
+    if entry.above is not None:
+        policy = entry.above if policy is None else entry.above & policy
+    if policy is None:
+        return None, "undecided"
+    if own is not None and (own.decides or entry.above is not None):
+        return policy, "mark"
+    return policy, "parameter" if entry.asked is not None else "mark" if entry.above is not None else "default"

@@ -1,0 +1,62 @@
+"""What makes a request unreadable as one request: refused before any policy, and before the body."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.problem import CONTENT_TOO_LARGE, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from routeguard.core.problem import Problem
+    from routeguard.core.request import RequestView
+
+SINGULAR: Final = frozenset({
+    b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin",
+    b"sec-fetch-site", b"x-api-key", b"x-csrf-token",
+})  # fmt: skip
+"""Fields that mean nothing certain when sent twice: 400 (attacks HTTP-01, KEY-08)."""
+
+_DIGITS: Final = 18
+"""Of a Content-Length; more would be an exabyte, and a chance for a slow conversion."""
+
+
+def transport(request: RequestView, limit: int) -> Problem | None:
+    """Refuse what is not one request (400), a compressed body (415) and a declared body over `limit` (413)."""
+    headers = request.headers
+    if request.repeated and not request.repeated.isdisjoint(SINGULAR):
+        return _REPEATED
+    if b"content-length" in headers:
+        refused = refuse_framing(request)
+        if refused is None and b"content-encoding" in headers:
+            refused = refuse_coding(request)
+        if refused is not None:
+            return refused
+        return _TOO_LARGE if int(headers[b"content-length"]) > limit else None
+    return refuse_coding(request) if b"content-encoding" in headers else None
+
+
+def refuse_framing(request: RequestView) -> Problem | None:
+    """Return 400 unless everybody on the way must agree where the body ends (RFC 9112 section 6.3, ASVS 4.2.1)."""
+    length = request.headers.get(b"content-length")
+    if length is None:
+        return None
+    # Read by one party as chunked and by another by its length, one request becomes two: smuggling.
+    if b"transfer-encoding" in request.headers or b"content-length" in request.repeated:
+        return _AMBIGUOUS
+    return None if len(length) <= _DIGITS and length.isdigit() else _NO_LENGTH
+
+
+def refuse_coding(request: RequestView) -> Problem | None:
+    """Return 415 for a compressed body: a limit on its bytes says nothing of what it becomes (BODY-05, BODY-06)."""
+    coding = request.headers.get(b"content-encoding")
+    if coding is None or (coding.strip().lower() == b"identity" and b"content-encoding" not in request.repeated):
+        return None
+    return _CODED
+
+
+_REPEATED: Final = MALFORMED_REQUEST("A header that may occur once was sent more than once.")
+_TOO_LARGE: Final = CONTENT_TOO_LARGE()
+_AMBIGUOUS: Final = MALFORMED_REQUEST("The length of the body is stated twice.")
+_NO_LENGTH: Final = MALFORMED_REQUEST("Content-Length is not a number.")
+# RFC 9110 section 15.5.16: an Accept-Encoding in the answer says which codings would do.
+_CODED: Final = UNSUPPORTED_MEDIA_TYPE("Send the body uncompressed.", headers=(("accept-encoding", "identity"),))

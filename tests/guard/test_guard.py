@@ -1,0 +1,129 @@
+"""Marks, compilation, inventory: the guard before any request."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.marks import policy_of
+from routeguard.core.policy import Policy, deferred, public
+from routeguard.core.services import Services
+from routeguard.guard.guard import Ask, Guard, handler_name
+from routeguard.guard.inventory import Entry, matrix, verify
+from tests.conformance.wire import Key, Limit, Unbindable, admin, key
+
+
+@pytest.fixture
+def guard() -> Guard:
+    return Guard(Services())
+
+
+async def handler() -> None:
+    """Stand for any handler."""
+
+
+class TestMarks:
+    def test_a_guard_without_a_policy_is_a_mistake(self, guard: Guard) -> None:
+        with pytest.raises(ConfigError, match="public"):
+            guard()
+
+    @pytest.mark.parametrize("wrong", [True, None, "public", print, Key, 1])
+    def test_only_policies_and_checks(self, guard: Guard, wrong: Any) -> None:
+        """AZ-16: a truthy value is no policy."""
+        with pytest.raises(ConfigError, match=r"neither|not a policy"):
+            guard(wrong)
+
+    def test_mark_else_parameter_else_default(self, guard: Guard) -> None:
+        marked = guard(key)(functools.partial(handler))
+        assert guard.settle(policy_of(marked), admin) == key
+        assert guard.settle(policy_of(handler), admin) == admin
+        assert guard.settle(policy_of(handler), None) is None
+        guard.default = public
+        assert guard.settle(policy_of(handler), None) == public
+        assert policy_of(handler) is None
+
+
+class TestCompile:
+    def test_limits(self, guard: Guard) -> None:
+        assert guard.compile(key, handler, "http").body_limit is None
+        both = Policy.of(Limit(5), key, Limit(3))
+        assert guard.compile(both, handler, "http").body_limit == 3
+        assert guard.compile(Policy.of(Limit(0)), handler, "http").body_limit == 0
+
+    @pytest.mark.parametrize(
+        ("policy", "guarded"),
+        [
+            (public, False), (public & Policy.of(Limit(1)), False), (Policy.of(Limit(1)), True), (key, True),
+            (public & key, True), (deferred, True), (public & deferred, True), (public | key, True),
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_what_counts_as_guarded(self, guard: Guard, policy: Policy, guarded: bool) -> None:
+        assert guard.compile(policy, handler, "http").guarded is guarded
+
+    def test_findings_name_the_handler(self, guard: Guard) -> None:
+        with pytest.raises(ConfigError) as caught:
+            guard.compile(Policy.of(Unbindable(), Unbindable()), handler, "http")
+        assert caught.value.findings == (
+            f"{__name__}.handler: first finding", f"{__name__}.handler: second finding",
+        )  # fmt: skip
+
+    def test_augment_sees_policy_and_kind(self) -> None:
+        guard = Guard(Services(), augment=lambda policy, kind: policy & admin if kind == "websocket" else policy)
+        assert guard.compile(key, handler, "http").policy == key
+        assert guard.compile(key, handler, "websocket").policy == key & admin
+
+
+def test_names() -> None:
+    class Self:
+        """An object with an attribute that looks like a partial's, and has no end."""
+
+        @property
+        def func(self) -> Self:
+            return self
+
+    assert handler_name(handler) == f"{__name__}.handler"
+    assert handler_name(functools.partial(functools.partial(handler))) == f"{__name__}.handler"
+    assert handler_name(Self()).endswith("Self")
+
+
+class TestInventory:
+    def test_everything_wrong_at_once(self, guard: Guard) -> None:
+        guard.asks.append(Ask(print, key, lambda policy: any(policy.find(Key))))
+        entries = [
+            Entry("GET", "/fine", handler, asked=key, calls=(print,)),
+            Entry("GET", "/unmarked", handler),
+            Entry("GET", "/lacks", handler, marked=public, calls=(print,)),
+            Entry("GET", "/unbound", handler, marked=Policy.of(Unbindable())),
+            Entry("*", "/unknown", handler, problem="not known"),
+            Entry("GET", "/above", handler, above=Policy.of(Unbindable())),
+        ]
+        found = verify(guard, entries, undecided_is_fatal=True)
+        assert [line.split(" (")[0].split(":")[0] for line in found] == [
+            "GET /unmarked", "GET /lacks", "GET /unbound", "GET /unbound", "* /unknown", "GET /above", "GET /above",
+        ]  # fmt: skip
+        lenient = verify(guard, entries, undecided_is_fatal=False)
+        assert lenient == [line for line in found if "no policy" not in line]
+
+    def test_a_mount_above_provides_too(self, guard: Guard) -> None:
+        guard.asks.append(Ask(print, key, lambda policy: any(policy.find(Key))))
+        entry = Entry("GET", "/x", handler, marked=public, calls=(print,), above=key)
+        assert verify(guard, [entry], undecided_is_fatal=True) == []
+
+    def test_matrix(self, guard: Guard) -> None:
+        guard.default = admin
+        rows = matrix(guard, [
+            Entry("GET", "/a", handler, marked=key), Entry("GET", "/b", handler, asked=key), Entry("GET",
+            "/c", handler),
+            Entry("GET", "/d", handler, above=key), Entry("GET", "/e", handler, marked=admin, above=key),
+        ])  # fmt: skip
+        assert [(row.path, row.policy, row.source) for row in rows] == [
+            ("/a", "key x-key", "mark"), ("/b", "key x-key", "parameter"), ("/c", "key x-admin", "default"),
+            ("/d", "key x-key", "mark"), ("/e", "key x-key, key x-admin", "mark"),
+        ]  # fmt: skip
+        guard.default = None
+        [row] = matrix(guard, [Entry("GET", "/c", handler)])
+        assert (row.policy, row.source) == ("refused: no decision", "undecided")
