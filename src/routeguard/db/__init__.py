@@ -1,0 +1,1 @@
+"""Records: one SQL database, SQLite embedded or PostgreSQL for scale."""

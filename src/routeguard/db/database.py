@@ -1,0 +1,193 @@
+"""One database behind two verbs: `transaction()` changes, `read()` looks. Driver faults leave as `Unavailable`."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import anyio
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from routeguard.core.errors import ConfigError
+from routeguard.db.errors import Contended, Outage, faults
+from routeguard.db.models import DatabaseSettings
+from routeguard.db.sqlite import SqliteBackend
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from sqlalchemy.engine import CursorResult, Row
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from routeguard.core.clock import Clock
+    from routeguard.core.events import Event
+    from routeguard.db.backend import Backend, Prepared
+
+T = TypeVar("T")
+
+_TRIES: Final = 5
+
+
+class Transaction:
+    """A unit of work. Statements take effect together at the end of the `async with`, or not at all."""
+
+    __slots__ = ("_connection", "_outage", "callbacks", "events")
+
+    def __init__(self, connection: AsyncConnection, outage: Outage) -> None:
+        self._connection = connection
+        self._outage = outage
+        self.events: list[Event] = []
+        self.callbacks: list[Callable[[], None]] = []
+
+    async def execute(self, statement: sa.Executable, params: Any = None) -> CursorResult[Any]:
+        """Run a statement. Raises UniqueViolation, ConstraintViolation, or Unavailable when the database cannot."""
+        with faults(self._outage):
+            result: CursorResult[Any] = await self._connection.execute(statement, params)
+        self._outage.back()
+        return result
+
+    async def one(self, statement: sa.Executable, params: Any = None) -> Row[Any] | None:
+        """Return the first row, or None."""
+        return (await self.execute(statement, params)).first()
+
+    async def all(self, statement: sa.Executable, params: Any = None) -> list[Row[Any]]:
+        """Return every row."""
+        return list((await self.execute(statement, params)).all())
+
+    async def scalar(self, statement: sa.Executable, params: Any = None) -> Any:
+        """Return the first column of the first row, or None."""
+        return (await self.execute(statement, params)).scalar()
+
+    def record(self, event: Event) -> None:
+        """Store an event in this very transaction; it is delivered after the commit, or never."""
+        self.events.append(event)
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` right after the commit, before anything else of this process runs."""
+        self.callbacks.append(callback)
+
+
+class Database:
+    """A SQLite file or a PostgreSQL server.
+
+    `sqlite:///FILE`, `sqlite://` (a private file in the temporary folder, gone with this object) or
+    `postgresql://...`. A server that comes back is used again without a restart. Raises ConfigError for other URLs.
+    """
+
+    def __init__(self, url: str, *, clock: Clock, settings: DatabaseSettings | None = None) -> None:
+        self.clock = clock
+        self.settings = settings or DatabaseSettings()
+        self.recorder: Callable[[Transaction, list[Event]], Awaitable[None]] | None = None
+        """How recorded events become rows; set by the outbox. Without one there are no listeners, and no rows."""
+        self._backend = _backend(url, self.settings)
+        self.dialect: Final = self._backend.dialect
+
+    async def start(self) -> None:
+        """Open what is opened once. A server that is away now is no error: requests are 503 until it is back."""
+        await self._backend.start()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._backend.close()
+
+    async def ping(self) -> None:
+        """Ask the database for a sign of life. Raises Unavailable."""
+        async with self.read() as tx:
+            await tx.execute(sa.select(1))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Do some work and commit it at the end; an exception rolls it back.
+
+        Raises Unavailable when the database cannot, UniqueViolation when a key is taken. On SQLite, writers of this
+        process take turns, so that they wait in line and not for each other's locks.
+        """
+        async with self._backend.turn():
+            async with self._connection(self._backend.writes) as connection:
+                tx = Transaction(connection, self._backend.outage)
+                with faults(self._backend.outage):
+                    await connection.begin()
+                yield tx
+                if tx.events and self.recorder is not None:
+                    await self.recorder(tx, tx.events)
+                # Shielded: a client that goes away must not leave a commit half known (attack OPS-04).
+                with anyio.CancelScope(shield=True), faults(self._backend.outage):
+                    await connection.commit()
+            for callback in tx.callbacks:
+                callback()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Transaction]:
+        """Look at committed rows, each statement by itself. Raises Unavailable."""
+        async with self._connection(self._backend.reads) as connection:
+            yield Transaction(connection, self._backend.outage)
+
+    async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run `work` in a transaction, again when the database asks for it (attack OPS-16).
+
+        A serialization failure or deadlock (SQLSTATE 40001, 40P01) rolled everything back, so trying again is safe.
+        Raises Unavailable after five tries.
+        """
+        for attempt in range(_TRIES):
+            try:
+                async with self.transaction() as tx:
+                    return await work(tx)
+            except Contended:
+                if attempt == _TRIES - 1:
+                    raise
+            await asyncio.sleep(0.01 * 2**attempt)
+        raise AssertionError
+
+    def prepare(self, statement: sa.Select[Any]) -> Prepared:
+        """Return `statement` ready for the hot path: the driver used directly, one query, no BEGIN.
+
+        Values go to and come from the driver as they are: on SQLite a Boolean comes as 0 or 1.
+        """
+        return self._backend.prepare(statement)
+
+    async def run_sync(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run synchronous work (migrations) in one transaction without time limits."""
+        async with self._backend.turn(), self._connection(self._backend.writes) as connection:
+            with faults(self._backend.outage):
+                await connection.begin()
+                await self._backend.unhurried(connection)
+                result = await connection.run_sync(work)
+                await connection.commit()
+            # Its limits are lifted, so the connection is not used again.
+            await connection.invalidate()
+            return result
+
+    @asynccontextmanager
+    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        with faults(self._backend.outage):
+            connection = await engine.connect()
+        try:
+            yield connection
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _release(connection)
+
+
+async def _release(connection: AsyncConnection) -> None:
+    """Give a connection back; one that cannot even roll back is thrown away, so that the pool never leaks."""
+    try:
+        if connection.in_transaction():
+            await connection.rollback()
+    except (SQLAlchemyError, OSError):
+        await connection.invalidate()
+    await connection.close()
+
+
+def _backend(url: str, settings: DatabaseSettings) -> Backend:
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        return SqliteBackend(url, settings)
+    if scheme == "postgresql":
+        try:
+            from routeguard.db.postgresql import PostgresBackend  # noqa: PLC0415 - an extra
+        except ImportError:
+            raise ConfigError("PostgreSQL needs the extra routeguard[postgres]") from None
+        return PostgresBackend(url, settings)
+    raise ConfigError("database_url must begin with sqlite:// or postgresql://")

@@ -1,0 +1,118 @@
+"""Bringing the tables up to date: Alembic's scripts, packaged with the code that needs them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.db.errors import ConstraintViolation
+
+# Alembic itself is loaded where there is something to apply: it takes longer than all else here together, and most
+# starts find the tables up to date.
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+    from routeguard.db.database import Database
+
+VERSION_TABLE: Final = "routeguard_version"
+"""Not `alembic_version`, which belongs to the application when both share a database."""
+_LOCK_TABLE: Final = "routeguard_migration_lock"
+_SCRIPTS: Final = Path(__file__).parent / "migrations"
+
+
+async def migrate(database: Database) -> None:
+    """Apply every migration not yet applied, in one transaction: all or none. Raises Unavailable.
+
+    Processes that start together wait for the first one: SQLite for its write lock, PostgreSQL for a locked table
+    (an advisory lock would not survive a connection pooler).
+    """
+    if await current_revision(database) == head_revision():
+        return
+    from alembic import command  # noqa: PLC0415 - see above
+
+    if database.dialect == "postgresql":
+        await _make_lock_table(database)
+
+    def work(connection: sa.Connection) -> None:
+        if database.dialect == "postgresql":
+            connection.execute(sa.text(f"LOCK TABLE {_LOCK_TABLE} IN ACCESS EXCLUSIVE MODE"))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    await database.run_sync(work)
+
+
+async def current_revision(database: Database) -> str | None:
+    """Return the revision the database has, or None before the first. Raises Unavailable."""
+
+    def work(connection: sa.Connection) -> str | None:
+        if not sa.inspect(connection).has_table(VERSION_TABLE):
+            return None
+        found: str | None = connection.scalar(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE)))
+        return found
+
+    return await database.run_sync(work)
+
+
+def head_revision() -> str:
+    """Return the revision this version of the package needs: what the name of its newest script begins with."""
+    return max(path.stem for path in (_SCRIPTS / "versions").glob("[0-9]*_*.py")).partition("_")[0]
+
+
+async def pending(database: Database) -> list[str]:
+    """Return the revisions not yet applied, oldest first. Raises Unavailable."""
+    current, head = await current_revision(database), head_revision()
+    if head == current:
+        return []
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see above
+
+    scripts = ScriptDirectory.from_config(_config())
+    found = [script.revision for script in scripts.walk_revisions("base", head)]
+    later = found[: found.index(current)] if current in found else found
+    return later[::-1]
+
+
+async def require_current(database: Database) -> None:
+    """Refuse to begin over tables of another version, which would fail at each request instead.
+
+    A database that is away now may come back while we run. Raises ConfigError.
+    """
+    try:
+        behind = await pending(database)
+    except Unavailable:
+        return
+    if behind:
+        raise ConfigError(f"the database lacks {', '.join(behind)}: run `routeguard migrate`")
+
+
+class SchemaCheck:
+    """`require_current` as a service: it starts after the database, and before whatever reads a table."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def start(self) -> None:
+        """Look once. Raises ConfigError."""
+        await require_current(self._database)
+
+
+def _config() -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - see above
+
+    config = Config()
+    # Config interpolates "%", which may occur in a path.
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+async def _make_lock_table(database: Database) -> None:
+    """Create the table that is only ever locked. Two that create it at once: the loser finds it made."""
+    with suppress(ConstraintViolation):
+        async with database.transaction() as tx:
+            await tx.execute(sa.text(f"CREATE TABLE IF NOT EXISTS {_LOCK_TABLE} (id integer PRIMARY KEY)"))

@@ -1,0 +1,175 @@
+"""SQLite: one file, many readers, writers in line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import tempfile
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from routeguard.core.errors import Unavailable
+from routeguard.db.errors import Outage, fault_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from routeguard.db.backend import Prepared
+    from routeguard.db.models import DatabaseSettings
+
+_BLOCKING_MILLISECONDS: Final = 50
+"""How long the hot path may hold up the event loop, should another process recover the file (attack OPS-20)."""
+
+_LINE_SECONDS: Final = 5.0
+"""How long a writer waits for those before it, in this process and in others: a thousand short transactions."""
+
+
+class SqliteBackend:
+    """A file in WAL mode. `sqlite://` is a private file in the temporary folder, removed by `close`.
+
+    Not `:memory:`: its shared cache locks whole tables against readers and knows no WAL.
+    """
+
+    dialect: Literal["sqlite"] = "sqlite"
+
+    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+        path = url.removeprefix("sqlite://").removeprefix("/")
+        self._temporary: str | None = None
+        if path in {"", ":memory:"}:
+            handle, self._temporary = tempfile.mkstemp(prefix="routeguard-", suffix=".db")
+            os.close(handle)
+            path = self._temporary
+        self.path = path
+        self.outage = Outage(path)
+        self._patience = max(settings.statement_timeout.total_seconds(), _LINE_SECONDS)
+        self._line = asyncio.Lock()
+        self._reader: sqlite3.Connection | None = None
+        address = sa.URL.create("sqlite+aiosqlite", database=path)
+        options: dict[str, Any] = {
+            "poolclass": sa.AsyncAdaptedQueuePool, "pool_timeout": settings.timeout.total_seconds(),
+            "max_overflow": 0, "hide_parameters": True,
+        }  # fmt: skip
+        self.writes = create_async_engine(address, pool_size=1, **options)
+        self.reads = create_async_engine(address, pool_size=settings.pool_size, **options)
+        for engine in (self.writes, self.reads):
+            event.listen(engine.sync_engine, "do_connect", self._make_private)
+            event.listen(engine.sync_engine, "connect", self._configure)
+        event.listen(self.writes.sync_engine, "begin", _begin_immediate)
+
+    async def start(self) -> None:
+        """Create the file. Raises Unavailable when that cannot be done."""
+        with _faults(self.outage):
+            self._make_private()
+            self._open()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        await self.writes.dispose()
+        await self.reads.dispose()
+        if self._temporary is not None:
+            _remove(self._temporary)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait in line: first come, first served, where SQLite's own lock lets the luckiest poller in."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._line.acquire()
+        except TimeoutError:
+            raise Unavailable("database: too many writers wait") from None
+        try:
+            yield
+        finally:
+            self._line.release()
+
+    async def unhurried(self, connection: AsyncConnection) -> None:
+        """Nothing to lift: only the wait for another process is limited."""
+
+    def prepare(self, statement: sa.Select[Any]) -> Prepared:
+        """Compile `statement` to text with named parameters."""
+        compiled = statement.compile(dialect=sqlite_dialect(paramstyle="named"))
+        fixed = {name: value for name, value in compiled.params.items() if value is not None}
+        return _Prepared(self, str(compiled), fixed)
+
+    def fetch(self, text: str, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Return the first row of a query, read in the event loop's own thread.
+
+        4 microseconds, where a hop to another thread costs 200: rows come from the page cache, and readers of a WAL
+        wait for no writer. The cursor is dropped at once, for an open one would hold the WAL back.
+        """
+        with _faults(self.outage):
+            reader = self._reader or self._open()
+            row: tuple[Any, ...] | None = reader.execute(text, params).fetchone()
+        self.outage.back()
+        return row
+
+    def _open(self) -> sqlite3.Connection:
+        reader = sqlite3.connect(
+            self.path, timeout=_BLOCKING_MILLISECONDS / 1000, isolation_level=None, cached_statements=64,
+            check_same_thread=False,
+        )  # fmt: skip
+        reader.execute("PRAGMA journal_mode=WAL").fetchone()
+        reader.execute("PRAGMA query_only=ON")
+        self._reader = reader
+        return reader
+
+    def _make_private(self, *_connecting: Any) -> None:
+        """Make the file for its owner only: it holds password hashes and addresses.
+
+        Before every connection, for SQLite would make it readable by all, and a migration connects before any start.
+        """
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise sqlite3.OperationalError(f"cannot open: {error.strerror}") from None
+
+    def _configure(self, connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # We say BEGIN ourselves.
+        cursor = connection.cursor()
+        patience = int(self._patience * 1000)
+        # busy_timeout first: switching to WAL itself needs the lock.
+        for pragma in (f"busy_timeout={patience}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+
+class _Prepared:
+    __slots__ = ("_backend", "_fixed", "_text")
+
+    def __init__(self, backend: SqliteBackend, text: str, fixed: Mapping[str, Any]) -> None:
+        self._backend = backend
+        self._text = text
+        self._fixed = fixed
+
+    async def one(self, **params: Any) -> tuple[Any, ...] | None:
+        return self._backend.fetch(self._text, {**self._fixed, **params} if self._fixed else params)
+
+
+@contextmanager
+def _faults(outage: Outage) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except (sqlite3.Error, OSError) as error:
+        raise fault_of(error, outage) from None
+
+
+def _remove(path: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(path + suffix).unlink(missing_ok=True)
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later would be refused by another writer's commit in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,246 @@
+"""One connection to Valkey or Redis that never blocks the loop and never waits longer than its deadline.
+
+Commands given in one turn of the event loop leave in one write, and their answers are matched in order (pipelining).
+A command that outlives the deadline fails every command of its connection, because a server that stopped answering
+one has stopped answering all; the connection is then dropped and made anew in the background, while callers are
+refused at once (the circuit is open) instead of waiting each for himself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import hiredis
+
+from routeguard.core.errors import ConfigError, Unavailable
+
+logger = logging.getLogger("routeguard.ephemeral")
+
+_DEFAULT_PORT: Final = 6379
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_ERRORS: Final = (OSError, hiredis.HiredisError, TimeoutError, Unavailable)
+
+Part = bytes | str | int
+Command = tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server is and how to introduce oneself."""
+
+    host: str
+    port: int
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read `redis://`, `valkey://` or, with TLS, `rediss://`, `valkeys://`. Raises ConfigError."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "valkey", "rediss", "valkeys"}:
+            raise ConfigError(f"ephemeral URL scheme {parts.scheme!r} is none of redis, valkey, rediss, valkeys")
+        database = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[0]
+        try:
+            port = parts.port or _DEFAULT_PORT
+        except ValueError:
+            raise ConfigError("the port of the ephemeral URL is not a number below 65536") from None
+        if not (database.isascii() and database.isdigit()):
+            raise ConfigError("the path of the ephemeral URL must be a database number")
+        return cls(
+            host=parts.hostname or "127.0.0.1",
+            port=port,
+            tls=parts.scheme.endswith("s") and parts.scheme != "redis",
+            username=unquote(parts.username) if parts.username else None,
+            password=unquote(parts.password) if parts.password else None,
+            database=int(database),
+        )
+
+    def greeting(self) -> list[Command]:
+        """Return the commands that open a connection."""
+        commands: list[Command] = []
+        if self.password is not None:
+            commands.append(("AUTH", self.username, self.password) if self.username else ("AUTH", self.password))
+        if self.database:
+            commands.append(("SELECT", self.database))
+        commands.append(("PING",))
+        return commands
+
+
+class _Wire(asyncio.Protocol):
+    """The bytes of one connection: commands out in batches, answers in by order."""
+
+    def __init__(self, deadline: float, lost: Callable[[_Wire], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = deadline
+        self._lost = lost
+        self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def command(self, packed: bytes) -> asyncio.Future[Any]:
+        """Queue a command; it leaves with the others of this turn. Returns its answer to come."""
+        future = self._loop.create_future()
+        if self.closed:
+            future.set_exception(Unavailable("valkey: connection lost"))
+            return future
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
+        due = self._loop.time() + self._deadline
+        self._waiting.append((future, due))
+        if self._timer is None:
+            self._timer = self._loop.call_at(due, self._check)
+        return future
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self.closed:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def _check(self) -> None:
+        """Drop the connection when its oldest command is late; else look again when that one is due."""
+        self._timer = None
+        if not self._waiting:
+            return
+        due = self._waiting[0][1]
+        if due <= self._loop.time():
+            self.fail("valkey: no answer in time")
+        else:
+            self._timer = self._loop.call_at(due, self._check)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (answer := self._reader.gets()) is not False:
+                future, _ = self._waiting.popleft()
+                if future.done():
+                    continue  # Its caller went away.
+                if isinstance(answer, hiredis.ReplyError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        except (hiredis.ProtocolError, IndexError):
+            self.fail("valkey: answers that make no sense")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's shape
+        self.fail("valkey: connection lost")
+
+    def fail(self, why: str) -> None:
+        """Give up: every waiting caller gets Unavailable."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        waiting, self._waiting = self._waiting, deque()
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(Unavailable(why))
+        self._lost(self)
+
+
+class Connection:
+    """The connection callers use: always there, sometimes open."""
+
+    def __init__(self, address: Address, *, deadline: float = 0.5, greeting: Sequence[Command] = ()) -> None:
+        self._address = address
+        self._greeting = greeting
+        self._deadline = deadline
+        self._wire: _Wire | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._dropped = asyncio.Event()
+        self._closing = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether commands are sent at present."""
+        return self._wire is not None
+
+    async def start(self) -> None:
+        """Connect; when that fails now, go on trying in the background."""
+        if self._keeper is not None:
+            return
+        self._closing = False
+        try:
+            await self._open()
+        except _ERRORS as error:
+            logger.warning("valkey at %s:%d is away: %s", self._address.host, self._address.port, error)
+        self._keeper = asyncio.create_task(self._keep(), name="routeguard-valkey")
+
+    async def close(self) -> None:
+        """Close for good."""
+        self._closing = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        if self._wire is not None:
+            self._wire.fail("valkey: closed")
+
+    def command(self, *parts: Part) -> asyncio.Future[Any]:
+        """Send a command and return its answer to come. Raises Unavailable at once while the circuit is open.
+
+        The future raises Unavailable when the answer does not come in time, hiredis.ReplyError for an error reply.
+        """
+        wire = self._wire
+        if wire is None:
+            raise Unavailable("valkey is away", retry_after=1)
+        return wire.command(hiredis.pack_command(parts))  # type: ignore[arg-type]
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        context = ssl.create_default_context() if self._address.tls else None
+        async with asyncio.timeout(self._deadline * 2):
+            _, wire = await loop.create_connection(
+                lambda: _Wire(self._deadline, self._on_lost), self._address.host, self._address.port, ssl=context
+            )
+        try:
+            # A stopped server still accepts connections, in its kernel: only an answer proves that it is back.
+            greeting = [*self._address.greeting(), *self._greeting]
+            await asyncio.gather(*[wire.command(hiredis.pack_command(parts)) for parts in greeting])  # type: ignore[arg-type]
+        except _ERRORS:
+            wire.fail("valkey: not ready")
+            raise
+        self._dropped.clear()
+        self._wire = wire
+
+    def _on_lost(self, wire: _Wire) -> None:
+        if self._wire is wire:
+            self._wire = None
+            self._dropped.set()
+            if not self._closing:
+                logger.warning("valkey at %s:%d is lost", self._address.host, self._address.port)
+
+    async def _keep(self) -> None:
+        """Hold the connection open: reconnect when it drops, with growing pauses of at most a second."""
+        pause = _FIRST_PAUSE
+        while True:
+            if self._wire is not None:
+                await self._dropped.wait()
+                pause = _FIRST_PAUSE
+            try:
+                await self._open()
+            except _ERRORS:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                logger.info("valkey at %s:%d is back", self._address.host, self._address.port)

@@ -1,0 +1,171 @@
+"""Ephemeral storage on Valkey or Redis: `redis://`, `valkey://`, `rediss://`, shared by all replicas.
+
+Whatever a request needs goes in one command (see `script`), on one connection that batches (see `connection`). On a
+cluster keys are grouped by slot and there is one command a slot, sent together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from binascii import crc_hqx
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import hiredis
+
+from routeguard.core.errors import Unavailable
+from routeguard.ephemeral.connection import Address, Command, Connection, Part
+from routeguard.ephemeral.protocol import BUCKETS, Answers, Attempt, Hit, Quota, Read
+from routeguard.ephemeral.script import SCRIPT, SCRIPT_SHA, SET_IF
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SLOTS: Final = 16384
+_GREETING: Final[tuple[Command, ...]] = (("SCRIPT", "LOAD", SCRIPT),)
+
+
+class RedisEphemeral:
+    """Keys on a server. `deadline` is in seconds, for one command."""
+
+    def __init__(self, address: Address, *, deadline: float = 0.5, cluster: bool = False) -> None:
+        self._connection = Connection(address, deadline=deadline, greeting=_GREETING)
+        self._cluster = cluster
+
+    @classmethod
+    def from_url(cls, url: str, *, deadline: float = 0.5) -> Self:
+        """Make a store of a URL such as ``"valkey://user:password@host:6379/0"``; ``?cluster=1`` for a cluster.
+
+        Raises ConfigError.
+        """
+        return cls(Address.parse(url), deadline=deadline, cluster="cluster=1" in urlsplit(url).query.split("&"))
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the server answered last."""
+        return self._connection.is_up
+
+    async def start(self) -> None:
+        """Connect, or go on trying in the background."""
+        await self._connection.start()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of a live key, or None. Raises Unavailable."""
+        found: bytes | None = await self._ask("GET", key)
+        return found
+
+    async def put(self, key: str, value: bytes, *, ttl: float, expected: bytes | None = None) -> bool:
+        """Set a key; with `expected`, only while it holds that. Raises Unavailable."""
+        if expected is None:
+            await self._ask("SET", key, value, "PX", _milliseconds(ttl))
+            return True
+        return bool(await self._ask("EVAL", SET_IF, 1, key, expected, "s", value, _milliseconds(ttl)))
+
+    async def delete(self, key: str, *, expected: bytes | None = None) -> bool:
+        """Remove a key; with `expected`, only while it holds that. Raises Unavailable."""
+        if expected is None:
+            return bool(await self._ask("DEL", key))
+        return bool(await self._ask("EVAL", SET_IF, 1, key, expected, "d"))
+
+    async def claim(self, key: str, value: bytes, *, ttl: float) -> bytes | None:
+        """Set a key unless it is there; None to the one who set it. Raises Unavailable."""
+        # SET ... NX GET (Redis 7.0, Valkey): sets if absent and tells what was there, in one atomic step.
+        found: bytes | None = await self._ask("SET", key, value, "NX", "GET", "PX", _milliseconds(ttl))
+        return found
+
+    async def hit(self, attempts: Sequence[Attempt]) -> Sequence[Hit]:
+        """Spend units of several quotas at once, or of none. Raises Unavailable."""
+        answers = await self.run((), attempts)
+        return [hit for hit in answers.hits if hit is not None]
+
+    async def run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
+        """Read keys and spend units in one command. Raises Unavailable."""
+        if not reads and not attempts:
+            return Answers((), ())
+        if self._cluster:
+            return await self._run_by_slot(reads, attempts)
+        return await self._run(reads, attempts)
+
+    async def _run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
+        rest = _arguments(reads, attempts)
+        try:
+            answer = await self._connection.command("EVALSHA", SCRIPT_SHA, *rest)
+        except hiredis.ReplyError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise _fault(error) from None
+            answer = await self._ask("EVAL", SCRIPT, *rest)
+        return _answers(answer, len(reads), len(attempts))
+
+    async def _run_by_slot(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
+        """Send one command a slot, together. A required key that is missing stops what is counted in its slot."""
+        slots: dict[int, tuple[list[int], list[int]]] = {}
+        for place, read in enumerate(reads):
+            slots.setdefault(slot_of(read.key), ([], []))[0].append(place)
+        for place, attempt in enumerate(attempts):
+            slots.setdefault(slot_of(attempt.key), ([], []))[1].append(place)
+        if len(slots) == 1:
+            return await self._run(reads, attempts)
+        parts = await asyncio.gather(
+            *[self._run([reads[i] for i in mine], [attempts[i] for i in hits]) for mine, hits in slots.values()]
+        )
+        values: list[bytes | None] = [None] * len(reads)
+        outcomes: list[Hit | None] = [None] * len(attempts)
+        for (mine, hits), part in zip(slots.values(), parts, strict=True):
+            for place, value in zip(mine, part.values, strict=True):
+                values[place] = value
+            for place, hit in zip(hits, part.hits, strict=True):
+                outcomes[place] = hit
+        return Answers(values, outcomes)
+
+    async def _ask(self, *parts: Part) -> Any:
+        try:
+            return await self._connection.command(*parts)
+        except hiredis.ReplyError as error:
+            raise _fault(error) from None
+
+
+def slot_of(key: str) -> int:
+    """Return a key's slot in a cluster: CRC16 (XMODEM) of its hash tag (Redis Cluster specification)."""
+    start = key.find("{")
+    end = key.find("}", start + 1) if start >= 0 else -1
+    hashed = key[start + 1 : end] if end > start + 1 else key
+    return crc_hqx(hashed.encode(), 0) % _SLOTS
+
+
+def _arguments(reads: Sequence[Read], attempts: Sequence[Attempt]) -> list[Part]:
+    parts: list[Part] = [len(reads) + len(attempts)]
+    parts += [read.key for read in reads]
+    parts += [attempt.key for attempt in attempts]
+    parts.append(len(reads))
+    for _, touch, required in reads:
+        parts += (int(touch * 1000), int(required))
+    for _, quota, cost in attempts:
+        kind, limit, step = _numbers(quota)
+        parts += (kind, limit, step, cost)
+    return parts
+
+
+def _numbers(quota: Quota) -> tuple[bytes, int, bytes]:
+    """Return kind, limit and microseconds a unit or bucket, as the script reads them."""
+    if quota.algorithm == "gcra":
+        return b"g", quota.burst, b"%.6f" % (quota.interval * 1_000_000)
+    return b"s", quota.limit, b"%.6f" % (quota.period * 1_000_000 / BUCKETS)
+
+
+def _answers(answer: list[Any], reads: int, attempts: int) -> Answers:
+    hits: list[Hit | None] = [Hit(hit[0] == 1, hit[1], hit[2] / 1000) for hit in answer[reads:]]
+    return Answers(answer[:reads], hits or [None] * attempts)
+
+
+def _milliseconds(ttl: float) -> int:
+    return max(int(ttl * 1000), 1)
+
+
+def _fault(error: hiredis.ReplyError) -> Unavailable:
+    """An error reply (out of memory, loading, read-only replica) is an outage, not an answer."""
+    return Unavailable(f"valkey refused a command: {error}")

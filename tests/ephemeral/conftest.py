@@ -1,0 +1,34 @@
+"""The two stores, and a server to have faults with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.ephemeral.redis import RedisEphemeral
+from tests.ephemeral.server import ValkeyProcess
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyProcess]:
+    server = ValkeyProcess()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Ephemeral]:
+    store: Ephemeral
+    if request.param == "memory":
+        store = MemoryEphemeral()
+    else:
+        server: ValkeyProcess = request.getfixturevalue("valkey")
+        server.call("FLUSHALL")
+        store = RedisEphemeral.from_url(server.url, deadline=2.0)
+    await store.start()
+    yield store
+    await store.close()
