@@ -1,0 +1,1 @@
+"""Checks that need no identity: forgery, limits, bodies, headers, hosts, networks, duplicates."""

@@ -1,0 +1,188 @@
+"""Answers kept for those who ask the same: captured from the handler, shared in the process and through the store."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import msgspec
+
+from routeguard.core.decision import Reply
+from routeguard.core.exchange import Captured
+from routeguard.core.policy import Deferred
+from routeguard.traffic.callers import user
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.policy import Policy
+    from routeguard.core.services import Services
+
+_STREAMS: Final = ("StreamingResponse", "EventSourceResponse", "FileResponse", "AsyncIter", "Iterator", "Generator")
+_VOLATILE: Final = frozenset({
+    b"content-length", b"date", b"forwarded", b"idempotency-key", b"sec-fetch-user", b"traceparent", b"tracestate",
+    b"via", b"x-forwarded-for", b"x-real-ip", b"x-request-id",
+})  # fmt: skip
+"""Headers that may differ between two copies of one request."""
+_CREDENTIAL: Final = re.compile(rb"auth|cookie|token|key|session|secret|password|credential|cert")
+"""Names of headers that may say who is calling: ours, and whatever a handler reads by itself."""
+_NO_CREDENTIAL: Final = frozenset({b"idempotency-key", b"x-csrf-token", b"x-xsrf-token", b"sec-websocket-key"})
+_SERVER_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the handler answered: `body` is None when it answered, but too much to keep."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes | None = None
+    cookies: tuple[tuple[bytes, bytes], ...] = ()
+
+    def encode(self) -> bytes:
+        """Return it as bytes, cookies left out: a stored cookie is a stored credential."""
+        return msgspec.msgpack.encode((self.status, self.headers, self.body))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Answer:
+        """Read what `encode` wrote."""
+        status, headers, body = _DECODER.decode(data)
+        return cls(status, headers, body)
+
+    def reply(self, *extra: tuple[bytes, bytes]) -> Reply:
+        """Return it for another caller, cookies left out."""
+        return Reply(self.status, (*self.headers, *extra), self.body or b"")
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(tuple[int, tuple[tuple[bytes, bytes], ...], bytes | None])
+
+
+class Flight:
+    """A request being worked on in this process, and those who wait for its answer."""
+
+    __slots__ = ("_landed", "answer")
+
+    def __init__(self) -> None:
+        self._landed = anyio.Event()
+        self.answer: Answer | None = None
+
+    def land(self, answer: Answer | None) -> None:
+        """Tell everybody. None: there is no answer, and somebody else may try."""
+        self.answer = answer
+        self._landed.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for the answer. Returns whether it came in time."""
+        with anyio.move_on_after(seconds):
+            await self._landed.wait()
+        return self._landed.is_set()
+
+
+def observe(exchange: Exchange, done: Callable[[Answer | None], Awaitable[None]]) -> None:
+    """Call `done` once with the handler's answer, or None when it gave none (a crash, a server error)."""
+    before = exchange.observer
+
+    async def finish(captured: Captured | None) -> None:
+        if before is not None:
+            await before(captured)
+        await done(_answer(exchange, captured))
+
+    exchange.observer = finish
+
+
+def _answer(exchange: Exchange, captured: Captured | None) -> Answer | None:
+    if captured is None:
+        # A response that began was not captured whole: it was too long. The work is done all the same.
+        started = exchange.facts.get(Captured)
+        return Answer(started[0]) if started is not None and started[0] < _SERVER_ERROR else None
+    if captured.status >= _SERVER_ERROR:
+        return None
+    plain = tuple(pair for pair in captured.headers if pair[0] != b"set-cookie")
+    # What signing out says to the browser is for every copy of the request.
+    plain += tuple(pair for pair in exchange.effects if pair[0] == b"clear-site-data")
+    cookies = tuple(pair for pair in (*captured.headers, *exchange.effects) if pair[0] == b"set-cookie")
+    return Answer(captured.status, plain, captured.body, cookies)
+
+
+def asker(services: Services) -> Callable[[Exchange], str]:
+    """Return what names the one whose answers are kept: the principal, else the address and all credentials sent.
+
+    A handler behind `public` may still answer by a cookie or a token that no check has looked at; two callers of one
+    address must not get each other's answer (attack DDP-01).
+    """
+    subject = user.bind(services)
+
+    def asked_by(exchange: Exchange) -> str:
+        known = subject(exchange)
+        if exchange.principal is not None:
+            return known
+        request = exchange.request
+        sent = [pair for pair in request.raw_headers if _CREDENTIAL.search(pair[0]) and pair[0] not in _NO_CREDENTIAL]
+        tls = (request.scope.get("extensions") or {}).get("tls") or {}
+        sent.append((b"", str(tls.get("client_cert_name") or "").encode()))
+        # A guest who sends nothing of the kind is told apart from all who do: the digest is there either way.
+        return f"{known}:{_digest([part for pair in sorted(sent) for part in pair]).hex()}"
+
+    return asked_by
+
+
+def undecided(policy: Policy, check: str) -> str | None:
+    """Return why the answers of a handler under `policy` cannot be kept, or None.
+
+    Where the handler decides in its body, a kept answer would be given to those it never decided about.
+    """
+    if next(iter(policy.find(Deferred)), None) is None:
+        return None
+    return f"{check} cannot go with `deferred`: a kept answer would be given before the handler decides who may have it"
+
+
+async def body_of(exchange: Exchange) -> bytes:
+    """Return the whole body, bounded; the handler reads it again. Raises ProblemError 413."""
+    return await exchange.read_body() if exchange.read_body is not None else b""
+
+
+def request_digest(exchange: Exchange, body: bytes, *, headers: bool) -> bytes:
+    """Return the digest of method, whole target, body and, with `headers`, every header that is part of the request.
+
+    The target is scheme, host (as proxies tell it, too), path and query: tenants may share all but the host. With all
+    headers (credentials and those an answer may vary by), only copies of one request are equal. Each part is preceded
+    by its length, so that no two requests run together to the same text.
+    """
+    request = exchange.request
+    scope = request.scope
+    path = scope.get("raw_path") or request.path.encode()
+    parts = [request.method.encode(), request.scheme.encode(), path, scope.get("query_string", b"")]
+    if headers:
+        for name, value in sorted(pair for pair in request.raw_headers if pair[0] not in _VOLATILE):
+            parts += (name, value)
+    else:
+        parts += (request.headers.get(name, b"") for name in (b"host", b"x-forwarded-host", b"content-type"))
+    parts.append(body)
+    return _digest(parts)
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    digest = sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()
+
+
+def streams(handler: Any, kind: str) -> str | None:
+    """Return why the answers of a handler cannot be shared, or None (attack DDP-07)."""
+    if kind == "websocket":
+        return "a WebSocket has no answer that could be shared"
+    with contextlib.suppress(ValueError):
+        handler = inspect.unwrap(handler)
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        return "a generator's answer is a stream, which cannot be shared"
+    annotations = getattr(handler, "__annotations__", {})
+    returned = annotations.get("return", "")
+    text = returned if isinstance(returned, str) else getattr(returned, "__name__", str(returned))
+    return "a stream cannot be shared" if any(name in text for name in _STREAMS) else None

@@ -1,0 +1,104 @@
+"""Which media types a handler reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.problem import UNSUPPORTED_MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
+
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9a-z-]{1,80}"
+_TYPE: Final = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
+_HAS_BODY_WITHOUT_SAYING: Final = frozenset({"2", "2.0", "3", "3.0"})
+"""HTTP versions whose framing needs neither Content-Length nor Transfer-Encoding."""
+
+
+def content_types(*types: str) -> Policy:
+    """Return the policy that answers 415 to a body of another media type: ``content_types("application/json")``.
+
+    Compared by type and subtype in any case; parameters such as `charset` are allowed and not looked at. ``"image/*"``
+    takes a whole family. A request without a body needs no type. What a simple form of a foreign page can send
+    (`text/plain`, no type at all) never reaches a JSON parser this way (attacks CSRF-08 to CSRF-10).
+    """
+    return Policy((ContentTypes(tuple(types)),))
+
+
+def media_type(value: bytes) -> bytes:
+    """Return type and subtype of a Content-Type value in lower case, empty when it is not one.
+
+    Only spaces may stand before the ';' of parameters. What parsers are known to read differently, tabs and lists of
+    two types, is no type here (attack BODY-17). Never raises; linear.
+    """
+    name = value.partition(b";")[0].strip(b" ").lower()
+    return name if _TYPE.fullmatch(name.decode("latin-1")) else b""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentTypes:
+    """The body's media type is one of `types`."""
+
+    types: tuple[str, ...]
+
+    @property
+    def stage(self) -> Stage:
+        """Needs the head only."""
+        return Stage.TRANSPORT
+
+    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Compile. Raises ConfigError for anything that is not a media type in lower case, without parameters."""
+        bad = [one for one in self.types if not _TYPE.fullmatch(one) or one.startswith("*")]
+        if bad or not self.types:
+            raise ConfigError(
+                [f"{one!r} is not a lower-case media type without parameters" for one in bad]
+                or "content_types() needs a media type"
+            )
+        exact = frozenset(one.encode("ascii") for one in self.types if not one.endswith("/*"))
+        families = tuple(one[:-1].encode("ascii") for one in self.types if one.endswith("/*"))
+
+        async def readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+            request = exchange.request
+            value = request.headers.get(b"content-type")
+            if value is None:
+                return _refuse_untyped(exchange)
+            if b"content-type" in request.repeated:
+                return _REFUSED
+            if value in exact:
+                return None
+            found = media_type(value)
+            return None if found in exact or (families and found.startswith(families)) else _REFUSED
+
+        return readable
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return " or ".join(self.types)
+
+    def attacks(self) -> Iterable[Attack]:
+        """JSON in the clothes of a simple form, and types that parsers disagree about."""
+        ours = self.types[0].replace("*", "x")
+        odd = ("text/x-odd", f"{ours}\t; charset=utf-8", f"{ours}, text/plain", f"text/plain;{ours}", "", "application")
+        for kind in odd:
+            if media_type(kind.encode()).decode() not in self.types:
+                headers = (("content-type", kind),)
+                yield Attack(name=f"type {kind!r}", status=415, method="POST", headers=headers, body=b"{}")
+
+
+def _refuse_untyped(exchange: Exchange) -> Outcome:
+    """Refuse a body without a type. Where a body may come unannounced, allow it no byte."""
+    headers = exchange.request.headers
+    if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
+        return _REFUSED
+    if exchange.request.scope.get("http_version") in _HAS_BODY_WITHOUT_SAYING:
+        exchange.body_limit = 0
+    return None
+
+
+_REFUSED: Final = UNSUPPORTED_MEDIA_TYPE()

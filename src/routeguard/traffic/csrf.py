@@ -1,0 +1,346 @@
+"""Cross-site request forgery: Fetch Metadata, else Origin, else a token bound to the session.
+
+A browser of the last years needs no token: it says itself where a request comes from, in fields no page can set.
+Forms say so too (every browser sends `Origin` with a POST), so no body is read to look for a hidden field, and the
+token travels in the `X-CSRF-Token` header only.
+"""
+
+from __future__ import annotations
+
+from binascii import Error as BinasciiError
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import blake2b
+from logging import WARNING
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.cookies import format_cookie
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.request import SAFE_METHODS
+from routeguard.core.secret import Secret, equal, new_token
+from routeguard.core.security_log import network_of, note
+from routeguard.traffic.origins import parse_origins
+from routeguard.traffic.problems import FORGERY_SUSPECTED
+from routeguard.traffic.site import Site, site_of
+
+if TYPE_CHECKING:
+    from routeguard.core.clock import Clock
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.problem import Problem
+    from routeguard.core.services import Services
+
+Resume = Callable[["Exchange"], Awaitable[Any]]
+
+COOKIE_NAME: Final = "__Host-routeguard-csrf"
+PLAIN_COOKIE_NAME: Final = "routeguard-csrf"
+"""Only where a browser refuses the prefix: an issuer that is http on loopback."""
+HEADER: Final = b"x-csrf-token"
+
+_SESSION_COOKIE: Final = b"routeguard="
+_EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
+_DECIDING: Final = frozenset({b"origin", b"sec-fetch-site", HEADER})
+
+# A token is 16 random bytes, 8 of time and 24 of MAC over both.
+_NONCE_SIZE: Final = 16
+_TIME_SIZE: Final = 8
+_MAC_SIZE: Final = 24
+_COVERED: Final = _NONCE_SIZE + _TIME_SIZE
+_TEXT_SIZE: Final = (_COVERED + _MAC_SIZE) * 4 // 3
+# base64url to base64; the other alphabet's two letters become something no decoder accepts.
+_TO_BASE64: Final = bytes.maketrans(b"-_+/", b"+/!!")
+_TO_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
+_SKEW: Final = 60
+_GUEST_SIZE: Final = 43
+
+
+class _Explicit:
+    """Key of `Exchange.facts`: the credential came in a field that no foreign page can set."""
+
+
+def came_by_header(exchange: Exchange) -> None:
+    """Note that the principal was found in `Authorization` or `X-API-Key`, not in a cookie: nothing to forge.
+
+    For identity checks. Without the note a request that also carries any cookie counts as a browser's, for the
+    application's own sign-in may have read that one.
+    """
+    exchange.facts[_Explicit] = True
+
+
+class CsrfTokens:
+    """What CSRF checks compare with: the trusted origins, and the keys of the tokens.
+
+    A token is a keyed BLAKE2b (RFC 7693) over the session's id, or a guest's pre-session cookie, and the time it was
+    made. It proves more than a cookie sent twice (attack CSRF-15): nobody can make one, and it ends with the session
+    it belongs to, so it changes at sign-in and at sign-out (CSRF-14).
+    """
+
+    __slots__ = ("_clock", "_keyed", "_life", "_older", "_resume", "_secure", "cookie_name", "origins")
+
+    def __init__(
+        self, secret: Secret, *, origins: Iterable[str], clock: Clock, older_secrets: Sequence[Secret] = (),
+        secure_cookies: bool = True, life: timedelta = timedelta(hours=12), resume: Resume | None = None,
+    ) -> None:  # fmt: skip
+        """Parse the origins; raises ConfigError for any that is not exact.
+
+        `origins` are all whose pages may use our cookies, our own included. `life` is how long a token is good for.
+        `resume` finds the session of an exchange on routes whose policy did not ask for one.
+        """
+        self.origins = parse_origins(origins)
+        self.cookie_name = COOKIE_NAME if secure_cookies else PLAIN_COOKIE_NAME
+        self._keyed, *self._older = (_keyed(one) for one in (secret, *older_secrets))
+        self._clock = clock
+        self._secure = secure_cookies
+        self._life = int(life.total_seconds())
+        self._resume = resume
+
+    async def issue(self, exchange: Exchange) -> str:
+        """Return a token for the caller; a guest gets the cookie it is bound to with the response.
+
+        Every token has a nonce, so that no two have the same MAC and compressed pages do not give it away (CSRF-26).
+        """
+        bound_to = await self._bound_to(exchange)
+        if bound_to is None:
+            guest = new_token()
+            cookie = format_cookie(self.cookie_name, guest, secure=self._secure)
+            exchange.add_header(b"set-cookie", cookie)
+            bound_to = b"g:" + guest.encode()
+        covered = token_bytes(_NONCE_SIZE) + int(self._clock.time()).to_bytes(_TIME_SIZE, "big")
+        token = covered + _mac(self._keyed, covered + bound_to)
+        return b2a_base64(token, newline=False).translate(_TO_BASE64URL).decode("ascii")
+
+    async def verify(self, exchange: Exchange, token: bytes) -> bool:
+        """Return whether `token` was issued to this very caller. Never raises for what it holds (attack CSRF-19)."""
+        # Guests only have to be looked up; the check on every request of a signed-in user waits for nothing.
+        principal = exchange.principal
+        bound_to = await self._bound_to(exchange) if principal is None else _session_of(principal)
+        if bound_to is None or len(token) != _TEXT_SIZE:
+            return False
+        try:
+            raw = a2b_base64(token.translate(_TO_BASE64), strict_mode=True)
+        except BinasciiError:
+            return False
+        covered = raw[:_COVERED]
+        age = self._clock.time() - int.from_bytes(raw[_NONCE_SIZE:_COVERED], "big")
+        if not -_SKEW <= age <= self._life:
+            return False
+        mac = raw[_COVERED:]
+        covered += bound_to
+        if equal(mac, _mac(self._keyed, covered)):
+            return True
+        return any(equal(mac, _mac(older, covered)) for older in self._older)
+
+    async def _bound_to(self, exchange: Exchange) -> bytes | None:
+        """Return what ties a token to this browser: its session, else its pre-session cookie."""
+        principal: Any = exchange.principal
+        if principal is None and self._resume is not None and is_signed_in_by_cookie(exchange):
+            principal = await self._resume(exchange)
+        if principal is not None:
+            return _session_of(principal)
+        # Two cookies of the name are none: one of them is somebody else's (attack CSRF-16).
+        guest = exchange.request.cookie(self.cookie_name)
+        return None if guest is None or len(guest) != _GUEST_SIZE else b"g:" + guest.encode("latin-1")
+
+
+def csrf(*, token: bool = False) -> Policy:
+    """Return the policy that refuses forged requests: 403 `forgery-suspected`.
+
+    A browser's request must come from a trusted origin; one that carries cookies and says nothing of its origin must
+    carry a token. `token=True` demands the token of every unsafe request that a browser could have been made to send.
+    A WebSocket handshake, where pages cannot set fields, is judged by its Origin in both cases.
+    """
+    return Policy((Csrf(token),))
+
+
+def unsafe_without_csrf() -> Policy:
+    """Return the policy that takes one handler out of the default `csrf()`. The audit lists each of them.
+
+    Exemptions are handlers, never patterns of paths (attack CSRF-23).
+    """
+    return Policy((WithoutCsrf(),))
+
+
+def with_csrf(policy: Policy) -> Policy:
+    """Return `policy` with the default `csrf()` added, unless it says itself what it wants.
+
+    What one side of a `|` says is not enough: the other side would go without.
+    """
+    if any(isinstance(check, Csrf | WithoutCsrf) for check in policy.checks):
+        return policy
+    return Policy((*policy.checks, Csrf()), policy.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Csrf:
+    """An unsafe request comes from our own pages, or from no browser at all."""
+
+    token: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        """Runs when it is known whether the credential is one that browsers send by themselves."""
+        return Stage.FORGERY
+
+    def bind(self, services: Services) -> BoundCheck:
+        """Compile against the trusted origins and keys."""
+        tokens = services.get(CsrfTokens)
+        origins, verify, demanded = tokens.origins, tokens.verify, self.token
+        suspect = _suspect(site_of(services), origins)
+
+        async def not_forged(exchange: Exchange) -> Outcome:
+            request = exchange.request
+            if request.kind == "websocket":
+                return None if _may_shake_hands(exchange, origins) else suspect(exchange, _FOREIGN_ORIGIN)
+            # 1. A safe method changes nothing (that it does not is for the audit: attack CSRF-12).
+            if request.method in SAFE_METHODS:
+                return None
+            headers = request.headers
+            if (b"authorization" in headers or b"x-api-key" in headers) and _is_explicit(exchange):
+                return None
+            if request.repeated and not request.repeated.isdisjoint(_DECIDING):
+                return suspect(exchange, _REPEATED)
+            # A token that is sent counts, whatever else speaks for the request.
+            proof = headers.get(HEADER)
+            if proof is not None:
+                if not await verify(exchange, proof):
+                    return suspect(exchange, _WRONG_TOKEN)
+            elif demanded:
+                return suspect(exchange, _NO_TOKEN)
+            # 2. An exact trusted Origin.
+            origin = headers.get(b"origin")
+            if origin in origins:
+                return None
+            # 3. Fetch Metadata. Evidence against a browser's attack only: it grants nothing.
+            site = headers.get(b"sec-fetch-site")
+            if site is not None:
+                return None if site in {b"same-origin", b"none"} else suspect(exchange, _CROSS_SITE)
+            # 4. An Origin that is not ours: `null`, the other scheme, another port, a look-alike (CSRF-03 to CSRF-07).
+            if origin is not None:
+                return suspect(exchange, _FOREIGN_ORIGIN)
+            # 5. Neither: no browser of today. With a credential a browser might have added, the token decides.
+            return None if proof is not None or not _is_ambient(exchange) else suspect(exchange, _NO_TOKEN)
+
+        return not_forged
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return "CSRF token" if self.token else "not forged"
+
+    def attacks(self) -> Iterable[Attack]:
+        """What a foreign page can make a browser send, and tokens nobody issued."""
+        evil = ("origin", "https://attacker.example")
+        for name, headers in (
+            ("cross-site form", (evil, ("sec-fetch-site", "cross-site"))),
+            ("sibling host", (evil, ("sec-fetch-site", "same-site"))),
+            ("foreign Origin of an older browser", (evil,)),
+            ("sandboxed frame", (("origin", "null"),)),
+            ("made-up token", (("x-csrf-token", "A" * _TEXT_SIZE),)),
+            ("malformed token", (("x-csrf-token", "NaN.NaN"),)),
+        ):
+            yield Attack(name=name, status=403, method="POST", headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutCsrf:
+    """The default CSRF check is left out, on purpose."""
+
+    @property
+    def stage(self) -> Stage:
+        """Runs where the check would."""
+        return Stage.FORGERY
+
+    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Return a check that passes."""
+        return _pass
+
+    def describe(self) -> str:
+        """Say so in the matrix."""
+        return "NO CSRF CHECK"
+
+
+def is_signed_in_by_cookie(exchange: Exchange) -> bool:
+    """Return whether our session cookie, under either of its names, was sent."""
+    return _SESSION_COOKIE in exchange.request.headers.get(b"cookie", b"")
+
+
+async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001, RUF029 - the shape of a bound check
+    return None
+
+
+def _suspect(site: Site, origins: frozenset[bytes]) -> Callable[[Exchange, Problem], Problem]:
+    """Return what writes a refusal to the security log and hands it on.
+
+    On a developer's machine it says what was expected: another port than the issuer's is the usual cause there.
+    """
+    ours = b", ".join(sorted(origins)).decode("latin-1")
+    advice = "" if site.https else f"; expected from {ours}: set ROUTEGUARD_ISSUER to the origin you open"
+
+    def suspect(exchange: Exchange, problem: Problem) -> Problem:
+        network = network_of(site.address(exchange))
+        told = problem.because(f"{problem.debug}{advice}") if advice else problem
+        note("forgery-suspected", exchange, level=WARNING, cause=told.debug, network=network)
+        return told
+
+    return suspect
+
+
+def _may_shake_hands(exchange: Exchange, origins: frozenset[bytes]) -> bool:
+    """Return whether no foreign page opens this socket with our cookies (attacks WS-01, WS-02).
+
+    Browsers apply no CORS to sockets and always send Origin, so a trusted one is the only proof.
+    """
+    headers = exchange.request.headers
+    if headers.get(b"origin") in origins and b"origin" not in exchange.request.repeated:
+        return True
+    return _is_explicit(exchange) or not _is_ambient(exchange)
+
+
+def _is_explicit(exchange: Exchange) -> bool:
+    """Whether the credential is one that only a program can have put there.
+
+    A page that could set these fields on a foreign request would need our leave by CORS first. When a browser's own
+    credentials came along, whoever's they are, an invented field must not switch the check off (attack CSRF-01): the
+    identity check's word is needed then.
+    """
+    headers = exchange.request.headers
+    scheme = headers.get(b"authorization")
+    # `Basic` and its kin are no such credential: browsers repeat them by themselves, like cookies.
+    if (scheme is not None and scheme[:7].lower().startswith(_EXPLICIT_SCHEMES)) or b"x-api-key" in headers:
+        return _Explicit in exchange.facts or not (b"cookie" in headers or _has_certificate(exchange))
+    return False
+
+
+def _is_ambient(exchange: Exchange) -> bool:
+    """Whether anything was sent that a browser adds by itself: a cookie, HTTP authentication, a certificate."""
+    headers = exchange.request.headers
+    return b"cookie" in headers or b"authorization" in headers or _has_certificate(exchange)
+
+
+def _has_certificate(exchange: Exchange) -> bool:
+    tls = (exchange.request.scope.get("extensions") or {}).get("tls")
+    return bool(tls and tls.get("client_cert_name"))
+
+
+def _session_of(principal: Any) -> bytes:
+    """Return the id of the caller's session, or of the caller where the application's own sign-in has none."""
+    return f"s:{getattr(principal, 'id', None) or principal.principal_id}".encode()
+
+
+def _keyed(secret: Secret) -> blake2b:
+    """Return a hash that has taken the key already: copying it costs two thirds of making one."""
+    return blake2b(key=secret.derive("csrf"), digest_size=_MAC_SIZE)
+
+
+def _mac(keyed: blake2b, covered: bytes) -> bytes:
+    keyed = keyed.copy()
+    keyed.update(covered)
+    return keyed.digest()
+
+
+_CROSS_SITE: Final = FORGERY_SUSPECTED(debug="Sec-Fetch-Site is neither same-origin nor none")
+_FOREIGN_ORIGIN: Final = FORGERY_SUSPECTED(debug="the Origin is not trusted")
+_NO_TOKEN: Final = FORGERY_SUSPECTED(debug="no CSRF token")
+_WRONG_TOKEN: Final = FORGERY_SUSPECTED(debug="the CSRF token is malformed, expired or not this caller's")
+_REPEATED: Final = FORGERY_SUSPECTED(debug="a deciding header was sent twice")

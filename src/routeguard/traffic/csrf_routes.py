@@ -1,0 +1,36 @@
+"""`GET /auth/csrf`: a token for clients that want, or must, send one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from routeguard.core.exchange import SCOPE_KEY
+from routeguard.core.policy import public
+from routeguard.traffic.csrf import CsrfTokens
+from routeguard.traffic.operations import operation
+from routeguard.web import routes
+from routeguard.web.reply import reply
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from routeguard.core.services import Services
+
+
+def csrf_routes(services: Services, *, path: str = "/auth/csrf") -> Sequence[Route]:
+    """Return the route that answers ``{"csrf_token": ...}``, to guests too.
+
+    Foreign pages may ask, but not read: the answer carries no CORS leave. It is never cached, for it is one caller's.
+    """
+    tokens = services.get(CsrfTokens)
+
+    async def csrf_token(request: Request) -> Response:
+        response = reply({"csrf_token": await tokens.issue(request.scope[SCOPE_KEY])})
+        response.headers["cache-control"] = "private, no-store"
+        return response
+
+    return [routes.get(path, csrf_token, public & operation(services, "csrf-token", tells=True))]

@@ -1,0 +1,71 @@
+"""Which methods a handler answers to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.problem import METHOD_NOT_ALLOWED
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
+
+_NAME: Final = re.compile(r"[A-Z]{1,20}", re.ASCII)
+
+
+def method(*names: str) -> Policy:
+    """Return the policy that answers 405 with `Allow` to other methods (RFC 9110 section 15.5.6). GET includes HEAD.
+
+    For handlers that a framework mounts under every method. The request line's method alone counts: no header and
+    no form field overrides it (attack CSRF-11).
+    """
+    return Policy((Method(tuple(names)),))
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The request's method is one of `names`."""
+
+    names: tuple[str, ...]
+
+    @property
+    def stage(self) -> Stage:
+        """Needs the request line only."""
+        return Stage.TRANSPORT
+
+    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Compile. Raises ConfigError for a name that no method has."""
+        bad = [name for name in self.names if not _NAME.fullmatch(name)]
+        if bad or not self.names:
+            raise ConfigError([f"{name!r} is not a method in capitals" for name in bad] or "method() needs a name")
+        allowed = self._allowed()
+        refusal = METHOD_NOT_ALLOWED(headers=(("allow", ", ".join(allowed)),))
+        methods = frozenset(allowed)
+
+        async def answers(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+            request = exchange.request
+            return None if request.method in methods and request.kind == "http" else refusal
+
+        return answers
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return " or ".join(self._allowed())
+
+    def attacks(self) -> Iterable[Attack]:
+        """Methods nobody asked for, and one dressed as another."""
+        allowed = self._allowed()
+        for name in ("DELETE", "TRACE", "FOO", "get", "X" * 1000):
+            if name not in allowed:
+                yield Attack(name=f"method {name[:8]}", status=405, method=name)
+        if "PATCH" not in allowed:
+            dressed = (("x-http-method-override", allowed[0]), ("x-method-override", allowed[0]))
+            yield Attack(name="method override", status=405, method="PATCH", headers=dressed)
+
+    def _allowed(self) -> tuple[str, ...]:
+        return (*self.names, "HEAD") if "GET" in self.names and "HEAD" not in self.names else self.names

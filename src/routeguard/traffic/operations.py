@@ -1,0 +1,39 @@
+"""The limits and the de-duplication that operations of the identity service have unless the operator says otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.policy import Policy
+from routeguard.traffic.deduplicate import deduplicate
+from routeguard.traffic.models import OFF, TrafficSettings
+from routeguard.traffic.rate_limit import rate_limit
+
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+
+SIGN_IN: Final = "sign-in"
+SIGN_UP: Final = "sign-up"
+
+
+def operation(services: Services, name: str, *, tells: bool = False) -> Policy:
+    """Return the limit by address of one operation: all of its entry points share one budget (attack RL-19).
+
+    `tells` puts what is left of it on passing answers. Operations that take an address, a password or a token keep
+    it to themselves, and are refused when the store is away; the others are then counted in this process. Empty where
+    the operator turned the limit off.
+    """
+    settings = services.find(TrafficSettings) or TrafficSettings()
+    rate = {SIGN_IN: settings.sign_in, SIGN_UP: settings.sign_up}.get(name, settings.identity)
+    if rate == OFF:
+        return Policy()
+    return rate_limit(rate, name=name, remaining=tells, on_outage="local" if tells else "refuse")
+
+
+def once(services: Services, name: str, *, tells: bool = False) -> Policy:
+    """Return `operation`, and let equal requests at the same time do its work once.
+
+    An answer with cookies goes to all who sent that very request, in this process: whoever can send it, its password
+    or its session's cookie included, needs nobody else's answer to be signed in or out (attack DDP-01).
+    """
+    return operation(services, name, tells=tells) & deduplicate(share_cookies=True)

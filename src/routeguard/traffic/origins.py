@@ -1,0 +1,44 @@
+"""Origins: scheme, host and port, compared as the exact strings browsers send (RFC 6454 section 7)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from routeguard.core.errors import ConfigError
+
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_ORIGIN: Final = re.compile(
+    rf"(?P<scheme>https?)://(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:]+\])(?::(?P<port>[1-9][0-9]{{0,4}}))?",
+    re.ASCII,
+)
+_DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_LAST_PORT: Final = 65535
+
+
+def parse_origins(origins: Iterable[Any]) -> frozenset[bytes]:
+    """Read origins as browsers write them: ``"https://app.example.com"`` or ``"http://127.0.0.1:8000"``.
+
+    They are compared byte for byte later, so anything a browser would never send is an error here: a path, upper
+    case, a wildcard, a default port, user information, a trailing dot, letters outside ASCII (attacks CSRF-06,
+    CSRF-07). Raises ConfigError naming every bad entry.
+    """
+    if isinstance(origins, str):
+        raise ConfigError(f"origins must be a list, not the single string {origins!r}")
+    parsed: set[bytes] = set()
+    findings: list[str] = []
+    for origin in origins:
+        match = _ORIGIN.fullmatch(origin) if isinstance(origin, str) else None
+        if match is None or not _port_is_written(match["scheme"], match["port"]):
+            findings.append(f"origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
+        else:
+            parsed.add(origin.encode("ascii"))
+    if findings:
+        raise ConfigError(findings)
+    return frozenset(parsed)
+
+
+def _port_is_written(scheme: str, port: str | None) -> bool:
+    """Whether a browser would write this port: it leaves the scheme's own out."""
+    return port is None or (port != _DEFAULT_PORTS[scheme] and int(port) <= _LAST_PORT)

@@ -1,0 +1,111 @@
+"""How often passwords may be tried: per account with a growing delay, and per address.
+
+The account is whatever was typed, whether it exists or not, so that nothing here tells the two apart (attack
+ENUM-07). Nobody is ever locked out: a delay ends by itself, attempts made during it do not lengthen it, and from an
+address where the account signed in before it is counted apart, so that strangers cannot keep its owner out (RL-11).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import unicodedata
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.address import Address, address_key
+from routeguard.core.errors import Unavailable
+from routeguard.core.secret import digest
+from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, hash_tag
+from routeguard.traffic.models import ThrottleSettings
+from routeguard.traffic.problems import QUOTA_EXCEEDED
+
+if TYPE_CHECKING:
+    from routeguard.core.problem import Problem
+
+_HOUR: Final = 3600.0
+_KNOWN_FOR: Final = 90 * 24 * _HOUR
+_POLICY_NAME: Final = "sign-in"
+
+
+class SignInThrottle:
+    """Reserves tries: `check` counts one in the same step that allows it, so a thousand at once get no more.
+
+    A success gives its own reservation back and nothing else: what failed before stays counted, for the account as
+    for the address (attack RL-10). Failures need no call, though `failed` says so in words.
+    """
+
+    def __init__(self, store: Ephemeral, settings: ThrottleSettings | None = None) -> None:
+        settings = settings or ThrottleSettings()
+        self._store = store
+        self._account = _of_account(settings)
+        self._address = _of_address(settings)
+
+    async def check(self, email: str, address: Address | None) -> Problem | None:
+        """Reserve one try, or return 429 `quota-exceeded` with Retry-After. Raises Unavailable (fail closed).
+
+        The answer is the same for accounts that exist and for those that do not, and tells no count.
+        """
+        known = await self._store.get(_known_key(email, address)) is not None
+        hits = await self._store.hit(self._attempts(email, address, known=known))
+        refused = [hit for hit in hits if not hit.allowed]
+        if not refused:
+            return None
+        wait = str(max(ceil(max(hit.reset for hit in refused)), 1))
+        members: dict[str, Any] = {"violated-policies": [_POLICY_NAME]}
+        return QUOTA_EXCEEDED(headers=(("retry-after", wait),), **members)
+
+    async def failed(self, email: str, address: Address | None) -> None:
+        """Keep the try reserved by `check`: it already counts."""
+
+    async def succeeded(self, email: str, address: Address | None) -> None:
+        """Give the reserved try back, and remember that the account signs in from this address."""
+        # A store that is away now takes nothing from the person who has just proved who he is: a try stays counted.
+        with contextlib.suppress(Unavailable):
+            mark = _known_key(email, address)
+            attempts = self._attempts(email, address, known=await self._store.get(mark) is not None)
+            await self._store.hit([attempt._replace(cost=-1) for attempt in attempts])
+            await self._store.put(mark, b"", ttl=_KNOWN_FOR)
+
+    def _attempts(self, email: str, address: Address | None, *, known: bool) -> list[Attempt]:
+        """Return what one try spends: of the account, from here or from anywhere, and of the address (RL-22)."""
+        account = f"{_account_tag(email)}:sign-in:{_place(address) if known else 'anywhere'}"
+        attempts = [Attempt(f"{account}:{step}", quota) for step, quota in enumerate(self._account)]
+        attempts.append(Attempt(f"{hash_tag(f'ip:{_place(address)}')}:sign-in", self._address))
+        return attempts
+
+
+def account_key(email: str) -> bytes:
+    """Return the digest an account is counted under: one for all spellings that reach one mailbox (attack RL-20).
+
+    NFKC and case folding first (Unicode UAX #15), then everything from the first `+` of the local part is dropped.
+    Dots are kept: most providers tell them apart. The digest keeps addresses out of the store.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email.strip()).casefold())
+    local, at, domain = folded.rpartition("@")
+    if at and (mailbox := local.partition("+")[0]):
+        folded = f"{mailbox}@{domain}"
+    return digest(folded.encode("utf-8", "surrogatepass"))
+
+
+def _account_tag(email: str) -> str:
+    return hash_tag(f"acc:{account_key(email)[:16].hex()}")
+
+
+def _place(address: Address | None) -> str:
+    return address_key(address)
+
+
+def _known_key(email: str, address: Address | None) -> str:
+    return f"{_account_tag(email)}:known:{_place(address)}"
+
+
+def _of_account(settings: ThrottleSettings) -> tuple[Quota, ...]:
+    """Return the quotas of one account: each next bucket is larger, and drips slower."""
+    longest = settings.longest_delay.total_seconds()
+    steps = ((0, 30.0), (5, 120.0), (10, 600.0), (20, longest))
+    return tuple(Quota(limit=1, period=min(delay, longest), burst=settings.free + more) for more, delay in steps)
+
+
+def _of_address(settings: ThrottleSettings) -> Quota:
+    """Return the quota of one address."""
+    return Quota(limit=settings.address_hourly, period=_HOUR, burst=settings.address_burst)

@@ -1,0 +1,214 @@
+"""Guessing gets slow, the owner gets in, and nobody learns who exists."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from ipaddress import ip_address
+
+import pytest
+
+from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.problem import Problem
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.ephemeral.redis import RedisEphemeral
+from routeguard.traffic.models import ThrottleSettings
+from routeguard.traffic.sign_in_throttle import SignInThrottle, account_key
+from tests.ephemeral.server import ValkeyProcess
+
+pytestmark = pytest.mark.anyio
+
+HOME = ip_address("203.0.113.7")
+
+
+class Hand:
+    at = 1000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyProcess]:
+    server = ValkeyProcess()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "valkey"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Ephemeral]:
+    if request.param == "memory":
+        yield MemoryEphemeral()
+        return
+    server: ValkeyProcess = request.getfixturevalue("valkey")
+    server.call("FLUSHALL")
+    store = RedisEphemeral.from_url(server.url, deadline=2)
+    await store.start()
+    yield store
+    await store.close()
+
+
+def wait_of(problem: Problem | None) -> int:
+    assert problem is not None
+    assert problem.status == 429
+    return int(dict(problem.headers)["retry-after"])
+
+
+async def tries(throttle: SignInThrottle, email: str, address: object, count: int) -> int:
+    """Return how many of `count` failing tries were let through."""
+    passed = 0
+    for _ in range(count):
+        if await throttle.check(email, address) is None:  # type: ignore[arg-type]
+            passed += 1
+            await throttle.failed(email, address)  # type: ignore[arg-type]
+    return passed
+
+
+async def test_ten_of_a_thousand_at_once(store: Ephemeral) -> None:
+    """RL-07, RL-22: the account is counted over all addresses, in the step that lets the try through."""
+    throttle = SignInThrottle(store)
+    answers = await asyncio.gather(
+        *[throttle.check("alice@example.com", ip_address(0x0A000000 + n)) for n in range(1000)]
+    )
+    assert answers.count(None) == 10
+
+
+async def test_address_and_account_both_count(store: Ephemeral) -> None:
+    """RL-22: one address over many accounts."""
+    throttle = SignInThrottle(store)
+    passed = sum([await throttle.check(f"user{n}@example.com", HOME) is None for n in range(150)])
+    assert passed == 100
+    assert await throttle.check("another@example.com", ip_address("198.51.100.1")) is None
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["Alice@Example.com", " alice@example.com ", "ALICE+x@example.com", "alice+1+2@example.com",
+     "\uff41lice@example.com", "\U0001d41alice@example.com", "alice@EXAMPLE.COM"],
+)  # fmt: skip
+async def test_spellings_share_a_budget(store: Ephemeral, spelling: str) -> None:
+    """RL-20."""
+    throttle = SignInThrottle(store)
+    assert await tries(throttle, "alice@example.com", HOME, 6) == 6
+    assert await tries(throttle, spelling, HOME, 10) == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a.b@example.com", "ab@example.com"), ("a@example.com", "a@example.org"), ("+x@example.com", "+y@example.com")],
+)
+def test_other_mailboxes_do_not(one: str, other: str) -> None:
+    """RL-20: the twin."""
+    assert account_key(one) != account_key(other)
+
+
+@pytest.mark.parametrize("text", ["", "@", "+", "a@", "\ud800@x", "a" * 100_000, "\x00", "ﬃ" * 5000])
+def test_any_text_has_a_key(text: str) -> None:
+    assert len(account_key(text)) == 32
+
+
+async def test_unknown_accounts_answer_the_same(store: Ephemeral) -> None:
+    """ENUM-07: the throttle never asks who exists; nothing in its answer tells a count."""
+    throttle = SignInThrottle(store)
+    answers = []
+    for email in ("exists@example.com", "never-was@example.com"):
+        await tries(throttle, email, HOME, 10)
+        answers.append(await throttle.check(email, ip_address("198.51.100.7")))
+    assert None not in answers
+    first, second = answers
+    assert first is not None
+    assert second is not None
+    assert first.body() == second.body()
+    assert [name for name, _ in first.headers] == [name for name, _ in second.headers] == ["retry-after"]
+
+
+async def test_the_delay_grows_and_never_locks() -> None:
+    """RL-11."""
+    clock = Hand()
+    throttle = SignInThrottle(MemoryEphemeral(clock=clock))
+    waits = []
+    for n in range(60):
+        # From ever new addresses, so that only the account counts.
+        address = ip_address(0x0A000000 + n)
+        problem = await throttle.check("alice@example.com", address)
+        if problem is not None:
+            waits.append(wait_of(problem))
+            clock.at += waits[-1] + 0.01
+            assert await throttle.check("alice@example.com", address) is None, "the right password enters now"
+    assert len(waits) > 40
+    assert waits[0] == 30
+    assert max(waits) <= 900
+    assert waits[-1] == 900
+    steps = [waits[0], waits[10], waits[20], waits[-1]]
+    assert steps == sorted(set(steps))
+
+
+async def test_tries_during_the_delay_do_not_lengthen_it(store: Ephemeral) -> None:
+    """RL-11."""
+    throttle = SignInThrottle(store)
+    await tries(throttle, "alice@example.com", HOME, 10)
+    first = wait_of(await throttle.check("alice@example.com", HOME))
+    for n in range(500):
+        await throttle.check("alice@example.com", ip_address(0x0A000000 + n))
+    assert wait_of(await throttle.check("alice@example.com", HOME)) <= first
+
+
+async def test_the_owner_enters_from_home_during_an_attack(store: Ephemeral) -> None:
+    """RL-11: strangers use up the account's tries, not those from where it signed in before."""
+    throttle = SignInThrottle(store)
+    assert await throttle.check("alice@example.com", HOME) is None
+    await throttle.succeeded("alice@example.com", HOME)
+    passed = [await throttle.check("alice@example.com", ip_address(0x0A000000 + n)) is None for n in range(50)]
+    assert sum(passed) == 10
+    assert await throttle.check("Alice@example.com", HOME) is None
+    await throttle.succeeded("Alice@example.com", HOME)
+    stranger = ip_address("198.51.100.99")
+    assert await throttle.check("alice@example.com", stranger) is not None, "the twin: from elsewhere she waits"
+    assert await tries(throttle, "alice@example.com", HOME, 20) == 10, "home has a budget too"
+
+
+async def test_own_success_does_not_clear_the_addresss_failures(store: Ephemeral) -> None:
+    """RL-10."""
+    throttle = SignInThrottle(store)
+    failures = 0
+    for n in range(200):
+        if await throttle.check(f"victim{n}@example.com", HOME) is None:
+            failures += 1
+        if await throttle.check("mallory@example.com", HOME) is None:
+            await throttle.succeeded("mallory@example.com", HOME)
+    assert failures == 100
+
+
+async def test_own_success_does_not_clear_the_accounts_failures(store: Ephemeral) -> None:
+    throttle = SignInThrottle(store)
+    attacker = ip_address("198.51.100.1")
+    assert await tries(throttle, "alice@example.com", attacker, 9) == 9
+    assert await throttle.check("alice@example.com", HOME) is None
+    await throttle.succeeded("alice@example.com", HOME)
+    assert await tries(throttle, "alice@example.com", attacker, 9) == 1
+
+
+async def test_a_busy_honest_user_is_never_slowed(store: Ephemeral) -> None:
+    throttle = SignInThrottle(store)
+    for _ in range(300):
+        assert await throttle.check("alice@example.com", HOME) is None
+        await throttle.succeeded("alice@example.com", HOME)
+
+
+async def test_store_away_fails_closed() -> None:
+    store = RedisEphemeral.from_url("redis://127.0.0.1:1")
+    await store.start()
+    throttle = SignInThrottle(store)
+    with pytest.raises(Unavailable):
+        await throttle.check("alice@example.com", HOME)
+    await throttle.succeeded("alice@example.com", HOME)
+    await store.close()
+
+
+def test_settings_refuse_a_lock() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ThrottleSettings(free=0, longest_delay=timedelta(days=1), address_burst=0, address_hourly=0)
+    assert len(caught.value.findings) == 4
