@@ -1,0 +1,1 @@
+"""E-mail addresses: proven, changed, and never confirmed to strangers."""

@@ -1,0 +1,43 @@
+"""What addresses contribute to the identity service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.feature import Feature
+from routeguard.db.database import Database
+from routeguard.db.outbox import Outbox
+from routeguard.emails.models import VerificationRequested
+from routeguard.emails.routes import routes
+from routeguard.emails.service import Emails
+from routeguard.emails.step import VerifiedEmailRequired
+from routeguard.mail.queue import MailQueue
+from routeguard.sessions.sign_in import SignIn
+from routeguard.users.letters import Letterhead
+from routeguard.users.one_time import OneTimeTokens
+from routeguard.users.proof import PasswordProof
+from routeguard.users.quota import MailQuota
+from routeguard.users.service import Users
+from routeguard.users.verification import EmailVerification
+
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+
+
+def register(services: Services, settings: Any) -> None:
+    """Register `Emails`, and ask for proven addresses where the settings say so."""
+    emails = Emails(
+        services.get(Database), services.get(Users),
+        tokens=services.get(OneTimeTokens), verification=services.get(EmailVerification),
+        mails=services.get(MailQueue), letterhead=services.get(Letterhead),
+        proof=services.get(PasswordProof),  # type: ignore[type-abstract]
+        quota=services.get(MailQuota),
+    )  # fmt: skip
+    services.add(Emails, emails)
+    services.get(Outbox).on(VerificationRequested, emails.send_again)
+    # With the service and not as `Feature.steps`: where it is required, no assembly can leave it out.
+    if settings.users.verified_email_required(production=settings.production):
+        services.get(SignIn).steps.append(VerifiedEmailRequired())
+
+
+feature: Final = Feature(name="emails", register=register, routes=routes, events=(VerificationRequested,))

@@ -1,0 +1,1 @@
+"""Passwords: hashed slowly, checked in constant work, never shown and never too clever."""

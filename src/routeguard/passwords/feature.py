@@ -1,0 +1,92 @@
+"""What passwords contribute to the identity service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from routeguard.core.clock import Clock
+from routeguard.core.feature import Feature
+from routeguard.core.security_log import Subjects
+from routeguard.db.database import Database
+from routeguard.db.outbox import Outbox
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.mail.queue import MailQueue
+from routeguard.passwords import store
+from routeguard.passwords.hashing import HashingPool
+from routeguard.passwords.models import PasswordChanged, PasswordResetRequested, SignedUp
+from routeguard.passwords.policy import PasswordPolicy
+from routeguard.passwords.problems import PROBLEMS
+from routeguard.passwords.routes import routes
+from routeguard.passwords.service import Foundations, Passwords
+from routeguard.sessions.service import Sessions
+from routeguard.sessions.sign_in import SignIn
+from routeguard.traffic.sign_in_throttle import SignInThrottle
+from routeguard.traffic.site import site_of
+from routeguard.users.letters import Letterhead
+from routeguard.users.one_time import OneTimeTokens
+from routeguard.users.proof import PasswordProof
+from routeguard.users.quota import MailQuota
+from routeguard.users.service import Users
+from routeguard.users.verification import EmailVerification
+
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+    from routeguard.traffic.models import ThrottleSettings
+
+
+def register(services: Services, settings: Any) -> None:
+    """Register `Passwords`, its hashing pool and policy, and the `PasswordProof` other slices ask for."""
+    own = settings.passwords
+    hashing = HashingPool(own)
+    services.add(HashingPool, hashing, start=hashing.start, close=hashing.close)
+    policy = services.add(PasswordPolicy, PasswordPolicy(own, words=_words(settings.issuer)))
+    foundations = Foundations(
+        database=services.get(Database),
+        clock=services.get(Clock),  # type: ignore[type-abstract]
+        users=services.get(Users),
+        tokens=services.get(OneTimeTokens),
+        verification=services.get(EmailVerification),
+        sessions=services.get(Sessions),
+        sign_in=services.get(SignIn),
+        mails=services.get(MailQueue),
+        letterhead=services.get(Letterhead),
+        guesses=_guesses(services, settings.throttle),
+        quota=services.get(MailQuota),
+        site=site_of(services),
+        subjects=Subjects(settings.secret),
+    )
+    passwords = Passwords(foundations, settings=own, hashing=hashing, policy=policy)
+    services.add(Passwords, passwords, start=passwords.start)
+    services.add(PasswordProof, passwords)  # type: ignore[type-abstract]
+    foundations.users.after_change.append(passwords.on_user_change)
+    outbox = services.get(Outbox)
+    outbox.on(PasswordResetRequested, passwords.send_reset)
+    outbox.on(SignedUp, passwords.send_sign_up)
+
+
+def _guesses(services: Services, settings: ThrottleSettings) -> SignInThrottle:
+    """Return what counts guesses, made here over the ephemeral store unless somebody registered his own."""
+    found = services.find(SignInThrottle)
+    if found is not None:
+        return found
+    store = services.find(Ephemeral)  # type: ignore[type-abstract]
+    # Not `or`: an empty store in memory is false, and the counts would stand in a second one nobody else sees.
+    return services.add(SignInThrottle, SignInThrottle(MemoryEphemeral() if store is None else store, settings))
+
+
+def _words(issuer: str) -> tuple[str, ...]:
+    """Return the host name, whose words make poor passwords; an address of numbers has none."""
+    host = urlsplit(issuer).hostname or ""
+    return () if host.replace(".", "").isdigit() else (host,)
+
+
+feature: Final = Feature(
+    name="passwords",
+    register=register,
+    routes=routes,
+    tables=(store.password_hashes,),
+    problems=PROBLEMS,
+    events=(PasswordChanged, PasswordResetRequested, SignedUp),
+)

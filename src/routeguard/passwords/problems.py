@@ -1,0 +1,41 @@
+"""The refusals passwords add."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.problem import ProblemType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from routeguard.core.problem import Problem
+
+INVALID_CREDENTIALS: Final = ProblemType(
+    "invalid-credentials", 401, "Invalid credentials", "The e-mail address or the password is not right."
+)
+PASSWORD_REJECTED: Final = ProblemType("password-rejected", 422, "Password rejected", "Choose another password.")
+
+PROBLEMS: Final = (INVALID_CREDENTIALS, PASSWORD_REJECTED)
+
+REASONS: Final = {
+    "too-short": "Use at least {minimum} characters.",
+    "too-long": "Use at most {maximum} characters.",
+    "common": "Anybody who guesses tries that one first.",
+    "contextual": "It is little more than your name, your address or the name of this service.",
+}
+
+
+def invalid_credentials(debug: str | None = None) -> Problem:
+    """Return the one 401 of sign-in.
+
+    The same bytes for an unknown address, a wrong password, a suspended user and an unproven address (attack ENUM-01).
+    """
+    return INVALID_CREDENTIALS(debug=debug, headers=(("www-authenticate", "Bearer"),))
+
+
+def password_rejected(reasons: Sequence[str], field: str, **limits: int) -> Problem:
+    """Return the 422 that says why: `reasons` are codes, `errors` sentences for the member `field` of the body."""
+    sentences = [REASONS[reason].format(**limits) for reason in reasons]
+    errors = [{"pointer": f"/{field}", "detail": sentence} for sentence in sentences]
+    return PASSWORD_REJECTED(" ".join(sentences), reasons=list(reasons), errors=errors)

@@ -1,0 +1,57 @@
+"""What sessions contribute to the identity service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.address import parse_networks
+from routeguard.core.clock import Clock
+from routeguard.core.feature import Feature
+from routeguard.core.principal import Standing
+from routeguard.db.database import Database
+from routeguard.sessions import store
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.cookies import SessionCookie
+from routeguard.sessions.envelope import EnvelopeCodec
+from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.models import SessionEnded, SessionResolver, SessionStarted
+from routeguard.sessions.problems import PROBLEMS
+from routeguard.sessions.resolver import CookieSessions
+from routeguard.sessions.routes import routes
+from routeguard.sessions.service import Sessions
+from routeguard.sessions.sign_in import SignIn
+from routeguard.users.service import Users
+
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+
+
+def register(services: Services, settings: Any) -> None:
+    """Wire sessions over the database and the users registered before them."""
+    database, users, own = services.get(Database), services.get(Users), settings.sessions
+    clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))  # type: ignore[type-abstract]
+    feed = Invalidations(database, clock=clock, settings=own)
+    services.add(Invalidations, feed, start=feed.start, close=feed.close)
+    cookies: CookieSessions[Any] = CookieSessions(
+        database, users.reader, clock=clock, codec=EnvelopeCodec(settings.secret, settings.older_secrets),
+        cookie=SessionCookie(secure=settings.secure_cookies), settings=own, invalidations=feed,
+    )  # fmt: skip
+    services.add(SessionResolver, cookies)  # type: ignore[type-abstract]
+    sessions = Sessions(
+        database, users.reader, clock=clock, settings=own, invalidations=feed, cookies=cookies,
+        trusted_proxies=parse_networks(settings.trusted_proxies),
+    )  # fmt: skip
+    services.add(Sessions, sessions)
+    services.add(Standing, sessions)  # type: ignore[type-abstract]
+    users.after_change.append(sessions.on_user_change)
+    services.add(SignIn, SignIn(sessions))
+
+
+feature: Final = Feature(
+    name="sessions",
+    register=register,
+    routes=routes,
+    tables=(store.sessions, store.invalidations),
+    problems=PROBLEMS,
+    events=(SessionStarted, SessionEnded),
+)

@@ -1,0 +1,228 @@
+"""Matching of user fields: which users a policy such as ``session(user={"role": ["admin", "moderator"]})`` admits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import operator
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+Match: TypeAlias = Mapping[str, Any]
+"""Field names, dotted names or nested mappings to what is expected of them; all must hold."""
+
+_MISSING: Final = object()
+_COLLECTIONS: Final = (list, tuple, set, frozenset)
+_EXACT: Final = frozenset({str, int, bool})
+_SENTINELS: Final = (Ellipsis, NotImplemented, dataclasses.MISSING, inspect.Parameter.empty, inspect.Signature.empty)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMatch:
+    """One requirement: the field at `path` is one of `any_of`; None asks only that the field is there.
+
+    `kinds` are the types of `any_of`. They take part in equality, because 1 == True and yet is not the same wish.
+    """
+
+    path: tuple[str, ...]
+    any_of: tuple[Any, ...] | None
+    kinds: tuple[type[Any], ...] = ()
+
+    def holds(self, user: Any) -> bool:
+        """Return whether `user` meets it. A field that is missing or None never does."""
+        value = user
+        for name in self.path:
+            value = _field(value, name)
+            if value is _MISSING or value is None:
+                return False
+        if self.any_of is None:
+            return True
+        for one in value if isinstance(value, _COLLECTIONS) else (value,):
+            for expected in self.any_of:
+                if _same(one, expected):
+                    return True
+        return False
+
+    def compiled(self, user_class: type[Any] | None) -> Callable[[Any], bool]:
+        """Return `holds` for users of one class: a look into a set where the field is a plain one of theirs."""
+        if len(self.path) != 1 or not self.any_of or user_class is None or not dataclasses.is_dataclass(user_class):
+            return self.holds
+        name = self.path[0]
+        if name not in {field.name for field in dataclasses.fields(user_class)}:
+            return self.holds
+        read = operator.attrgetter(name)
+        try:
+            wanted = frozenset((type(one), one) for one in self.any_of)
+        except TypeError:
+            return self.holds
+
+        def among(user: Any) -> bool:
+            if type(user) is not user_class:
+                return self.holds(user)
+            value = read(user)
+            # Equal and of the same type; a collection's members, and what cannot be hashed, are looked at one by one.
+            return (type(value), value) in wanted if type(value) in _EXACT else self.holds(user)
+
+        return among
+
+    def describe(self) -> str:
+        """Return it in words, for the matrix."""
+        name = ".".join(self.path)
+        if self.any_of is None:
+            return f"user.{name} is set"
+        return f"user.{name} is {' or '.join(map(_word, self.any_of)) or 'nothing that exists'}"
+
+
+def match_user(user: Any, match: Match) -> bool:
+    """Return whether `user` (an object or a mapping) meets every requirement of `match`.
+
+    An expected scalar must be equal and of the same type: no coercion, so 1 is not True and "1" is not 1. An expected
+    list, tuple or set means any of its elements. Dotted names and nested mappings reach into nested values. A field
+    that holds a collection matches when an expected value is in it. ``{}`` matches every user and ``[]`` none. A
+    missing field never matches, whatever is expected; nor does None, so that an unset variable admits nobody.
+    """
+    return all(requirement.holds(user) for requirement in flatten(match))
+
+
+def flatten(match: Match, prefix: tuple[str, ...] = ()) -> tuple[FieldMatch, ...]:
+    """Return `match` as hashable requirements, in the order written."""
+    found: list[FieldMatch] = []
+    for name, expected in match.items():
+        path = (*prefix, *str(name).split("."))
+        if isinstance(expected, Mapping):
+            found.extend(flatten(expected, path) if expected else [FieldMatch(path, None)])
+            continue
+        # Sets have no order of their own; policies are compared and printed, so they get one.
+        wanted = sorted(expected, key=repr) if isinstance(expected, AbstractSet) else expected
+        any_of = tuple(wanted) if isinstance(wanted, _COLLECTIONS) else (wanted,)
+        found.append(FieldMatch(path, any_of, tuple(type(one) for one in any_of)))
+    return tuple(found)
+
+
+def check_fields(requirements: Iterable[FieldMatch], user_class: type[Any] | None) -> list[str]:
+    """Return what is wrong with `requirements` for a user class; an empty list when nothing is.
+
+    A misspelt field would refuse everybody and an expectation of None invites nobody in or, read otherwise, all:
+    both are mistakes that can be named before the first request.
+    """
+    findings: list[str] = []
+    for requirement in requirements:
+        name = ".".join(requirement.path)
+        for expected in requirement.any_of or ():
+            if expected is None or any(expected is sentinel for sentinel in _SENTINELS):
+                findings.append(f"user field {name!r} is expected to be {expected!r}: is a variable unset?")
+            elif isinstance(expected, (*_COLLECTIONS, Mapping)):
+                findings.append(f"user field {name!r} expects a {type(expected).__name__} inside a list: flatten it")
+        if user_class is not None:
+            findings.extend(_check_path(requirement, user_class))
+    return findings
+
+
+def _check_path(requirement: FieldMatch, user_class: type[Any]) -> list[str]:
+    hint: Any = user_class
+    for name in requirement.path:
+        owners = [kind for kind in _members(hint) if kind is not types.NoneType]
+        if not owners or any(_is_open(kind) for kind in owners):
+            return []
+        hints = [found for kind in owners if (found := _hint(kind, name)) is not _MISSING]
+        if not hints:
+            path = ".".join(requirement.path)
+            return [f"{owners[0].__name__} has no field {name!r} (in the match of user field {path!r})"]
+        hint = hints[0] if len(hints) == 1 else Any
+    return _check_types(requirement, hint)
+
+
+def _check_types(requirement: FieldMatch, hint: Any) -> list[str]:
+    """Name expectations whose type the field can never hold, when its annotation is plain enough to tell."""
+    possible: list[type[Any]] = []
+    for member in _members(hint):
+        origin = typing.get_origin(member) or member
+        arguments = typing.get_args(member)
+        if origin is typing.Literal:
+            possible.extend(type(value) for value in arguments)
+        elif origin in _COLLECTION_HINTS:
+            inner = [kind for argument in arguments if argument is not Ellipsis for kind in _members(argument)]
+            possible.extend(typing.get_origin(kind) or kind for kind in inner)
+            if not inner:
+                return []
+        else:
+            possible.append(origin)
+    if not all(isinstance(kind, type) and kind in _PLAIN for kind in possible):
+        return []
+    name = ".".join(requirement.path)
+    held = " or ".join(dict.fromkeys(kind.__name__ for kind in possible if kind is not types.NoneType))
+    return [
+        f"user field {name!r} holds {held} and never equals {expected!r}"
+        for expected, kind in zip(requirement.any_of or (), requirement.kinds, strict=False)
+        if kind in _PLAIN and expected is not None and kind not in possible
+    ]
+
+
+_COLLECTION_HINTS: Final = (*_COLLECTIONS, Sequence, AbstractSet)
+_PLAIN: Final = (str, int, bool, float, bytes, types.NoneType)
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the hint itself."""
+    if isinstance(hint, typing.NewType):
+        hint = hint.__supertype__
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return tuple(inner for argument in typing.get_args(hint) for inner in _members(argument))
+    return (hint,)
+
+
+def _is_open(kind: Any) -> bool:
+    """Whether fields of `kind` cannot be known: Any, mappings, classes without annotations."""
+    origin = typing.get_origin(kind) or kind
+    if not isinstance(origin, type) or origin is object:
+        return True
+    if typing.is_typeddict(origin):
+        return False
+    return issubclass(origin, Mapping)
+
+
+def _hint(kind: Any, name: str) -> Any:
+    """Return the annotation of field `name`, Any when it exists without one, or _MISSING."""
+    origin: Any = typing.get_origin(kind) or kind
+    if name.startswith("_"):
+        return _MISSING
+    try:
+        hints = typing.get_type_hints(origin)
+    except NameError:
+        # Annotations that only exist for type checkers cannot be read; their names still can.
+        hints = {field: Any for base in origin.__mro__ for field in vars(base).get("__annotations__", {})}
+    if name in hints:
+        return Any if isinstance(hints[name], typing.TypeVar) else hints[name]
+    return Any if _declares(origin, name) else _MISSING
+
+
+@functools.lru_cache(maxsize=1024)
+def _declares(kind: Any, name: str) -> bool:
+    """Whether instances have a property or a slot of that name. Methods and constants of the class are no fields."""
+    found = inspect.getattr_static(kind, name, _MISSING)
+    return isinstance(found, property) or inspect.isdatadescriptor(found)
+
+
+def _field(value: Any, name: str) -> Any:
+    """Return a field's value, or _MISSING. Private names and what a class merely inherits are never fields."""
+    if isinstance(value, Mapping):
+        return value.get(name, _MISSING)
+    if name.startswith("_"):
+        return _MISSING
+    kind: Any = type(value)
+    if _declares(kind, name) or name in getattr(value, "__dict__", ()):
+        return getattr(value, name, _MISSING)
+    return _MISSING
+
+
+def _same(value: Any, expected: Any) -> bool:
+    return type(value) is type(expected) and expected is not None and bool(value == expected)
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)

@@ -1,0 +1,236 @@
+"""From a request's cookie to its session: from memory, else from the signed cookie, else from the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import structs
+
+from routeguard.core.cookies import find_cookie
+from routeguard.core.secret import digest
+from routeguard.sessions import store
+from routeguard.sessions.envelope import Envelope, EnvelopeCodec
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.db.database import Database
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.cookies import SessionCookie
+    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.sessions.models import SessionSettings, SessionState, UserSession
+    from routeguard.users.store import UserReader
+
+U = TypeVar("U")
+
+_CAPACITY: Final = 8192
+"""Cookies remembered by a process; the oldest makes room. About 2 KB each."""
+_SHAPE_SIZE: Final = 8
+"""Bytes; two classes of one application have to differ in it, nobody can choose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known(Generic[U]):
+    """A cookie that was found good. `tick` is the state of the invalidation feed that this finding knew of."""
+
+    session: UserSession[U]
+    user_id: str
+    session_id: str
+    until: float
+    """Monotonic seconds."""
+    ends_at: float
+    """Wall seconds: when the session itself ends unless used."""
+    tick: int
+
+
+class CookieSessions(Generic[U]):
+    """The `SessionResolver` of our own cookie.
+
+    Most requests are answered from memory without a suspension point; a signed cookie younger than
+    `envelope_life` from its own content; the rest by one query. Whatever is invalidated goes to the store.
+    """
+
+    def __init__(
+        self, database: Database, users: UserReader[U], *, clock: SteadyClock, codec: EnvelopeCodec,
+        cookie: SessionCookie, settings: SessionSettings, invalidations: Invalidations,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._users = users
+        self._clock = clock
+        self._codec = codec
+        self._cookie = cookie
+        self._name = cookie.name.encode()
+        self._feed = invalidations
+        self._idle = settings.idle.total_seconds()
+        # Sessions with a short idle time must be seen often enough to know that they are in use.
+        self._life = min(settings.envelope_life.total_seconds(), self._idle / 4)
+        self._skew = settings.skew.total_seconds()
+        self._lookup = database.prepare(store.lookup(users.columns))
+        self._decoder = msgspec.msgpack.Decoder(users.user_class)
+        self._shape = _shape_of(users.user_class)
+        # A cookie is signed, not encrypted: a user with fields he may not see himself stays out of it.
+        self._speaks = all(field.metadata.get("public") for field in users.codec.extra)
+        self._known: dict[bytes, _Known[U]] = {}
+        self._touching: set[str] = set()
+        self._monotonic = clock.monotonic
+        self._wall = clock.wall
+
+    @property
+    def user_class(self) -> type[U]:
+        """The class of the users in sessions."""
+        return self._users.user_class
+
+    async def resume(self, exchange: Exchange) -> UserSession[U] | None:
+        """Return the live session of a request, or None. Raises Unavailable when that cannot be told."""
+        value = self._sent(exchange)
+        if value is None:
+            return None
+        known = self._known.get(value)
+        if known is not None:
+            feed = self._feed
+            now = self._monotonic()
+            if now < known.until and now < feed.trusted_until and self._wall() < known.ends_at:
+                stale = feed.stale
+                if not stale or (
+                    stale.get(known.session_id, 0) <= known.tick and stale.get(known.user_id, 0) <= known.tick
+                ):
+                    return known.session
+        envelope = self._codec.open(value)
+        if envelope is None:
+            return None
+        return self._read(value, envelope) or await self._find(exchange, value, envelope)
+
+    def presents(self, exchange: Exchange) -> bool:
+        """Return whether a session cookie was sent, or an Authorization header."""
+        headers = exchange.request.headers
+        return b"routeguard=" in headers.get(b"cookie", b"") or b"authorization" in headers
+
+    def presented(self, exchange: Exchange) -> Envelope | None:
+        """Return what a request's cookie says if we signed it. Whether that session still lives is another question."""
+        value = self._sent(exchange)
+        return None if value is None else self._codec.open(value)
+
+    def issue(
+        self, exchange: Exchange, state: SessionState, user: U, *, secret: bytes, tick: int | None = None
+    ) -> UserSession[U]:
+        """Put a fresh cookie for a session on the response. `tick` is what was known when `state` was read."""
+        now = self._clock.time()
+        snapshot = self._shape + msgspec.msgpack.encode(user) if self._speaks else b""
+        value = self._codec.seal(Envelope(state, secret, now, snapshot))
+        self._cookie.set(exchange, value, max_age=max(int(state.expires_at - now), 0))
+        session = state.session(user)
+        self._remember(value.encode(), session, state, left=self._life, tick=self._feed.tick if tick is None else tick)
+        return session
+
+    def clear(self, exchange: Exchange) -> None:
+        """Take the cookie from the browser."""
+        self._cookie.clear(exchange)
+
+    def _sent(self, exchange: Exchange) -> bytes | None:
+        header = exchange.request.headers.get(b"cookie")
+        if header is None:
+            return None
+        value, doubled = find_cookie(header, self._name)
+        # Two of them: one was planted by somebody else, and order does not tell which (attack CSRF-16).
+        return None if doubled else value
+
+    def _read(self, value: bytes, envelope: Envelope) -> UserSession[U] | None:
+        """Return the session a cookie speaks for by itself, or None when the store must be asked."""
+        state, now = envelope.state, self._clock.time()
+        if self._monotonic() >= self._feed.trusted_until or self._is_stale(state):
+            return None
+        # Empty, or of another user class: fields that one did not have would quietly be their defaults here, and a
+        # role or a limit among them would not be the user's (attack SES-26).
+        if not envelope.user.startswith(self._shape):
+            return None
+        # A cookie from the future was signed before a clock went back, perhaps before a revocation that this
+        # process has forgotten by now (attack SES-27).
+        if not -self._skew <= now - envelope.issued_at < self._life or now >= state.ends_at:
+            return None
+        try:
+            session = state.session(self._decoder.decode(envelope.user[_SHAPE_SIZE:]))
+        except msgspec.DecodeError:
+            return None  # By another version of what encodes it.
+        self._remember(value, session, state, left=envelope.issued_at + self._life - now, tick=0)
+        return session
+
+    async def _find(self, exchange: Exchange, value: bytes, envelope: Envelope) -> UserSession[U] | None:
+        """Return the session the store knows under a cookie's secret, noting that it was used."""
+        tick = self._feed.tick
+        found = await self._load(envelope)
+        if found is None:
+            return None
+        state, user = found
+        now = self._clock.time()
+        if now >= state.ends_at:
+            await self._expire(state, now)
+            return None
+        # One note for the many requests of a page.
+        if now - state.last_seen_at >= self._life and state.id not in self._touching:
+            # None when somebody else noted it meanwhile, or ended it: then the store tells which.
+            found = await self._touch(state, user, now) or await self._load(envelope)
+            if found is None:
+                return None
+            state, user = found
+        if 0 <= now - envelope.issued_at < self._life and not self._is_stale(envelope.state):
+            session = state.session(user)
+        else:
+            session = self.issue(exchange, state, user, secret=envelope.secret, tick=tick)
+        # The old cookie as well: a page sends many requests before it has seen the answer to the first.
+        self._remember(value, session, state, left=self._life, tick=tick)
+        return session
+
+    def _is_stale(self, state: SessionState) -> bool:
+        return state.id in self._feed.stale or state.user_id in self._feed.stale
+
+    async def _load(self, envelope: Envelope) -> tuple[SessionState, U] | None:
+        state = envelope.state
+        row = await self._lookup.one(user_id=state.user_id, id=state.id, secret_hash=digest(envelope.secret))
+        if row is None:
+            return None
+        user = self._users.read(row[store.WIDTH :])
+        # Suspension ends sessions; should one be left, it opens nothing (ASVS v5.0.0-7.4.2).
+        return None if user is None else (store.read_state(row), user)
+
+    async def _touch(self, state: SessionState, user: U, now: float) -> tuple[SessionState, U] | None:
+        used = structs.replace(state, last_seen_at=now, idle_expires_at=min(now + self._idle, state.expires_at))
+        self._touching.add(state.id)
+        try:
+            async with self._database.transaction() as tx:
+                return (used, user) if await store.touch(tx, used, before=state.last_seen_at) else None
+        finally:
+            self._touching.discard(state.id)
+
+    async def _expire(self, state: SessionState, now: float) -> None:
+        """End what was found expired for good, so that no clock going back revives it (attack SES-27)."""
+        async with self._database.transaction() as tx:
+            if await store.delete_expired(tx, state, now=now):
+                await self._feed.invalidate(tx, state.id)
+
+    def _remember(
+        self, value: bytes, session: UserSession[U], state: SessionState, *, left: float, tick: int
+    ) -> None:  # fmt: skip
+        known = self._known
+        if len(known) >= _CAPACITY and value not in known:
+            del known[next(iter(known))]
+        until = self._monotonic() + min(left, state.ends_at - self._clock.time())
+        known[value] = _Known(session, state.user_id, state.id, until, state.ends_at, tick)
+
+
+def _shape_of(user_class: type[Any]) -> bytes:
+    """Return the fingerprint of a user class: names, types and defaults of its fields, and of theirs."""
+    schema = msgspec.json.schema(user_class, schema_hook=_foreign)
+    return blake2b(msgspec.json.encode(_sorted(schema)), digest_size=_SHAPE_SIZE).digest()
+
+
+def _foreign(kind: type[Any]) -> dict[str, str]:
+    return {"title": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def _sorted(value: Any) -> Any:
+    """Return a schema in one order: that of a set differs from process to process."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return sorted(map(_sorted, value), key=msgspec.json.encode) if isinstance(value, list | tuple) else value

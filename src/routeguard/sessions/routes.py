@@ -1,0 +1,118 @@
+"""The session's own endpoints, under /auth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from routeguard.core.exchange import SCOPE_KEY
+from routeguard.core.problem import NOT_FOUND, authentication_required
+from routeguard.sessions import checks
+from routeguard.sessions.models import UserSession
+from routeguard.sessions.service import Sessions
+from routeguard.traffic.operations import once, operation
+from routeguard.users.models import public_user
+from routeguard.web.reply import no_content, reply
+from routeguard.web.routes import delete, get, post
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.policy import Policy
+    from routeguard.core.services import Services
+
+
+def routes(services: Services) -> list[Route]:
+    """Return the endpoints over the registered `Sessions`."""
+    endpoints = _Endpoints(services.get(Sessions))
+    signed_in = checks.session()
+
+    def limited(name: str) -> Policy:
+        return signed_in & operation(services, name, tells=True)
+
+    # Whoever is signed out already is signed out: 204 as well. An outage is still 503.
+    sign_out = checks.optional_session() & once(services, "sign-out", tells=True)
+    everywhere = signed_in & once(services, "sign-out-everywhere", tells=True)
+    return [
+        get("/auth/session", endpoints.show, limited("session")),
+        post("/auth/sign-out", endpoints.sign_out, sign_out, then="/"),
+        post("/auth/sign-out-everywhere", endpoints.sign_out_everywhere, everywhere, then="/"),
+        get("/auth/sessions", endpoints.list, limited("sessions")),
+        delete("/auth/sessions/{id:str}", endpoints.revoke, limited("session-revoke")),
+    ]
+
+
+def session_body(session: UserSession[Any]) -> dict[str, Any]:
+    """Return a session as `GET /auth/session` and sign-in answer it."""
+    return {
+        "user": public_user(session.user),
+        "organization": session.organization,
+        "role": session.role,
+        "expires_at": session.expires_at,
+    }
+
+
+class _Endpoints:
+    def __init__(self, sessions: Sessions[Any]) -> None:
+        self._sessions = sessions
+
+    async def show(self, request: Request) -> Response:
+        return reply(session_body(session_of(request)))
+
+    async def sign_out(self, request: Request) -> Response:
+        exchange = exchange_of(request)
+        await self._sessions.sign_out(exchange)
+        return _signed_out(exchange)
+
+    async def sign_out_everywhere(self, request: Request) -> Response:
+        exchange = exchange_of(request)
+        await self._sessions.sign_out_everywhere(exchange, session_of(request).principal_id)
+        return _signed_out(exchange)
+
+    async def list(self, request: Request) -> Response:
+        current = session_of(request)
+        found = await self._sessions.list(current.principal_id)
+        return reply(
+            {
+                "sessions": [
+                    {
+                        "id": one.id,
+                        "created_at": one.created_at,
+                        "last_seen_at": one.last_seen_at,
+                        "expires_at": one.expires_at,
+                        "user_agent": one.user_agent,
+                        "address": one.address,
+                        "current": one.id == current.id,
+                    }
+                    for one in found
+                ]
+            }
+        )
+
+    async def revoke(self, request: Request) -> Response:
+        # Only among the caller's own: another user's session is as unknown as one that never was (attack SES-24).
+        if not await self._sessions.revoke_own(exchange_of(request), session_of(request), request.path_params["id"]):
+            raise NOT_FOUND().error()
+        return no_content()
+
+
+def _signed_out(exchange: Exchange) -> Response:
+    # ASVS v5.0.0-14.3.1: what the browser kept of this origin goes too (attack SES-17).
+    exchange.add_header(b"clear-site-data", b'"cookies", "storage"')
+    return no_content()
+
+
+def exchange_of(request: Request) -> Exchange:
+    """Return the exchange of a guarded request."""
+    exchange: Exchange = request.scope[SCOPE_KEY]
+    return exchange
+
+
+def session_of(request: Request) -> UserSession[Any]:
+    """Return the session of a route whose policy asks for one. Raises ProblemError 401 where it did not."""
+    principal = exchange_of(request).principal
+    if not isinstance(principal, UserSession):
+        raise authentication_required("no session").error()
+    return principal

@@ -1,0 +1,221 @@
+"""Sessions begin, change hands with nobody, and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from routeguard.core.address import client_address
+from routeguard.core.errors import Unavailable
+from routeguard.core.problem import Problem, authentication_required
+from routeguard.core.secret import digest, new_token
+from routeguard.sessions import store
+from routeguard.sessions.models import SessionEnded, SessionId, SessionRecord, SessionStarted, SessionState, UserSession
+from routeguard.sessions.problems import USER_SUSPENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from routeguard.core.address import Network
+    from routeguard.core.exchange import Exchange
+    from routeguard.db.database import Database, Transaction
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.sessions.models import SessionSettings
+    from routeguard.sessions.resolver import CookieSessions
+    from routeguard.users.models import UserChange
+    from routeguard.users.store import UserReader
+
+U = TypeVar("U")
+
+_SECRET_BYTES: Final = 32
+_USER_AGENT_LENGTH: Final = 200
+_RETRY: Final = 1.0
+
+
+class Sessions(Generic[U]):
+    """Starts and ends sessions. Every method that takes a transaction takes effect when that commits."""
+
+    def __init__(
+        self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
+        invalidations: Invalidations, cookies: CookieSessions[U], trusted_proxies: Sequence[Network] = (),
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._users = users
+        self._clock = clock
+        self._settings = settings
+        self._feed = invalidations
+        self._cookies = cookies
+        self._trusted_proxies = trusted_proxies
+
+    async def sign_in_user(self, tx: Transaction, user_id: str) -> U | Problem:
+        """Return the user who may sign in, locked until `tx` ends; a Problem when he is suspended or gone.
+
+        The lock makes a sign-in and an ending of all his sessions happen one after the other (attack SES-09).
+        """
+        await store.lock_user(tx, user_id)
+        user = await self._users.find(tx, user_id)
+        return USER_SUSPENDED() if user is None else user
+
+    async def start(
+        self, tx: Transaction, user: U, *, exchange: Exchange, amr: tuple[str, ...], aal: int = 1
+    ) -> UserSession[U]:
+        """Start a session with a new id and secret, and put its cookie on the response once `tx` commits.
+
+        The session presented with the request ends: an id known before sign-in opens nothing after it (attack
+        SES-01). Over the maximum, the one longest unused ends. `amr` are the methods of proof (RFC 8176). `user` is
+        from `sign_in_user`. Sign-in methods call `SignIn.complete` instead, which asks the steps.
+        """
+        user_id = self._users.id_of(user)
+        await self._end_presented(tx, exchange)
+        now, secret = self._clock.time(), secrets.token_bytes(_SECRET_BYTES)
+        expires_at = now + self._settings.absolute.total_seconds()
+        state = SessionState(
+            user_id=user_id, id=f"ses_{new_token(16)}", created_at=now, authenticated_at=now, last_seen_at=now,
+            idle_expires_at=min(now + self._settings.idle.total_seconds(), expires_at), expires_at=expires_at,
+            amr=" ".join(amr), aal=aal,
+        )  # fmt: skip
+        agent, address = self._facts(exchange)
+        await store.insert(tx, state, secret_hash=digest(secret), user_agent=agent, address=address)
+        for ended in await store.delete_over(tx, user_id, maximum=self._settings.maximum):
+            await self._ended(tx, user_id, ended, reason="too-many")
+        tx.record(SessionStarted(session_id=state.id, user_id=user_id, address=address, user_agent=agent, amr=amr))
+        self._hand_out(tx, exchange, state, user, secret)
+        return state.session(user)
+
+    async def rotate(
+        self, tx: Transaction, exchange: Exchange, *, amr: tuple[str, ...] | None = None, aal: int | None = None
+    ) -> UserSession[U]:
+        """Give the presented session a new secret: its cookies of before open nothing from now on.
+
+        Called on every change of privilege. `amr` and `aal`, when given, are those of a proof made just now and make
+        the session freshly authenticated. Raises ProblemError 401 when the presented session no longer lives.
+        """
+        envelope = self._cookies.presented(exchange)
+        if envelope is None:
+            raise authentication_required("no session to rotate").error()
+        now, secret = self._clock.time(), secrets.token_bytes(_SECRET_BYTES)
+        values: dict[str, Any] = {"secret_hash": digest(secret), "last_seen_at": now}
+        if amr is not None:
+            values |= {"authenticated_at": now, "amr": " ".join(amr)}
+        if aal is not None:
+            values["aal"] = aal
+        state = await store.replace_secret(tx, envelope.state, old_hash=digest(envelope.secret), now=now, **values)
+        user = None if state is None else await self._users.find(tx, state.user_id)
+        if state is None or user is None:
+            raise authentication_required("the session to rotate has ended").error()
+        await self._feed.invalidate(tx, state.id)
+        self._hand_out(tx, exchange, state, user, secret)
+        return state.session(user)
+
+    async def revoke(self, tx: Transaction, user_id: str, session_id: str, *, reason: str = "revoked") -> bool:
+        """End one session of a user. False when he has no such session, whoever else may (attack SES-24)."""
+        if not await store.delete(tx, user_id, session_id):
+            return False
+        await self._ended(tx, user_id, session_id, reason=reason)
+        return True
+
+    async def revoke_own(self, exchange: Exchange, current: UserSession[U], session_id: str) -> bool:
+        """End one of the caller's sessions, and clear the cookie when it is the one he uses. False if not his."""
+        async with self._database.transaction() as tx:
+            found = await self.revoke(tx, current.principal_id, session_id)
+        if found and session_id == current.id:
+            self._cookies.clear(exchange)
+        return found
+
+    async def revoke_all(
+        self, tx: Transaction, user_id: str, *, keep: SessionId | None = None, reason: str = "revoked"
+    ) -> int:
+        """End all sessions of a user, except `keep`. Returns how many ended."""
+        await store.lock_user(tx, user_id)
+        ended = await store.delete_all(tx, user_id, keep=keep)
+        for session_id in ended:
+            tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))
+        # By user as well as by session: also for cookies of sessions that a restored database no longer knows.
+        await self._feed.invalidate(tx, user_id, *ended)
+        return len(ended)
+
+    async def on_user_change(self, tx: Transaction, change: UserChange) -> None:
+        """Make every process read a user anew when his role or another field changed (SES-26).
+
+        One who is suspended or deleted loses his sessions (ASVS v5.0.0-7.4.2). Listens to `Users.after_change`.
+        """
+        if change.ended:
+            await self.revoke_all(tx, change.user_id, reason="user-changed")
+        else:
+            await self._feed.invalidate(tx, change.user_id)
+
+    async def list(self, user_id: str) -> list[SessionRecord]:
+        """Return a user's live sessions, the last used first."""
+        async with self._database.read() as tx:
+            return await store.find_live(tx, user_id, now=self._clock.time())
+
+    async def sign_out(self, exchange: Exchange) -> None:
+        """End the presented session, if it lives, and take its cookie from the browser."""
+        async with self._database.transaction() as tx:
+            await self._end_presented(tx, exchange, reason="sign-out")
+        self._cookies.clear(exchange)
+
+    async def sign_out_everywhere(self, exchange: Exchange, user_id: str) -> None:
+        """End all sessions of a user and take the cookie from this browser."""
+        async with self._database.transaction() as tx:
+            await self.revoke_all(tx, user_id, reason="sign-out")
+        self._cookies.clear(exchange)
+
+    async def until_ended(self, session: UserSession[Any]) -> None:
+        """Return once a session has ended or its user has changed: what a WebSocket waits for (attack WS-05).
+
+        An unused session lives on for as long as its connection is open, though not past its absolute end.
+        """
+        user_id = session.principal_id
+        changed = asyncio.Event()
+        stop = [self._feed.listen(subject, changed.set) for subject in (user_id, session.id)]
+        try:
+            while True:
+                changed.clear()
+                if not await self._still(user_id, session):
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(session.expires_at.timestamp() - self._clock.time(), 0.0)):
+                        await changed.wait()
+        finally:
+            for end in stop:
+                end()
+
+    async def _still(self, user_id: str, session: UserSession[Any]) -> bool:
+        while True:
+            try:
+                async with self._database.read() as tx:
+                    state = await store.find(tx, user_id, session.id)
+                    user = await self._users.find(tx, user_id)
+            except Unavailable:
+                await asyncio.sleep(_RETRY)
+            else:
+                return state is not None and state.expires_at > self._clock.time() and user == session.user
+
+    async def _end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str = "replaced") -> None:
+        envelope = self._cookies.presented(exchange)
+        if envelope is None:
+            return
+        state = envelope.state
+        if await store.delete(tx, state.user_id, state.id, secret_hash=digest(envelope.secret)):
+            await self._ended(tx, state.user_id, state.id, reason=reason)
+
+    async def _ended(self, tx: Transaction, user_id: str, session_id: str, *, reason: str) -> None:
+        tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))
+        await self._feed.invalidate(tx, session_id)
+
+    def _hand_out(self, tx: Transaction, exchange: Exchange, state: SessionState, user: U, secret: bytes) -> None:
+        """Put the cookie on the response at the commit: none for a session that was rolled back."""
+
+        def issue() -> None:
+            self._cookies.issue(exchange, state, user, secret=secret)
+
+        tx.after_commit(issue)
+
+    def _facts(self, exchange: Exchange) -> tuple[str | None, str | None]:
+        agent = exchange.request.header("user-agent")
+        address = client_address(exchange.request.scope, self._trusted_proxies)
+        return None if agent is None else agent[:_USER_AGENT_LENGTH], None if address is None else str(address)

@@ -1,0 +1,127 @@
+"""The pages' routes. Reading a page changes nothing; every change is a post to an endpoint with its own policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from routeguard.core.clock import Clock
+from routeguard.core.policy import public
+from routeguard.core.problem import NOT_FOUND
+from routeguard.core.redirect import safe_redirect
+from routeguard.db.database import Database
+from routeguard.sessions import checks
+from routeguard.sessions.routes import exchange_of, session_of
+from routeguard.sessions.service import Sessions
+from routeguard.traffic.operations import operation
+from routeguard.ui.templates import FORMS, PAGES, FormPage, FormTexts, show_form
+from routeguard.ui.words import ago, device, notice
+from routeguard.users.service import Users
+from routeguard.web.body import read
+from routeguard.web.reply import no_content, see_other
+from routeguard.web.routes import get, post
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from routeguard.core.services import Services
+
+
+def routes(services: Services) -> list[Route]:
+    """Return all pages over the registered services."""
+    texts = services.get(FormTexts)
+    account = _Account(services, texts)
+    anyone, signed_in = checks.optional_session(), checks.session()
+    # One budget with `DELETE /auth/sessions/{id}`: the same thing done by a form (attack RL-19).
+    revoke = signed_in & operation(services, "session-revoke", tells=True)
+    rename = signed_in & operation(services, "name-change", tells=True)
+    return [
+        get("/auth/sign-in", partial(_entrance, texts, FORMS["/auth/sign-in"]), anyone),
+        get("/auth/sign-up", partial(_entrance, texts, FORMS["/auth/sign-up"]), anyone),
+        get("/auth/password/forgot", partial(_open, texts, FORMS["/auth/password/forgot"]), public),
+        get("/auth/password/reset", partial(_by_link, texts, FORMS["/auth/password/reset"]), public),
+        get("/auth/email/verify", partial(_by_link, texts, FORMS["/auth/email/verify"]), public),
+        get("/account", account.show, signed_in),
+        get("/account/name", account.name_form, signed_in),
+        post("/account/name", account.rename, rename, then="/account?notice=name-changed"),
+        get("/account/password", partial(account.form, FORMS["/auth/password/change"]), signed_in),
+        get("/account/email", partial(account.form, FORMS["/auth/email/change"]), signed_in),
+        post("/account/sessions/{id:str}/revoke", account.revoke, revoke, then="/account?notice=session-ended"),
+    ]
+
+
+async def _entrance(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
+    """Show sign-in or sign-up; who is signed in goes on."""
+    onward = safe_redirect(request.query_params.get("next"), "")
+    if exchange_of(request).principal is not None:
+        code = request.query_params.get("notice", "")
+        return see_other(onward or ("/account" + (f"?notice={code}" if notice(code) else "")))
+    said = notice(request.query_params.get("notice"))
+    return show_form(page, texts, notice=said, next_path=onward)
+
+
+async def _open(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
+    said = notice(request.query_params.get("notice"))
+    return show_form(page, texts, notice=said)
+
+
+async def _by_link(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
+    """Show a page opened from a mail. The link is not used up: mail scanners open links too (attack PW-20)."""
+    token = request.query_params.get("token", "")
+    return show_form(page, texts, form={"token": token})
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    name: str
+
+
+class _Account:
+    def __init__(self, services: Services, texts: FormTexts) -> None:
+        self._sessions = services.get(Sessions)
+        self._users = services.get(Users)
+        self._database = services.get(Database)
+        self._clock = services.get(Clock)  # type: ignore[type-abstract]
+        self._texts = texts
+
+    async def show(self, request: Request) -> Response:
+        current = session_of(request)
+        now = self._clock.now()
+        listed = [
+            {
+                "id": one.id,
+                "device": device(one.user_agent),
+                "address": one.address,
+                "created_at": one.created_at,
+                "last_seen_at": one.last_seen_at,
+                "last_seen": ago(one.last_seen_at, now),
+                "current": one.id == current.id,
+            }
+            for one in await self._sessions.list(current.principal_id)
+        ]
+        listed.sort(key=lambda one: not one["current"])
+        said = notice(request.query_params.get("notice"))
+        return PAGES.render("account.html", errors=(), user=current.user, sessions=listed, notice_text=said)
+
+    async def form(self, page: FormPage, request: Request) -> Response:
+        user: Any = session_of(request).user
+        return show_form(page, self._texts, email=user.email)
+
+    async def name_form(self, request: Request) -> Response:
+        user: Any = session_of(request).user
+        return show_form(FORMS["/account/name"], self._texts, form={"name": user.name})
+
+    async def rename(self, request: Request) -> Response:
+        body = await read(request, _Name)
+        async with self._database.transaction() as tx:
+            await self._users.update(tx, session_of(request).principal_id, name=body.name)
+        return no_content()
+
+    async def revoke(self, request: Request) -> Response:
+        # Only among the caller's own: another user's session is as unknown as one that never was (attack SES-24).
+        if not await self._sessions.revoke_own(exchange_of(request), session_of(request), request.path_params["id"]):
+            raise NOT_FOUND().error()
+        return no_content()

@@ -1,0 +1,45 @@
+"""What users contribute to the identity service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.clock import Clock
+from routeguard.core.feature import Feature
+from routeguard.db.database import Database
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.mail.queue import MailQueue
+from routeguard.users import store
+from routeguard.users.letters import Letterhead
+from routeguard.users.models import EVENTS
+from routeguard.users.one_time import OneTimeTokens, one_time_tokens
+from routeguard.users.problems import PROBLEMS
+from routeguard.users.quota import MailQuota
+from routeguard.users.service import Users
+from routeguard.users.store import UserReader
+from routeguard.users.verification import EmailVerification
+
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+
+
+def register(services: Services, settings: Any) -> None:
+    """Register users, their tokens and letters over the `UserReader` that says which class users have."""
+    database, clock = services.get(Database), services.get(Clock)  # type: ignore[type-abstract]
+    users = services.add(Users, Users(database, services.get(UserReader), clock=clock, settings=settings.users))
+    tokens = services.add(OneTimeTokens, OneTimeTokens(database, clock=clock))
+    store = services.find(Ephemeral)  # type: ignore[type-abstract]
+    # Not `or`: an empty store in memory is false.
+    services.add(MailQuota, MailQuota(MemoryEphemeral() if store is None else store))
+    letterhead = services.add(Letterhead, Letterhead.of(settings.issuer))
+    services.add(EmailVerification, EmailVerification(users, tokens, services.get(MailQueue), letterhead=letterhead))
+
+
+feature: Final = Feature(
+    name="users",
+    register=register,
+    tables=(store.users, one_time_tokens),
+    problems=PROBLEMS,
+    events=EVENTS,
+)

@@ -1,0 +1,55 @@
+"""Mails of the identity service: short, in plain text and in HTML that says the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+from routeguard.mail.protocol import Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Letterhead:
+    """Writes mails in the name of one site.
+
+    `issuer` is the site's origin from the settings, and the only source of links: neither Host nor any forwarded
+    header can send a token elsewhere (attack ML-07).
+    """
+
+    issuer: str
+
+    @classmethod
+    def of(cls, issuer: str) -> Self:
+        """Return the letterhead of an origin, with or without a slash at its end."""
+        return cls(issuer.rstrip("/"))
+
+    @property
+    def site(self) -> str:
+        """The name people know the site by."""
+        return urlsplit(self.issuer).netloc
+
+    def link(self, path: str, **query: str) -> str:
+        """Return an address of ours. `path` begins with a slash."""
+        return f"{self.issuer}{path}{'?' + urlencode(query) if query else ''}"
+
+    def write(
+        self, to: str, subject: str, *paragraphs: str, link: str | None = None, label: str = "", name: str = ""
+    ) -> Message:
+        """Return a mail of some paragraphs, then perhaps a link.
+
+        Everything is text: no template is made of it, and the HTML shows markup in a `name` as what was typed
+        (attacks ML-13, INJ-05). Give a name only where its owner has proven the address; until then it is a
+        stranger's way to write to others through us.
+        """
+        body = [f"Hello {name}," if name else "Hello,", *paragraphs]
+        after = [link] if link is not None else []
+        text = "\n\n".join([*body, *after, f"-- \n{self.site}"]) + "\n"
+        html = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in body)
+        if link is not None:
+            html += f'<p><a href="{escape(link)}">{escape(label or link)}</a></p>'
+        return Message(to=to, subject=f"{subject} - {self.site}", text=text, html=f"{html}<p>{escape(self.site)}</p>")

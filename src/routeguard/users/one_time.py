@@ -1,0 +1,125 @@
+"""Single-use tokens for mailed links: each for one user, one purpose, once, and not for long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from routeguard.core.secret import digest, new_token
+from routeguard.db.schema import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from routeguard.core.clock import Clock
+    from routeguard.db.database import Database, Transaction
+
+one_time_tokens: Final = sa.Table(
+    "one_time_tokens",
+    metadata,
+    # One row for a user and purpose: a newer token takes the place of the older by itself (attack ML-15).
+    sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("purpose", sa.String(40), primary_key=True),
+    sa.Column("token_hash", sa.LargeBinary(32), nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
+
+_LONGEST: Final = 200
+"""Characters of a token that is looked at; ours have 70."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redeemed:
+    """Whom a token was for, and what was kept with it."""
+
+    user_id: str
+    data: Mapping[str, Any]
+    expires_at: datetime
+
+
+class OneTimeTokens:
+    """Issues and redeems tokens. 256 random bits; the database holds a hash of token and purpose only.
+
+    A purpose is a name space of its own: a token of one is unknown to every other (attacks ML-05, SES-31).
+    """
+
+    def __init__(self, database: Database, *, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def issue(
+        self, tx: Transaction, purpose: str, user_id: str, *, ttl: timedelta, data: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return a new token, valid for `ttl`. Those of before for this user and purpose are void."""
+        token = f"{user_id}.{new_token()}"
+        values = {
+            "token_hash": _hash(purpose, token),
+            "expires_at": self._clock.time() + ttl.total_seconds(),
+            "data": msgspec.json.encode(dict(data or {})).decode(),
+        }
+        made: Any = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(one_time_tokens)
+        made = made.values(user_id=user_id, purpose=purpose, **values)
+        await tx.execute(made.on_conflict_do_update(index_elements=["user_id", "purpose"], set_=values))
+        return token
+
+    async def peek(self, tx: Transaction, purpose: str, token: str) -> Redeemed | None:
+        """Return what `redeem` would, consuming nothing: to refuse before costly work. Proves nothing later."""
+        matches = self._matches(purpose, token)
+        row = None if matches is None else await tx.one(sa.select(*_RETURNED).where(matches))
+        return None if row is None else _redeemed(row)
+
+    async def redeem(self, tx: Transaction, purpose: str, token: str) -> Redeemed | None:
+        """Consume a token; None when it is used, expired, replaced, for another purpose or made up.
+
+        One statement: of any number who redeem at once, one gets it (attack ML-02).
+        """
+        matches = self._matches(purpose, token)
+        if matches is None:
+            return None
+        row = await tx.one(sa.delete(one_time_tokens).where(matches).returning(*_RETURNED))
+        return None if row is None else _redeemed(row)
+
+    async def is_pending(self, tx: Transaction, purpose: str, user_id: str, *, left: timedelta = timedelta(0)) -> bool:
+        """Return whether a user holds a token of this purpose that works for more than `left` from now."""
+        statement = sa.select(one_time_tokens.c.user_id).where(
+            one_time_tokens.c.user_id == user_id,
+            one_time_tokens.c.purpose == purpose,
+            one_time_tokens.c.expires_at > self._clock.time() + left.total_seconds(),
+        )
+        return await tx.one(statement) is not None
+
+    async def void(self, tx: Transaction, user_id: str, *purposes: str) -> None:
+        """Make the tokens of a user void: those of `purposes`, or all."""
+        statement = sa.delete(one_time_tokens).where(one_time_tokens.c.user_id == user_id)
+        if purposes:
+            statement = statement.where(one_time_tokens.c.purpose.in_(purposes))
+        await tx.execute(statement)
+
+    def _matches(self, purpose: str, token: str) -> sa.ColumnElement[bool] | None:
+        user_id, dot, _ = token.partition(".")
+        if not dot or len(token) > _LONGEST or not token.isascii() or "\x00" in token:
+            return None
+        # Found by key and hash alone: how long a look-up takes says nothing about a token's characters.
+        return sa.and_(
+            one_time_tokens.c.user_id == user_id,
+            one_time_tokens.c.purpose == purpose,
+            one_time_tokens.c.token_hash == _hash(purpose, token),
+            one_time_tokens.c.expires_at > self._clock.time(),
+        )
+
+
+_RETURNED: Final = (one_time_tokens.c.user_id, one_time_tokens.c.data, one_time_tokens.c.expires_at)
+
+
+def _redeemed(row: Any) -> Redeemed:
+    return Redeemed(row[0], msgspec.json.decode(row[1]), datetime.fromtimestamp(row[2], UTC))
+
+
+def _hash(purpose: str, token: str) -> bytes:
+    return digest(f"{purpose}:{token}")

@@ -1,0 +1,32 @@
+"""How much mail anybody can make us send to one address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.secret import digest
+from routeguard.ephemeral.protocol import Attempt, Quota, hash_tag
+
+if TYPE_CHECKING:
+    from routeguard.ephemeral.protocol import Ephemeral
+
+_QUOTA: Final = Quota(limit=5, period=3600.0, burst=5)
+
+
+class MailQuota:
+    """Counts the mails a stranger can ask for, each kind by itself: five an hour to one address.
+
+    Counted before it is known whether the address is a user's, so that nothing differs for those that are not. What is
+    over is not mailed and nobody is told: the answer was given before. Notices of what has happened to an account are
+    not counted, or a stranger could keep them from its owner.
+    """
+
+    def __init__(self, store: Ephemeral) -> None:
+        self._store = store
+
+    async def spend(self, kind: str, email_key: str) -> bool:
+        """Count one mail; False when it is over. Raises Unavailable while the counters are away."""
+        # By digest: no address stands in the store of the counters.
+        key = f"{hash_tag(f'mail:{digest(email_key).hex()}')}:{kind}"
+        (hit,) = await self._store.hit([Attempt(key, _QUOTA)])
+        return hit.allowed

@@ -1,0 +1,77 @@
+"""Routes of the identity service: path, handler and policy said together, so that none is without one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from routeguard.core.exchange import SCOPE_KEY
+from routeguard.core.marks import mark
+from routeguard.core.redirect import safe_redirect
+from routeguard.web.body import TypedForm
+from routeguard.web.reply import see_other, wants_page
+
+if TYPE_CHECKING:
+    from routeguard.core.policy import Policy
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def get(path: str, handler: Handler, policy: Policy) -> Route:
+    """Return a GET (and HEAD) route."""
+    return _route("GET", path, handler, policy, None)
+
+
+def post(path: str, handler: Handler, policy: Policy, *, then: str | None = None) -> Route:
+    """Return a POST route. After a form post that succeeded, the browser goes to its `next` field, else to `then`.
+
+    Without `then` a form is answered like any other client.
+    """
+    return _route("POST", path, handler, policy, then)
+
+
+def put(path: str, handler: Handler, policy: Policy) -> Route:
+    """Return a PUT route."""
+    return _route("PUT", path, handler, policy, None)
+
+
+def patch(path: str, handler: Handler, policy: Policy) -> Route:
+    """Return a PATCH route."""
+    return _route("PATCH", path, handler, policy, None)
+
+
+def delete(path: str, handler: Handler, policy: Policy) -> Route:
+    """Return a DELETE route."""
+    return _route("DELETE", path, handler, policy, None)
+
+
+def _route(method: str, path: str, handler: Handler, policy: Policy, then: str | None) -> Route:
+    named: Any = handler
+    while isinstance(named, partial):
+        named = named.func
+
+    # A function of its own carries the mark: bound methods cannot, and one handler may serve two routes.
+    @wraps(named)
+    async def endpoint(request: Request) -> Response:
+        response = await handler(request)
+        if then is not None and response.status_code < 300 and wants_page(request):
+            return _go_on(request, response, then)
+        return response
+
+    # Python's own machinery looks through this; the mark must stay on this function.
+    del endpoint.__wrapped__
+    return Route(path, mark(endpoint, policy), methods=[method])
+
+
+def _go_on(request: Request, response: Response, then: str) -> Response:
+    exchange = request.scope.get(SCOPE_KEY)
+    form = exchange.facts.get(TypedForm) if exchange is not None else None
+    target = form.fields.get("next") if form is not None else None
+    onward = see_other(safe_redirect(target, then))
+    onward.raw_headers += [pair for pair in response.raw_headers if pair[0] == b"set-cookie"]
+    return onward

@@ -1,0 +1,150 @@
+"""A process with its sessions over a real database, and browsers that visit it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from routeguard.core.problem import Problem
+from routeguard.core.secret import Secret, new_token
+from routeguard.sessions import store
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.cookies import SessionCookie
+from routeguard.sessions.envelope import Envelope, EnvelopeCodec
+from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.models import SessionSettings, SessionState, UserSession
+from routeguard.sessions.resolver import CookieSessions
+from routeguard.sessions.service import Sessions
+from routeguard.sessions.sign_in import SignIn
+from routeguard.users.addresses import read_email
+from routeguard.users.models import User
+from routeguard.users.service import Users
+from routeguard.users.store import UserReader
+from tests.fakes import FakeClock
+from tests.sessions.fakes import cookie_of, make_exchange
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.db.database import Database
+
+SECRET: Final = Secret(b"0123456789abcdef0123456789abcdef")
+
+
+class World:
+    """One process. `another` is a second one over the same database."""
+
+    def __init__(
+        self, database: Database, clock: FakeClock, settings: SessionSettings, user_class: type[Any] = User
+    ) -> None:  # fmt: skip
+        self.database = database
+        self.clock = clock
+        self.settings = settings
+        steady = SteadyClock(clock)
+        reader: UserReader[User] = UserReader(user_class)
+        self.users = Users(database, reader, clock=clock)
+        self.feed = Invalidations(database, clock=steady, settings=settings)
+        self.codec = EnvelopeCodec(SECRET)
+        self.cookies: CookieSessions[User] = CookieSessions(
+            database, reader, clock=steady, codec=self.codec, cookie=SessionCookie(), settings=settings,
+            invalidations=self.feed,
+        )  # fmt: skip
+        self.sessions: Sessions[User] = Sessions(
+            database, reader, clock=steady, settings=settings, invalidations=self.feed, cookies=self.cookies
+        )
+        self.users.after_change.append(self.sessions.on_user_change)
+        self.sign_in_service: SignIn[User] = SignIn(self.sessions)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, database: Database, *, clock: FakeClock | None = None, user_class: type[Any] = User, **settings: Any
+    ) -> AsyncIterator[World]:
+        """A process that has caught up and polls only when told to."""
+        world = cls(database, clock or FakeClock(), SessionSettings(**settings), user_class)
+        await world.feed.poll()
+        try:
+            yield world
+        finally:
+            await world.feed.close()
+
+    @asynccontextmanager
+    async def another(self, user_class: type[Any] = User) -> AsyncIterator[World]:
+        """Another process: own memory, own monotonic clock, the same wall time and database."""
+        clock = FakeClock(self.clock.time())
+        clock.steady = 5.0
+        async with World.open(self.database, clock=clock, user_class=user_class) as world:
+            yield world
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass in which this process polled as it should."""
+        self.clock.advance(seconds)
+        await self.feed.poll()
+
+    async def user(self, *, role: str = "user", image: str | None = None) -> User:
+        async with self.database.transaction() as tx:
+            email = read_email(f"user-{new_token(8).lower()}-x@example.test")
+            user = await self.users.create(tx, email, name="Somebody", role=role, email_verified=True)
+            assert user is not None
+            return user if image is None else await self.users.update(tx, user.id, image=image)
+
+    async def try_sign_in(self, user: User, browser: Browser | None = None) -> UserSession[User] | Problem:
+        browser = browser or Browser(self)
+        exchange = browser.exchange()
+        async with self.database.transaction() as tx:
+            found = await self.sign_in_service.complete(tx, user.id, exchange=exchange, amr=("pwd",))
+        browser.cookie = cookie_of(exchange) or browser.cookie
+        return found
+
+    async def sign_in(self, user: User, browser: Browser | None = None) -> Browser:
+        browser = browser or Browser(self)
+        assert isinstance(await self.try_sign_in(user, browser), UserSession)
+        return browser
+
+    async def set_role(self, user: User, role: str) -> None:
+        async with self.database.transaction() as tx:
+            await self.users.set_role(tx, user.id, role)
+
+    async def suspend(self, user: User) -> None:
+        async with self.database.transaction() as tx:
+            await self.users.suspend(tx, user.id)
+
+    async def restore(self, user: User) -> None:
+        async with self.database.transaction() as tx:
+            await self.users.restore(tx, user.id)
+
+    async def rows(self) -> list[Any]:
+        async with self.database.read() as tx:
+            return list(await tx.all(sa.select(store.sessions).order_by(store.sessions.c.id)))
+
+    async def delete_rows_behind_its_back(self) -> None:
+        """Empty the table without a word to anybody: whoever still knows a session did not read the store."""
+        async with self.database.transaction() as tx:
+            await tx.execute(sa.delete(store.sessions))
+
+    def envelope(self, state: SessionState, secret: bytes) -> Envelope:
+        return Envelope(state, secret, self.clock.time())
+
+
+class Browser:
+    """Holds one cookie and takes the next from each answer."""
+
+    def __init__(self, world: World, cookie: str | None = None) -> None:
+        self.world = world
+        self.cookie = cookie
+
+    def exchange(self) -> Exchange:
+        return make_exchange(*([self.cookie] if self.cookie else []))
+
+    async def visit(self) -> UserSession[User] | None:
+        exchange = self.exchange()
+        found = await self.world.cookies.resume(exchange)
+        self.cookie = cookie_of(exchange) or self.cookie
+        return found
+
+    async def session(self) -> UserSession[User]:
+        found = await self.visit()
+        assert found is not None
+        return found

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routeguard.core.errors import ProblemError
+from routeguard.mail.protocol import Message
+from routeguard.users.addresses import parse_email, read_email, read_name
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored", "key"),
+    [
+        ("Ada@Example.COM", "Ada@example.com", "ada@example.com"),
+        ("  ada@example.com ", "ada@example.com", "ada@example.com"),
+        ("a.b+c@sub.example.co", "a.b+c@sub.example.co", "a.b+c@sub.example.co"),
+        ("ada@bu\u0308cher.example", "ada@xn--bcher-kva.example", "ada@xn--bcher-kva.example"),
+        ("ada@b\u00fccher.example", "ada@xn--bcher-kva.example", "ada@xn--bcher-kva.example"),
+        ("ada@stra\u00dfe.example", "ada@xn--strae-oqa.example", "ada@xn--strae-oqa.example"),
+    ],
+)
+def test_an_address_has_one_spelling(typed: str, stored: str, key: str):
+    email = parse_email(typed)
+    assert email is not None
+    assert (email.text, email.key) == (stored, key)
+
+
+REFUSED = {
+    "ML-10 full-width at": "ada\uff20example.com",
+    "ML-10 full-width letters": "\uff41da@example.com",
+    "ML-10 full-width dot": "ada@example\uff0ecom",
+    "ML-10 ideographic full stop": "ada@example\u3002com",
+    "ML-10 half-width full stop": "ada@example\uff61com",
+    "ML-10 one dot leader": "ada@example\u2024com",
+    "ML-10 zero-width space": "a\u200bda@example.com",
+    "ML-10 zero-width joiner": "a\u200dda@example.com",
+    "ML-10 byte order mark": "\ufeffada@example.com",
+    "ML-10 soft hyphen": "a\u00adda@example.com",
+    "ML-10 right-to-left override": "ada\u202e@example.com",
+    "ML-10 no-break space": "ada\u00a0@example.com",
+    "ML-10 ligature": "\ufb01sh@example.com",
+    "ML-10 circled digit": "ada\u2460@example.com",
+    "ML-10 small commercial at": "ada\ufe6bexample.com",
+    "ML-11 long s": "a\u017fa@example.com",
+    "ML-11 Kelvin sign": "\u212aim@example.com",
+    "ML-11 dotted capital I": "m\u0130ke@example.com",
+    "ML-11 dotless i": "m\u0131ke@example.com",
+    "ML-11 sharp s": "stra\u00dfe@example.com",
+    "ML-11 Kelvin sign in the domain": "ada@\u212aim.example",
+    "ML-12 carriage return": "ada@example.com\r\nBcc: eve@example.com",
+    "ML-12 line feed inside": "ada\n@example.com",
+    "ML-12 NUL": "ada\x00@example.com",
+    "ML-12 escape": "ada\x1b@example.com",
+    "two at signs": "ada@eve.example@example.com",
+    "two addresses": "ada@example.com,eve@example.com",
+    "quoted": '"ada"@example.com',
+    "display name": "Ada <ada@example.com>",
+    "blank inside": "ada lovelace@example.com",
+    "no local part": "@example.com",
+    "no domain": "ada@",
+    "no dot": "ada@localhost",
+    "double dot": "ada..b@example.com",
+    "leading dot": ".ada@example.com",
+    "trailing dot": "ada@example.com.",
+    "address literal": "ada@[127.0.0.1]",
+    "dotted numbers": "ada@127.0.0.1",
+    "hyphen first": "ada@-example.com",
+    "empty": "",
+    "long local part": "a" * 65 + "@example.com",
+    "long label": "a@" + "b" * 64 + ".com",
+    "long": "a@" + "b." * 130 + "com",
+}
+
+
+@pytest.mark.parametrize("typed", REFUSED.values(), ids=REFUSED)
+def test_what_two_readers_could_read_otherwise_is_422(typed: str):
+    with pytest.raises(ProblemError) as refused:
+        read_email(typed)
+    assert refused.value.problem.status == 422
+    assert typed not in str(refused.value.problem.body()) or not typed
+
+
+@given(st.text(alphabet=st.characters(), max_size=40).map(lambda text: text + "@example.com") | st.text(max_size=60))
+def test_reading_an_address_again_changes_nothing(typed: str):
+    """ML-10: normalised once; no later normalisation makes another address of it."""
+    email = parse_email(typed)
+    if email is None:
+        return
+    assert parse_email(email.text) == email
+    assert unicodedata.normalize("NFKC", email.text) == email.text
+    assert email.text.isprintable()
+    Message(to=email.text, subject="It can be mailed to", text="")
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+def test_two_addresses_with_one_key_differ_in_case_only(left: str, right: str):
+    """ML-11"""
+    one, other = parse_email(f"{left}@example.com"), parse_email(f"{right}@example.com")
+    if one is not None and other is not None and one.key == other.key:
+        assert one.text.isascii()
+        assert one.text.lower() == other.text.lower()
+
+
+@pytest.mark.parametrize("part", ["a", ".", "@", "\u0301", "\u00e9", "xn--", "-", "\u3002", "(", '"'])
+def test_time_does_not_grow_with_what_is_sent(part: str):
+    """INJ-04"""
+    text = part * (100_000 // len(part))
+    started = time.perf_counter()
+    for typed in (text, f"{text}@example.com", f"a@{text}.com", text[:250], f"a@{text[:240]}.com"):
+        parse_email(typed)
+    assert time.perf_counter() - started < 0.05
+
+
+@pytest.mark.parametrize(
+    "name", ["Ada\r\nBcc: x@y.example", "Ada\nX", "\x00", "a\x7fb", "a\u2028b", "a\u202eb", "a\u200bb"]
+)
+def test_a_name_with_control_characters_is_422(name: str):
+    """ML-12"""
+    with pytest.raises(ProblemError) as refused:
+        read_name(name)
+    assert refused.value.problem.status == 422
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Ada", "\u0410\u0434\u0430", "O'Brien-\u00d8", "{{7*7}}", "<b>x</b>", "\U0001f469\u200d\U0001f4bb"]
+)
+def test_a_name_may_be_any_line_of_text(name: str):
+    assert read_name(f" {name} ") == name
+
+
+def test_a_long_name_is_422():
+    assert read_name("x" * 100)
+    with pytest.raises(ProblemError):
+        read_name("x" * 101)

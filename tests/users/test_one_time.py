@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import sys
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy as sa
+
+from routeguard.core.clock import SystemClock
+from routeguard.db.database import Database
+from routeguard.users.addresses import read_email
+from routeguard.users.models import User
+from routeguard.users.one_time import OneTimeTokens, one_time_tokens
+from routeguard.users.service import Users
+from routeguard.users.store import UserReader
+from tests.fakes import FakeClock
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+
+
+class World:
+    def __init__(self, database: Database, clock: FakeClock) -> None:
+        self.database = database
+        self.tokens = OneTimeTokens(database, clock=clock)
+        self.users: Users[User] = Users(database, UserReader(User), clock=clock)
+        self.clock = clock
+        self.ids: list[str] = []
+
+    async def issue(self, purpose: str = "reset", user: int = 0, **more: Any) -> str:
+        async with self.database.transaction() as tx:
+            return await self.tokens.issue(tx, purpose, self.ids[user], ttl=HOUR, data=more)
+
+    async def redeem(self, token: str, purpose: str = "reset") -> dict[str, Any] | None:
+        async with self.database.transaction() as tx:
+            found = await self.tokens.redeem(tx, purpose, token)
+        return None if found is None else {"user": found.user_id, **found.data}
+
+
+@pytest.fixture
+async def world(database: Database, clock: FakeClock) -> World:
+    world = World(database, clock)
+    async with database.transaction() as tx:
+        for name in ("ada", "bob"):
+            user = await world.users.create(tx, read_email(f"{name}@example.com"))
+            assert user is not None
+            world.ids.append(user.id)
+    return world
+
+
+async def test_a_token_works_once(world: World):
+    token = await world.issue(email="ada@example.com")
+    assert await world.redeem(token) == {"user": world.ids[0], "email": "ada@example.com"}
+    assert await world.redeem(token) is None
+
+
+async def test_of_64_who_redeem_at_once_one_gets_it(world: World):
+    """ML-02"""
+    token = await world.issue()
+    results = await asyncio.gather(*(world.redeem(token) for _ in range(64)))
+    assert sum(result is not None for result in results) == 1
+
+
+@pytest.mark.parametrize("after", ["verify", "reset "])
+async def test_a_purpose_is_a_name_space(world: World, after: str):
+    """ML-05 SES-31"""
+    token = await world.issue("reset")
+    other = await world.issue("verify")
+    assert await world.redeem(token, after) is None
+    assert await world.redeem(other, "reset") is None
+    assert await world.redeem(token, "reset") is not None
+    assert await world.redeem(other, "verify") is not None
+
+
+@pytest.mark.parametrize(("seconds", "works"), [(-1, True), (0, False), (1, False)])
+async def test_a_token_ends_at_its_second(world: World, seconds: int, works: bool):
+    """ML-15"""
+    token = await world.issue()
+    world.clock.advance(HOUR + timedelta(seconds=seconds))
+    assert (await world.redeem(token) is not None) is works
+
+
+async def test_a_newer_token_voids_the_older_of_its_user_and_purpose_only(world: World):
+    """ML-15"""
+    older, other_user, other_purpose = await world.issue(), await world.issue(user=1), await world.issue("verify")
+    newer = await world.issue()
+    assert await world.redeem(older) is None
+    assert await world.redeem(newer) is not None
+    assert await world.redeem(other_user) is not None
+    assert await world.redeem(other_purpose, "verify") is not None
+
+
+async def test_looking_consumes_nothing(world: World):
+    """ML-03"""
+    token = await world.issue()
+    async with world.database.read() as tx:
+        for _ in range(3):
+            assert await world.tokens.peek(tx, "reset", token) is not None
+        assert await world.tokens.peek(tx, "verify", token) is None
+    assert await world.redeem(token) is not None
+
+
+async def test_a_failed_transaction_leaves_the_token_whole(world: World):
+    token = await world.issue()
+
+    async def fail() -> None:
+        async with world.database.transaction() as tx:
+            assert await world.tokens.redeem(tx, "reset", token) is not None
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await world.redeem(token) is not None
+
+
+async def test_void_takes_the_purposes_named_or_all(world: World):
+    token, kept = await world.issue("reset"), await world.issue("verify")
+    async with world.database.transaction() as tx:
+        await world.tokens.void(tx, world.ids[0], "reset")
+    assert await world.redeem(token) is None
+    async with world.database.read() as tx:
+        assert await world.tokens.is_pending(tx, "verify", world.ids[0])
+    async with world.database.transaction() as tx:
+        await world.tokens.void(tx, world.ids[0])
+    assert await world.redeem(kept, "verify") is None
+
+
+async def test_the_database_holds_no_token(world: World):
+    token = await world.issue()
+    async with world.database.read() as tx:
+        rows = await tx.all(sa.select(one_time_tokens))
+    assert len(rows) == 1
+    secret = token.partition(".")[2]
+    assert len(secret) == 43
+    assert secret not in repr(rows)
+    assert len(rows[0].token_hash) == 32
+
+
+MADE_UP = ["", ".", "x", "a.b", "usr_x." + "A" * 43, "\x00.\x00", "é.é", "." * 9999, "a" * 99999]
+
+
+@pytest.mark.parametrize("made_up", MADE_UP)
+async def test_made_up_tokens_are_unknown(world: World, made_up: str):
+    await world.issue()
+    assert await world.redeem(made_up) is None
+    assert await world.redeem(f"{world.ids[0]}.{made_up}") is None
+
+
+def _redeem_elsewhere(url: str, token: str, barrier: Any, results: Any) -> None:
+    async def work() -> int:
+        database = Database(url, clock=SystemClock())
+        await database.start()
+        tokens = OneTimeTokens(database, clock=SystemClock())
+
+        async def once() -> bool:
+            async with database.transaction() as tx:
+                return await tokens.redeem(tx, "reset", token) is not None
+
+        barrier.wait(20)
+        found = await asyncio.gather(*(once() for _ in range(16)))
+        await database.close()
+        return sum(found)
+
+    results.put(anyio.run(work))
+
+
+async def test_two_processes_redeem_a_token_once(database: Database, database_url: str):
+    """ML-02, over processes"""
+    clock = SystemClock()
+    users: Users[User] = Users(database, UserReader(User), clock=clock)
+    async with database.transaction() as tx:
+        user = await users.create(tx, read_email("ada@example.com"))
+        assert user is not None
+        token = await OneTimeTokens(database, clock=clock).issue(tx, "reset", user.id, ttl=HOUR)
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=_redeem_elsewhere, args=(database_url, token, barrier, results)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    found = [await asyncio.to_thread(results.get, timeout=30) for _ in processes]
+    for process in processes:
+        await asyncio.to_thread(process.join, 30)
+    assert sorted(found) == [0, 1], sys.platform
