@@ -1,0 +1,71 @@
+"""Routeguard: protects every API route, runs the identity service behind it, and proves that no route was forgotten.
+
+::
+
+    guard = Routeguard()
+    app = FastAPI()
+    guard.install(app)
+
+
+    @app.get("/me")
+    @guard(guard.session())
+    async def me(session: Annotated[UserSession, Depends(guard.current_session)]) -> str:
+        return session.user.email
+"""
+
+from __future__ import annotations
+
+from routeguard.app import Routeguard as Routeguard
+from routeguard.assembly import defaults as defaults
+from routeguard.core.address import client_address as client_address
+from routeguard.core.cookies import parse_cookies as parse_cookies
+from routeguard.core.decision import Allow as Allow
+from routeguard.core.decision import Refuse as Refuse
+from routeguard.core.decision import Reply as Reply
+from routeguard.core.errors import ConfigError as ConfigError
+from routeguard.core.errors import GuardNotApplied as GuardNotApplied
+from routeguard.core.errors import ProblemError as ProblemError
+from routeguard.core.errors import RouteguardError as RouteguardError
+from routeguard.core.errors import Unavailable as Unavailable
+from routeguard.core.events import Event as Event
+from routeguard.core.exchange import Exchange as Exchange
+from routeguard.core.feature import Feature as Feature
+from routeguard.core.policy import Attack as Attack
+from routeguard.core.policy import Check as Check
+from routeguard.core.policy import Policy as Policy
+from routeguard.core.policy import Stage as Stage
+from routeguard.core.policy import deferred as deferred
+from routeguard.core.policy import public as public
+from routeguard.core.principal import Assurance as Assurance
+from routeguard.core.principal import Principal as Principal
+from routeguard.core.problem import Problem as Problem
+from routeguard.core.problem import ProblemType as ProblemType
+from routeguard.core.rate import parse_rate as parse_rate
+from routeguard.core.redirect import safe_redirect as safe_redirect
+from routeguard.core.request import RequestView as RequestView
+from routeguard.core.secret import Secret as Secret
+from routeguard.core.strict_json import load_json as load_json
+from routeguard.sessions.identify import ByHeader as ByHeader
+from routeguard.sessions.match import match_user as match_user
+from routeguard.sessions.models import UserSession as UserSession
+from routeguard.settings import Settings as Settings
+from routeguard.traffic.body_limit import body_limit as body_limit
+from routeguard.traffic.callers import api_key as api_key
+from routeguard.traffic.callers import ip as ip
+from routeguard.traffic.callers import plan as plan
+from routeguard.traffic.callers import user as user
+from routeguard.traffic.clients import clients as clients
+from routeguard.traffic.content_types import content_types as content_types
+from routeguard.traffic.cors import cors as cors
+from routeguard.traffic.csrf import csrf as csrf
+from routeguard.traffic.csrf import unsafe_without_csrf as unsafe_without_csrf
+from routeguard.traffic.deduplicate import deduplicate as deduplicate
+from routeguard.traffic.hosts import hosts as hosts
+from routeguard.traffic.idempotent import idempotent as idempotent
+from routeguard.traffic.method import method as method
+from routeguard.traffic.networks import networks as networks
+from routeguard.traffic.rate_limit import rate_limit as rate_limit
+from routeguard.traffic.security_headers import csp_nonce as csp_nonce
+from routeguard.traffic.security_headers import security_headers as security_headers
+from routeguard.traffic.strict_json import strict_json as strict_json
+from routeguard.users.models import User as User

@@ -1,0 +1,300 @@
+"""The composition root: one object that guards an application and, unless told otherwise, runs its identity service."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
+
+import anyio
+from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads it from the signatures below
+from typing_extensions import TypeVar
+
+from routeguard.adapters.section import Section
+from routeguard.assembly import assemble, defaults, description_facts
+from routeguard.core.decision import ALLOW
+from routeguard.core.errors import ConfigError, GuardNotApplied
+from routeguard.core.exchange import SCOPE_KEY
+from routeguard.core.policy import Policy, public
+from routeguard.core.problem import Problem, authentication_required
+from routeguard.guard.connection import Connection
+from routeguard.guard.edge import Edge
+from routeguard.guard.guard import Ask, Compiled, Guard
+from routeguard.guard.inventory import Entry, Row, matrix, verify
+from routeguard.sessions import checks
+from routeguard.sessions.models import SessionResolver, UserSession
+from routeguard.settings import Settings
+from routeguard.traffic.cors import preflight
+from routeguard.traffic.csrf import with_csrf
+from routeguard.traffic.security_headers import header_bytes
+from routeguard.users.models import User
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
+
+    from routeguard.core.feature import Feature
+    from routeguard.core.principal import Principal
+    from routeguard.guard.connection import App
+    from routeguard.sessions.identify import Resolver
+    from routeguard.sessions.match import Match
+
+U = TypeVar("U", default=User)
+H = TypeVar("H")
+
+logger = logging.getLogger("routeguard")
+
+PREFIX: Final = "/auth"
+_PAGE_CSP: Final = "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+_REMEMBERED: Final = 256
+"""Policies compiled for `require`; one made anew in each request must not fill the memory."""
+
+
+class Routeguard(Generic[U]):
+    """Guards every route of an application, and serves sign-in to it.
+
+    ``guard = Routeguard(Settings(...))`` does no network I/O; `install` makes an application guarded, and the first
+    lifespan event (or request) starts the services. `user` is the application's own user dataclass, `identify` its
+    own sign-in in place of ours, `features` the slices to run (``[*defaults(), Mine()]``).
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        user: type[U] | None = None,
+        identify: Resolver | None = None,
+        features: Sequence[Feature] | None = None,
+    ) -> None:
+        self.settings = settings if settings is not None else Settings.load()
+        if features is None:
+            features = [] if identify is not None else defaults()
+        self.features = tuple(features)
+        if findings := self.settings.findings(identity=bool(self.features)):
+            raise ConfigError(findings)
+        self.services = assemble(self.settings, self.features, user=user or User, identify=identify)
+        self._guard = Guard(self.services, augment=_with_csrf, preflight=preflight, body_limit=self.settings.body_limit)
+        if any(feature.name == "ui" for feature in self.features):
+            self._guard.sign_in = f"{PREFIX}/sign-in"
+        self._guard.asks += [
+            Ask(self.current_session, self.session(), _provides_session),
+            Ask(self.current, self.session(), _provides_principal),
+        ]
+        self._entries: Callable[[], Iterable[Entry]] = list
+        self._required: dict[tuple[Policy, str], Compiled] = {}
+        self._lock = anyio.Lock()
+        self._running = False
+
+    # -- policies ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, *policies: Any) -> Callable[[H], H]:
+        """Mark a handler with what it requires: ``@guard(guard.session(), csrf())``. All of them must pass."""
+        return self._guard(*policies)
+
+    def session(
+        self, *, user: Match | None = None, rule: Callable[[UserSession[U]], bool | Awaitable[bool]] | None = None
+    ) -> Policy:
+        """Ask for a signed-in user: 401 without one, 403 when `user` fields or `rule` do not hold.
+
+        A list of values means any of them; dotted or nested names reach inside; a missing field never matches and
+        a misspelt one is a ConfigError at start-up. `rule` is called only after the fields match.
+        """
+        return checks.session(user=user, rule=rule)
+
+    def optional_session(self) -> Policy:
+        """Let everybody in, and say who it is when somebody is signed in. An outage is 503, never a guest."""
+        return checks.optional_session()
+
+    @overload
+    def fresh(self, within: timedelta, /) -> Policy: ...
+    @overload
+    def fresh(self, *, minutes: float) -> Policy: ...
+    def fresh(self, within: timedelta | None = None, *, minutes: float = 0) -> Policy:
+        """Ask for a sign-in no older than this: 401 step-up-required (RFC 9470) otherwise."""
+        return checks.fresh(within if within is not None else timedelta(minutes=minutes))
+
+    # -- values for handlers ------------------------------------------------------------------------------------------
+
+    async def current_session(self, connection: HTTPConnection) -> UserSession[U]:
+        """Return the session the guard found. A FastAPI dependency; asking for it requires it.
+
+        Raises GuardNotApplied when the route's policy provides none.
+        """
+        principal = _connection(connection).principal
+        if isinstance(principal, UserSession):
+            return cast("UserSession[U]", principal)
+        raise authentication_required("a handler took a session its policy did not provide").error()
+
+    async def current_session_or_none(self, connection: HTTPConnection) -> UserSession[U] | None:
+        """Return the session, or None for guests. For routes under `optional_session()`."""
+        principal = _connection(connection).principal
+        return cast("UserSession[U]", principal) if isinstance(principal, UserSession) else None
+
+    async def current(self, connection: HTTPConnection) -> Principal:
+        """Return whoever calls: a session, or another principal the policy accepts."""
+        principal = _connection(connection).principal
+        if principal is None:
+            raise authentication_required("a handler took a principal its policy did not provide").error()
+        return principal
+
+    async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
+        """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told."""
+        exchange = _connection(connection)
+        if isinstance(exchange.principal, UserSession):
+            return cast("UserSession[U]", exchange.principal)
+        found = await self.services.get(SessionResolver).resume(exchange)  # type: ignore[type-abstract]
+        if exchange.principal is None:
+            exchange.principal = found
+        return found
+
+    async def require(self, connection: HTTPConnection, policy: Policy) -> UserSession[U]:
+        """Decide inside a handler, when only its body can tell what is needed. Counts as the decision.
+
+        Returns the session. Raises ProblemError when the policy refuses, Unavailable when it cannot be told.
+        """
+        exchange = _connection(connection)
+        key = (policy, exchange.request.kind)
+        compiled = self._required.get(key)
+        if compiled is None:
+            compiled = self._guard.compile(policy, self.require, exchange.request.kind)
+            if len(self._required) < _REMEMBERED:
+                self._required[key] = compiled
+        limit = exchange.body_limit
+        outcome = await exchange.decide(compiled)
+        exchange.body_limit = limit  # The body may have been read by now.
+        if isinstance(outcome, Problem):
+            raise outcome.error()
+        if outcome is not None:
+            raise GuardNotApplied("a policy that answers by itself cannot be required inside a handler")
+        exchange.decision = ALLOW
+        exchange.watch()
+        return await self.current_session(connection)
+
+    # -- wiring ---------------------------------------------------------------------------------------------------
+
+    def install(
+        self,
+        app: Starlette | FastAPI,
+        *,
+        default: Policy | None = None,
+        docs: Policy | None = None,
+        frontend: Policy | None = None,
+        headers: bool = True,
+        mode: Literal["enforce", "observe"] = "enforce",
+    ) -> None:
+        """Guard an application, and mount the identity service's routes in it.
+
+        `default` is the policy of handlers without a mark; without it they are refused, and start-up fails naming
+        them. `docs` is that of FastAPI's own documentation pages (signed in, unless told), `frontend` that of the
+        files of ``app.frontend()``. With `headers`, every response, errors too, carries the security headers its
+        handler did not set. ``mode="observe"`` only logs what would be refused, and never in production without
+        `unsafe_observe_in_production`; handlers that ask for a session nobody has still get none, and answer 401.
+        """
+        if mode == "observe":
+            if self.settings.production and not self.settings.unsafe_observe_in_production:
+                raise ConfigError("observe mode refuses nothing; production needs unsafe_observe_in_production=true")
+            logger.warning("OBSERVE MODE: nothing is refused. What would be is logged as 'would be refused'.")
+        if headers and mode == "enforce":
+            https = self.settings.secure_cookies
+            self._guard.headers = header_bytes("api", https=https)
+            # HTML keeps its styles and scripts, whose places we cannot know; nothing may frame it or change its base.
+            page = {"content-security-policy": _PAGE_CSP, "referrer-policy": "strict-origin-when-cross-origin"}
+            self._guard.page_headers = header_bytes("api", https=https, change=page)
+        self._guard.mode = mode
+        self._guard.frontend = frontend
+        self._guard.default = default if default is not None else self._guard.default
+        self._attach(app, self.session() if docs is None else docs)
+        app.router.routes.extend(self.routes())
+
+    def _attach(self, app: Any, docs: Policy) -> None:
+        """Take the seam of the framework `app` is made with."""
+        from routeguard.adapters import listing, starlette  # noqa: PLC0415 - adapters load their framework
+
+        framework = sys.modules.get("fastapi")
+        if framework is not None and isinstance(app, framework.FastAPI):
+            from routeguard.adapters import fastapi, openapi  # noqa: PLC0415 - adapters load their framework
+
+            fastapi.answer_fastapi_errors(app)
+            fastapi.mark_docs(app, docs)
+            openapi.describe(app, self._guard, description_facts(self.services))
+        else:
+            from routeguard.adapters.errors import answer_errors  # noqa: PLC0415 - adapters load their framework
+
+            answer_errors(app)
+        starlette.hook_routes()
+        self._entries = lambda: listing.entries(self._guard, app)
+        starlette.wrap(app, self.asgi)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of all features, for an application's router."""
+        made = [route for feature in self.features if feature.routes for route in feature.routes(self.services)]
+        return [Section(made)] if made else []
+
+    def asgi(self, app: App) -> Edge:
+        """Return `app` behind the edge: nothing leaves it without a decision."""
+        return Edge(self._guard, app, start=self._start, stop=self.close)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:  # noqa: ARG002 - the frameworks' shape
+        """Start and stop with the application: ``FastAPI(lifespan=guard.lifespan)``. `install` does so by itself."""
+        await self._start(True)  # noqa: FBT003 - whether there is a lifespan
+        try:
+            yield
+        finally:
+            await self.close()
+
+    def matrix(self) -> list[Row]:
+        """Return what every route of the installed application requires, in words."""
+        return matrix(self._guard, self._entries())
+
+    async def start(self) -> None:
+        """Start the services without an application, as the command line does."""
+        async with self._lock:
+            if not self._running:
+                await self.services.start()
+                self._running = True
+
+    async def _start(self, lifespan: bool) -> None:  # noqa: FBT001 - the edge's shape
+        """Verify everything that can be known before the first request, then start.
+
+        Raises ConfigError with all findings. Without a lifespan nobody is there to stop the server, so undecided
+        handlers are only logged; they are refused one by one.
+        """
+        if self._running:
+            return
+        fatal = lifespan and self._guard.mode == "enforce"
+        if findings := verify(self._guard, self._entries(), undecided_is_fatal=fatal):
+            raise ConfigError(findings)
+        await self.start()
+
+    async def close(self) -> None:
+        """Stop the services; safe to call twice."""
+        async with self._lock:
+            if self._running:
+                self._running = False
+                await self.services.close()
+
+
+def _connection(connection: HTTPConnection) -> Connection:
+    found = connection.scope.get(SCOPE_KEY)
+    if not isinstance(found, Connection):
+        raise GuardNotApplied("this request did not come through an application the guard is installed in")
+    return found
+
+
+def _with_csrf(policy: Policy, _kind: Literal["http", "websocket"]) -> Policy:
+    """Add the forgery check wherever a session cookie may be the credential: on by default, for sockets too."""
+    ambient = any(policy.find(checks.SessionRequired)) or any(policy.find(checks.OptionalSession))
+    return with_csrf(policy) if ambient else policy
+
+
+def _provides_session(policy: Policy) -> bool:
+    return any(policy.find(checks.SessionRequired))
+
+
+def _provides_principal(policy: Policy) -> bool:
+    return policy != public and bool(policy.checks)

@@ -1,0 +1,131 @@
+"""Which features run by default, and how settings become services."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from routeguard.core.address import parse_networks
+from routeguard.core.clock import Clock, SystemClock
+from routeguard.core.errors import ConfigError
+from routeguard.core.services import Services
+from routeguard.ephemeral.factory import open_ephemeral
+from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.sessions import checks
+from routeguard.sessions.identify import ResolvedSessions
+from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver
+from routeguard.sessions.sign_in import SignIn
+from routeguard.settings import Settings, keep_development_secret
+from routeguard.traffic.body_limit import BodyLimit
+from routeguard.traffic.csrf import Csrf, CsrfTokens
+from routeguard.traffic.rate_limit import RateLimit
+from routeguard.traffic.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from routeguard.adapters.openapi import Facts
+    from routeguard.core.feature import Feature
+    from routeguard.sessions.identify import Resolver
+
+
+def defaults() -> list[Feature]:
+    """Return the built-in features in the order they are registered. Add your own: ``[*defaults(), mine]``.
+
+    Raises ConfigError without the identity extra.
+    """
+    try:
+        return _built_in()
+    except ModuleNotFoundError as error:
+        if (error.name or "routeguard").partition(".")[0] == "routeguard":
+            raise
+        raise ConfigError(
+            f'the identity service needs `pip install "routeguard[identity]"` ({error.name} is missing);'
+            " with Routeguard(identify=...) it does not run"
+        ) from None
+
+
+def _built_in() -> list[Feature]:
+    from routeguard.emails.feature import feature as emails  # noqa: PLC0415 - the identity extra
+    from routeguard.passwords.feature import feature as passwords  # noqa: PLC0415 - the identity extra
+    from routeguard.sessions.feature import feature as sessions  # noqa: PLC0415 - the identity extra
+    from routeguard.traffic.feature import feature as traffic  # noqa: PLC0415 - the identity extra
+    from routeguard.ui.feature import feature as ui  # noqa: PLC0415 - the identity extra
+    from routeguard.users.feature import feature as users  # noqa: PLC0415 - the identity extra
+
+    return [traffic, users, sessions, passwords, emails, ui]
+
+
+def assemble(
+    settings: Settings, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None
+) -> Services:
+    """Make every service, without I/O. Raises ConfigError."""
+    if settings.secret is None:
+        settings = replace(settings, secret=keep_development_secret(Path.cwd()))
+    services = Services()
+    services.add(Settings, settings)
+    services.add(Clock, SystemClock())  # type: ignore[type-abstract]
+    proxies = parse_networks(settings.trusted_proxies)
+    ephemeral = open_ephemeral(settings.ephemeral_url)
+    services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
+    services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies))
+    if features:
+        _identity(services, settings, user)
+    for feature in features:
+        if feature.register is not None:
+            feature.register(services, settings)
+    for feature in features:
+        if feature.steps is not None:
+            services.get(SignIn).steps += feature.steps(services)
+    if identify is not None:
+        own = None if user.__module__.startswith("routeguard.") else user
+        services.add(SessionResolver, ResolvedSessions(identify, own))  # type: ignore[type-abstract]
+    _csrf(services, settings)
+    return services
+
+
+def description_facts(services: Services) -> Facts:
+    """Return what FastAPI's description of an application has to be told of our checks."""
+    from routeguard.adapters.openapi import Facts  # noqa: PLC0415 - loads FastAPI
+
+    own = isinstance(services.find(SessionResolver), ResolvedSessions | None)
+    return Facts(
+        answers={
+            checks.SessionRequired: (401, 503), checks.SessionAllowed: (403,), checks.OptionalSession: (503,),
+            checks.Fresh: (401,), RateLimit: (429, 503), BodyLimit: (413,), Csrf: (403,),
+        },
+        unsafe_only=(BodyLimit, Csrf), required=checks.SessionRequired, optional=checks.OptionalSession,
+        cookie=None if own else COOKIE_NAME if services.get(Site).https else PLAIN_COOKIE_NAME,
+    )  # fmt: skip
+
+
+def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
+    """Add what records are kept in and how mail leaves."""
+    from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
+    from routeguard.db.migrate import SchemaCheck  # noqa: PLC0415 - the identity extra
+    from routeguard.db.outbox import Outbox  # noqa: PLC0415 - the identity extra
+    from routeguard.mail.queue import MailQueue, mailer_for  # noqa: PLC0415 - the identity extra
+    from routeguard.users.store import UserReader  # noqa: PLC0415 - the identity extra
+
+    clock = services.get(Clock)  # type: ignore[type-abstract]
+    assert settings.secret is not None
+    database = Database(settings.database_url, clock=clock, settings=settings.database)
+    services.add(Database, database, start=database.start, close=database.close)
+    check = SchemaCheck(database)
+    services.add(SchemaCheck, check, start=check.start)
+    outbox = Outbox(database, settings.secret, clock=clock, older=settings.older_secrets)
+    services.add(Outbox, outbox, start=outbox.start, close=outbox.close)
+    services.add(MailQueue, MailQueue(outbox, mailer_for(settings.mail)))
+    services.add(UserReader, UserReader(user))
+
+
+def _csrf(services: Services, settings: Settings) -> None:
+    assert settings.secret is not None
+    resolver = services.find(SessionResolver)  # type: ignore[type-abstract]
+    tokens = CsrfTokens(
+        settings.secret, origins=settings.origins, clock=services.get(Clock),  # type: ignore[type-abstract]
+        older_secrets=settings.older_secrets, secure_cookies=settings.secure_cookies,
+        resume=resolver.resume if resolver is not None else None,
+    )  # fmt: skip
+    services.add(CsrfTokens, tokens)

@@ -1,0 +1,134 @@
+"""`routeguard config`: the settings in force, where each comes from, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from datetime import timedelta
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from cyclopts import App
+
+from routeguard.cli.main import FINDINGS, GOOD, complain
+from routeguard.cli.user import print_table
+from routeguard.core.secret import Secret
+from routeguard.settings import Settings
+
+app: Final = App(name="config", help="Show the settings in force.")
+
+_SIZES: Final = frozenset({"body_limit"})
+_HIDDEN: Final = "(hidden)"
+_HOST: Final = re.compile(r"[A-Za-z0-9.:_-]*")
+_NAME: Final = re.compile(r"[a-z][a-z_]{0,30}")
+
+
+@app.command
+def show(*, format: Literal["table", "json"] = "table") -> int:  # noqa: A002 - the option's name
+    """Show every setting, its value without secrets, and where it comes from. Exit 1 when something is wrong."""
+    settings, findings = Settings.read()
+    findings += settings.findings()
+    rows = [
+        {
+            "setting": name, "value": _in_force(settings, name) or _shown(name, value),
+            "source": settings.provenance.get(name, "default"),
+        }
+        for name, value in flatten(settings)
+    ]  # fmt: skip
+    if format == "json":
+        sys.stdout.write(json.dumps({"settings": rows, "findings": findings}, indent=2) + "\n")
+    else:
+        print_table(("setting", "value", "source"), rows)
+    if not settings.production:
+        later = replace(settings, environment="production").findings()
+        new = [finding for finding in later if finding not in findings]
+        if new and format == "table":
+            sys.stdout.write("\n  - ".join(["\nProduction would refuse:", *new]) + "\n")
+    if findings:
+        complain("Something is wrong:", *findings)
+        return FINDINGS
+    return GOOD
+
+
+def _in_force(settings: Settings, name: str) -> str | None:
+    """Return what a setting comes to where its value alone does not say, or None."""
+    if name == "environment":
+        return "production" if settings.production else "development"
+    if name == "users.require_verified_email":
+        return str(settings.users.verified_email_required(production=settings.production))
+    if name == "secret":
+        made = "missing" if settings.production else "generated, in .routeguard/secret"
+        return "set" if settings.secret is not None else made
+    return None
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, int) and name.rpartition(".")[2] in _SIZES:
+        for size, unit in ((1024 * 1024, "MB"), (1024, "KB")):
+            if value >= size and value % size == 0:
+                return f"{value // size} {unit}"
+    return redact(value)
+
+
+def flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of a tree of settings."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name == "provenance":
+            continue
+        if is_dataclass(value):
+            yield from flatten(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value
+
+
+def redact(value: Any) -> str:
+    """Return a setting as text without what must not be seen: secrets, and passwords inside addresses."""
+    if isinstance(value, Secret):
+        return _HIDDEN
+    if isinstance(value, tuple):
+        return ", ".join(redact(item) for item in value)
+    if isinstance(value, timedelta):
+        return _duration(value)
+    text = "" if value is None else str(value)
+    return _redact_address(text) if "://" in text else _HIDDEN if ":" in text and "@" in text else text
+
+
+def _redact_address(text: str) -> str:
+    """Return a URL without its user, the values of its query and its fragment: drivers take secrets in each of them.
+
+    Where readers could differ on where the host begins, as in `redis://u:a/b@h`, only the scheme is shown.
+    """
+    scheme, _, rest = text.partition("://")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return f"{scheme}://{_HIDDEN}"
+    after = rest.removeprefix(parts.netloc)
+    unsure = "@" in after or "\\" in rest or "://" in rest or not _HOST.fullmatch(host)
+    if (unsure and scheme != "sqlite") or not rest.startswith(parts.netloc):
+        return f"{scheme}://{_HIDDEN}"
+    netloc = f"[{host}]" if ":" in host else host
+    netloc = f"{_HIDDEN}@{netloc}" if "@" in parts.netloc else netloc
+    netloc = netloc if port is None else f"{netloc}:{port}"
+    names = [name if eq and _NAME.fullmatch(name) else "" for name, eq, _ in _pairs(parts.query)]
+    query = "&".join(f"{name}={_HIDDEN}" if name else _HIDDEN for name in names)
+    shown = f"{scheme}://{netloc}{parts.path}"
+    return shown + (f"?{query}" if query else "") + (f"#{_HIDDEN}" if parts.fragment else "")
+
+
+def _pairs(query: str) -> list[tuple[str, str, str]]:
+    return [pair.partition("=") for pair in query.replace(";", "&").split("&") if pair]
+
+
+def _duration(value: timedelta) -> str:
+    """Return a duration as it would be written in the settings."""
+    seconds = value.total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size and seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return f"{seconds:g}s"

@@ -1,0 +1,65 @@
+"""`routeguard`: what a developer and an operator type. Each command is imported only when it is run."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Final
+
+try:
+    from cyclopts import App, CycloptsError
+except ModuleNotFoundError:
+    sys.exit('The command `routeguard` needs an extra: pip install "routeguard[cli,identity]"')
+
+from routeguard.core.errors import ConfigError, ProblemError, Unavailable
+
+GOOD: Final = 0
+FINDINGS: Final = 1
+COULD_NOT_RUN: Final = 2
+
+app: Final = App(
+    name="routeguard",
+    help="Protects every API route, runs the identity service behind it, and proves that no route was forgotten.",
+    version=lambda: version("routeguard"),
+    help_format="plaintext",
+)
+app.command("routeguard.cli.dev:dev", name="dev", help="Run the example application, for trying and developing.")
+app.command("routeguard.cli.serve:serve", name="serve", help="Run the identity service by itself.")
+app.command("routeguard.cli.migrate:migrate", name="migrate", help="Bring the database to the current schema.")
+app.command("routeguard.cli.user:app", name="user", help="Users: create, list, disable, enable, role, password.")
+app.command("routeguard.cli.config:app", name="config", help="Show the settings in force.")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return its exit code."""
+    try:
+        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return COULD_NOT_RUN  # Said already.
+    except ConfigError as error:
+        complain("This cannot run:", *error.findings)
+        return COULD_NOT_RUN
+    except ProblemError as error:
+        complain(error.problem.detail or error.problem.type.title, *_errors(error))
+        return COULD_NOT_RUN
+    except Unavailable as error:
+        complain(f"Not available: {error.what}")
+        return COULD_NOT_RUN
+    except KeyboardInterrupt:
+        return GOOD
+    return result if isinstance(result, int) else GOOD
+
+
+def complain(headline: str, *findings: str) -> None:
+    """Write to standard error: a headline, and each finding on a line of its own."""
+    sys.stderr.write("\n".join([headline, *(f"  - {finding}" for finding in findings)]) + "\n")
+
+
+def _errors(error: ProblemError) -> list[str]:
+    listed = error.problem.members.get("errors", ())
+    return [f"{item['pointer'][1:]}: {item['detail']}" for item in listed]

@@ -1,0 +1,80 @@
+"""`routeguard serve`: the identity service by itself, in production mode unless told otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from starlette.applications import Starlette
+
+from routeguard.app import Routeguard
+from routeguard.cli.server import address_of, listen, run_server
+from routeguard.core.clock import SystemClock
+from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.policy import public
+from routeguard.db.database import Database
+from routeguard.db.migrate import require_current
+from routeguard.settings import Settings
+from routeguard.web.health import health_routes
+from routeguard.web.reply import see_other
+from routeguard.web.routes import get
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+def serve(
+    *,
+    host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="The port to listen on; 0 takes a free one.")] = 8000,
+) -> int:
+    """Run the identity service by itself.
+
+    Production mode unless ROUTEGUARD_ENVIRONMENT says development: it does not start with an unsafe setting, and
+    lists all of them. Bring the database up to date with `routeguard migrate` first.
+    """
+    settings = service_settings()
+    if findings := settings.findings():
+        raise ConfigError(findings)
+    asyncio.run(_check_schema(settings))
+    # Addresses of pages hold the tokens of mailed links, so there is no log of addresses (attack OPS-22).
+    app, bound = create(settings), listen(host, port)
+    sys.stdout.write(f"Listening on {address_of(bound)} for {settings.issuer}\n")
+    sys.stdout.flush()
+    return run_server(app, bound, access_log=False)
+
+
+async def _check_schema(settings: Settings) -> None:
+    """Refuse to serve over tables of another version; a database that is away now may come back while we run."""
+    database = Database(settings.database_url, clock=SystemClock(), settings=settings.database)
+    try:
+        await database.start()
+        await require_current(database)
+    except Unavailable:
+        return
+    finally:
+        await database.close()
+
+
+def service_settings() -> Settings:
+    """Return the settings, production being the default. Raises ConfigError."""
+    settings = Settings.load()
+    return settings if "environment" in settings.provenance else replace(settings, environment="production")
+
+
+def create(settings: Settings) -> Starlette:
+    """Return the identity service as an application."""
+    guard = Routeguard(settings)
+    health = health_routes(guard.services.get(Database).ping)
+    app = Starlette(routes=[get("/", _start, public), *health])
+    app.state.guard = guard
+    guard.install(app)
+    return app
+
+
+async def _start(request: Request) -> Response:  # noqa: ARG001, RUF029 - a handler's shape
+    return see_other("/account")

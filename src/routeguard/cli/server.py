@@ -1,0 +1,86 @@
+"""The server our commands run: uvicorn with its limits said and nothing trusted that a caller sends."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from routeguard.cli.main import COULD_NOT_RUN, GOOD
+from routeguard.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+_HEADERS: Final = 32 * 1024
+"""Bytes of request line and fields: more is 400 before anything of ours runs."""
+_SOCKET_MESSAGE: Final = 64 * 1024
+_CONNECTIONS: Final = 1000
+_LAST_SECONDS: Final = 10
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind now, so that a taken port is said before anything else happens. Port 0 takes a free one.
+
+    Raises ConfigError.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+    bound.set_inheritable(True)
+    return bound
+
+
+def address_of(bound: socket.socket) -> str:
+    """Return where a socket listens, as a URL."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_server(app: Starlette, bound: socket.socket, *, access_log: bool) -> int:
+    """Serve until told to stop; return the exit code.
+
+    Forwarding headers are read by core.address and by nothing before it, so the server must leave the peer alone. The
+    parser is h11: uvicorn's other one, httptools, hands trailers on as header fields, and a trailer that says
+    `Authorization` or `Cookie` would count (attack HTTP-07).
+    """
+    config = uvicorn.Config(
+        app, lifespan="on", http="h11", proxy_headers=False, server_header=False, access_log=access_log,
+        h11_max_incomplete_event_size=_HEADERS, ws_max_size=_SOCKET_MESSAGE, limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=5, timeout_graceful_shutdown=_LAST_SECONDS, log_config=logging_config(),
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    server.run(sockets=[bound])
+    return GOOD if server.started else COULD_NOT_RUN
+
+
+def logging_config() -> dict[str, Any]:
+    """Return how log lines look: one line each, on standard error."""
+    handler = {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+    quiet = {"handlers": ["line"], "level": "INFO", "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)-7s %(message)s", "datefmt": "%H:%M:%S"}},
+        "filters": {"paths": {"()": PathsOnly}},
+        "handlers": {"line": handler},
+        "loggers": {"uvicorn": quiet, "uvicorn.access": quiet | {"filters": ["paths"]}, "routeguard": quiet},
+    }
+
+
+class PathsOnly(logging.Filter):
+    """Takes the query out of lines of the access log: it holds the tokens of mailed links (attack OPS-22)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten every argument that has a query; the line itself stays."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                item.partition("?")[0] if isinstance(item, str) and "?" in item else item for item in record.args
+            )
+        return True
