@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from routeguard.api_keys.models import ApiKeySettings
 from routeguard.core.address import parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.rate import parse_duration, parse_size
@@ -21,6 +22,7 @@ from routeguard.db.models import DatabaseSettings
 from routeguard.mail.models import MailSettings
 from routeguard.passwords.models import PasswordSettings
 from routeguard.sessions.models import SessionSettings
+from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import ThrottleSettings, TrafficSettings
 from routeguard.users.models import UserSettings
 
@@ -69,6 +71,8 @@ class Settings:
     users: UserSettings = field(default_factory=UserSettings)
     passwords: PasswordSettings = field(default_factory=PasswordSettings)
     sessions: SessionSettings = field(default_factory=SessionSettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
+    api_keys: ApiKeySettings = field(default_factory=ApiKeySettings)
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     provenance: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

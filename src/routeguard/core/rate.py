@@ -53,10 +53,12 @@ def parse_rate(text: str) -> Rate:
 
 
 def parse_duration(text: str | timedelta) -> timedelta:
-    """Read a duration such as ``"15m"``, ``"14d"`` or ``"1 hour"``. Raises ConfigError."""
+    """Read a duration such as ``"500ms"``, ``"15m"`` or ``"14d"``. Raises ConfigError."""
     if isinstance(text, timedelta):
         return text
     match = _DURATION.fullmatch(text.strip().lower()) if isinstance(text, str) else None
+    if match is not None and match[2] == "ms":
+        return timedelta(milliseconds=int(match[1]))
     if match is None or match[2] not in _SECONDS:
         raise ConfigError(f"duration {text!r} is not of the form '15m' or '14d'")
     return timedelta(seconds=int(match[1]) * _SECONDS[match[2]])

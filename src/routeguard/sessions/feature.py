@@ -20,6 +20,7 @@ from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.routes import routes
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
+from routeguard.sessions.sources import SessionSources
 from routeguard.users.service import Users
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def register(services: Services, settings: Any) -> None:
         database, users.reader, clock=clock, codec=EnvelopeCodec(settings.secret, settings.older_secrets),
         cookie=SessionCookie(secure=settings.secure_cookies), settings=own, invalidations=feed,
     )  # fmt: skip
-    services.add(SessionResolver, cookies)  # type: ignore[type-abstract]
+    sources = services.add(SessionSources, SessionSources(cookies))
+    services.add(SessionResolver, sources)  # type: ignore[type-abstract]
     sessions = Sessions(
         database, users.reader, clock=clock, settings=own, invalidations=feed, cookies=cookies,
         trusted_proxies=parse_networks(settings.trusted_proxies),

@@ -108,7 +108,7 @@ class SessionSettings:
     idle: timedelta = timedelta(days=7)
     absolute: timedelta = timedelta(days=30)
     envelope_life: timedelta = timedelta(seconds=60)
-    poll: timedelta = timedelta(seconds=1)
+    poll: timedelta = timedelta(milliseconds=500)
     trust: timedelta = timedelta(seconds=4)
     skew: timedelta = timedelta(minutes=10)
     maximum: int = 100

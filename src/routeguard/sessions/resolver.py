@@ -46,7 +46,7 @@ class _Known(Generic[U]):
 
 
 class CookieSessions(Generic[U]):
-    """The `SessionResolver` of our own cookie.
+    """The session behind our own cookie.
 
     Most requests are answered from memory without a suspension point; a signed cookie younger than
     `envelope_life` from its own content; the rest by one query. Whatever is invalidated goes to the store.
@@ -103,9 +103,8 @@ class CookieSessions(Generic[U]):
         return self._read(value, envelope) or await self._find(exchange, value, envelope)
 
     def presents(self, exchange: Exchange) -> bool:
-        """Return whether a session cookie was sent, or an Authorization header."""
-        headers = exchange.request.headers
-        return b"routeguard=" in headers.get(b"cookie", b"") or b"authorization" in headers
+        """Return whether a session cookie was sent."""
+        return b"routeguard=" in exchange.request.headers.get(b"cookie", b"")
 
     def presented(self, exchange: Exchange) -> Envelope | None:
         """Return what a request's cookie says if we signed it. Whether that session still lives is another question."""

@@ -1,0 +1,1 @@
+"""A client of the identity service for Python programs, sync and async."""

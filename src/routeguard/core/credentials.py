@@ -1,0 +1,55 @@
+"""Which credential a request carries in its header fields: an access token or an API key, and never both."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from routeguard.core.problem import MALFORMED_REQUEST
+
+if TYPE_CHECKING:
+    from routeguard.core.request import RequestView
+
+KEY_PREFIX: Final = b"rg_"
+"""How every API key of ours begins, in `X-API-Key` and as Bearer."""
+
+_TOKEN68: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
+_IN_QUERY: Final = re.compile(rb"(?:^|&)(?:access_token|api_key|apikey|x-api-key|key=rg_)", re.IGNORECASE)
+
+
+class Credential(NamedTuple):
+    """What a program put into a header field to say who it is. Its value is a secret."""
+
+    kind: Literal["token", "key"]
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Credential({self.kind})"
+
+
+def credential_of(request: RequestView) -> Credential | None:
+    """Return the access token or API key of a request (RFC 6750 section 2.1), or None when it carries neither.
+
+    Raises ProblemError 400 `malformed-request` for two of them, or one in the URL, where logs and histories keep it
+    (attacks JWT-39, KEY-07, KEY-08). A malformed Bearer is a credential that is none: its value is empty (attack
+    JWT-40). Other schemes are not ours: a proxy in front may ask for Basic.
+    """
+    query: bytes = request.scope.get("query_string", b"")
+    if query and _IN_QUERY.search(query):
+        raise MALFORMED_REQUEST(debug="a credential in the query").error()
+    headers, repeated = request.headers, request.repeated
+    authorization, key = headers.get(b"authorization"), headers.get(b"x-api-key")
+    if authorization is None and key is None:
+        return None
+    if b"authorization" in repeated or b"x-api-key" in repeated or (authorization is not None and key is not None):
+        raise MALFORMED_REQUEST(debug="two credentials").error()
+    if key is not None:
+        return Credential("key", key)
+    assert authorization is not None
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() != b"bearer":
+        return None
+    value = value.strip(b" ")
+    if not _TOKEN68.fullmatch(value):
+        return Credential("token", b"")
+    return Credential("key" if value.startswith(KEY_PREFIX) else "token", value)

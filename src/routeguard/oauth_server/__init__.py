@@ -1,0 +1,1 @@
+"""What other services ask the identity service: registered clients, introspection, what was revoked."""

@@ -1,0 +1,1 @@
+"""The guard in an app whose identity service runs elsewhere."""
