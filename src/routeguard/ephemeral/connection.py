@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -64,6 +64,18 @@ class Address:
             password=unquote(parts.password) if parts.password else None,
             database=int(database),
         )
+
+    @classmethod
+    def parse_all(cls, url: str) -> list[Address]:
+        """Read a URL and the further servers it names as ``node=host:port``. Raises ConfigError."""
+        first = cls.parse(url)
+        found = [first]
+        for node in parse_qs(urlsplit(url).query).get("node", []):
+            host, _, port = node.rpartition(":")
+            if not host or not (port.isascii() and port.isdigit()):
+                raise ConfigError(f"node {node!r} of the ephemeral URL is not of the form host:port")
+            found.append(replace(first, host=host, port=int(port)))
+        return found
 
     def greeting(self) -> list[Command]:
         """Return the commands that open a connection."""
@@ -162,7 +174,7 @@ class Connection:
     """The connection callers use: always there, sometimes open."""
 
     def __init__(self, address: Address, *, deadline: float = 0.5, greeting: Sequence[Command] = ()) -> None:
-        self._address = address
+        self.address: Final = address
         self._greeting = greeting
         self._deadline = deadline
         self._wire: _Wire | None = None
@@ -183,7 +195,7 @@ class Connection:
         try:
             await self._open()
         except _ERRORS as error:
-            logger.warning("valkey at %s:%d is away: %s", self._address.host, self._address.port, error)
+            logger.warning("valkey at %s:%d is away: %s", self.address.host, self.address.port, error)
         self._keeper = asyncio.create_task(self._keep(), name="routeguard-valkey")
 
     async def close(self) -> None:
@@ -208,14 +220,14 @@ class Connection:
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        context = ssl.create_default_context() if self._address.tls else None
+        context = ssl.create_default_context() if self.address.tls else None
         async with asyncio.timeout(self._deadline * 2):
             _, wire = await loop.create_connection(
-                lambda: _Wire(self._deadline, self._on_lost), self._address.host, self._address.port, ssl=context
+                lambda: _Wire(self._deadline, self._on_lost), self.address.host, self.address.port, ssl=context
             )
         try:
             # A stopped server still accepts connections, in its kernel: only an answer proves that it is back.
-            greeting = [*self._address.greeting(), *self._greeting]
+            greeting = [*self.address.greeting(), *self._greeting]
             await asyncio.gather(*[wire.command(hiredis.pack_command(parts)) for parts in greeting])  # type: ignore[arg-type]
         except _ERRORS:
             wire.fail("valkey: not ready")
@@ -228,7 +240,7 @@ class Connection:
             self._wire = None
             self._dropped.set()
             if not self._closing:
-                logger.warning("valkey at %s:%d is lost", self._address.host, self._address.port)
+                logger.warning("valkey at %s:%d is lost", self.address.host, self.address.port)
 
     async def _keep(self) -> None:
         """Hold the connection open: reconnect when it drops, with growing pauses of at most a second."""
@@ -243,4 +255,4 @@ class Connection:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
-                logger.info("valkey at %s:%d is back", self._address.host, self._address.port)
+                logger.info("valkey at %s:%d is back", self.address.host, self.address.port)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import hiredis
 
 from routeguard.core.errors import Unavailable
+from routeguard.ephemeral.cluster import SLOTS, Cluster
 from routeguard.ephemeral.connection import Address, Command, Connection, Part
 from routeguard.ephemeral.protocol import BUCKETS, Answers, Attempt, Hit, Quota, Read
 from routeguard.ephemeral.script import SCRIPT, SCRIPT_SHA, SET_IF
@@ -22,60 +23,61 @@ from routeguard.ephemeral.script import SCRIPT, SCRIPT_SHA, SET_IF
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_SLOTS: Final = 16384
 _GREETING: Final[tuple[Command, ...]] = (("SCRIPT", "LOAD", SCRIPT),)
 
 
 class RedisEphemeral:
-    """Keys on a server. `deadline` is in seconds, for one command."""
+    """Keys on a server, or with `cluster` on several. `deadline` is in seconds, for one command."""
 
-    def __init__(self, address: Address, *, deadline: float = 0.5, cluster: bool = False) -> None:
-        self._connection = Connection(address, deadline=deadline, greeting=_GREETING)
-        self._cluster = cluster
+    def __init__(self, *addresses: Address, deadline: float = 0.5, cluster: bool = False) -> None:
+        self._connection = Connection(addresses[0], deadline=deadline, greeting=_GREETING)
+        self._cluster = Cluster(addresses, deadline=deadline, greeting=_GREETING) if cluster else None
 
     @classmethod
     def from_url(cls, url: str, *, deadline: float = 0.5) -> Self:
-        """Make a store of a URL such as ``"valkey://user:password@host:6379/0"``; ``?cluster=1`` for a cluster.
+        """Make a store of a URL such as ``"valkey://user:password@host:6379/0"``.
 
-        Raises ConfigError.
+        ``?cluster=1`` says that it is one server of a cluster, from which the others are learned; more to begin with
+        are named as ``&node=host:port``. Raises ConfigError.
         """
-        return cls(Address.parse(url), deadline=deadline, cluster="cluster=1" in urlsplit(url).query.split("&"))
+        cluster = "cluster=1" in urlsplit(url).query.split("&")
+        return cls(*(Address.parse_all(url) if cluster else [Address.parse(url)]), deadline=deadline, cluster=cluster)
 
     @property
     def is_up(self) -> bool:
-        """Whether the server answered last."""
-        return self._connection.is_up
+        """Whether the server, or every server of the cluster, answered last."""
+        return (self._cluster or self._connection).is_up
 
     async def start(self) -> None:
         """Connect, or go on trying in the background."""
-        await self._connection.start()
+        await (self._cluster or self._connection).start()
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._connection.close()
+        await (self._cluster or self._connection).close()
 
     async def get(self, key: str) -> bytes | None:
         """Return the value of a live key, or None. Raises Unavailable."""
-        found: bytes | None = await self._ask("GET", key)
+        found: bytes | None = await self._ask(key, "GET", key)
         return found
 
     async def put(self, key: str, value: bytes, *, ttl: float, expected: bytes | None = None) -> bool:
         """Set a key; with `expected`, only while it holds that. Raises Unavailable."""
         if expected is None:
-            await self._ask("SET", key, value, "PX", _milliseconds(ttl))
+            await self._ask(key, "SET", key, value, "PX", _milliseconds(ttl))
             return True
-        return bool(await self._ask("EVAL", SET_IF, 1, key, expected, "s", value, _milliseconds(ttl)))
+        return bool(await self._ask(key, "EVAL", SET_IF, 1, key, expected, "s", value, _milliseconds(ttl)))
 
     async def delete(self, key: str, *, expected: bytes | None = None) -> bool:
         """Remove a key; with `expected`, only while it holds that. Raises Unavailable."""
         if expected is None:
-            return bool(await self._ask("DEL", key))
-        return bool(await self._ask("EVAL", SET_IF, 1, key, expected, "d"))
+            return bool(await self._ask(key, "DEL", key))
+        return bool(await self._ask(key, "EVAL", SET_IF, 1, key, expected, "d"))
 
     async def claim(self, key: str, value: bytes, *, ttl: float) -> bytes | None:
         """Set a key unless it is there; None to the one who set it. Raises Unavailable."""
         # SET ... NX GET (Redis 7.0, Valkey): sets if absent and tells what was there, in one atomic step.
-        found: bytes | None = await self._ask("SET", key, value, "NX", "GET", "PX", _milliseconds(ttl))
+        found: bytes | None = await self._ask(key, "SET", key, value, "NX", "GET", "PX", _milliseconds(ttl))
         return found
 
     async def hit(self, attempts: Sequence[Attempt]) -> Sequence[Hit]:
@@ -87,18 +89,19 @@ class RedisEphemeral:
         """Read keys and spend units in one command. Raises Unavailable."""
         if not reads and not attempts:
             return Answers((), ())
-        if self._cluster:
+        if self._cluster is not None:
             return await self._run_by_slot(reads, attempts)
         return await self._run(reads, attempts)
 
     async def _run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
         rest = _arguments(reads, attempts)
+        key = reads[0].key if reads else attempts[0].key
         try:
-            answer = await self._connection.command("EVALSHA", SCRIPT_SHA, *rest)
+            answer = await self._send(key, "EVALSHA", SCRIPT_SHA, *rest)
         except hiredis.ReplyError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise _fault(error) from None
-            answer = await self._ask("EVAL", SCRIPT, *rest)
+            answer = await self._ask(key, "EVAL", SCRIPT, *rest)
         return _answers(answer, len(reads), len(attempts))
 
     async def _run_by_slot(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
@@ -122,9 +125,15 @@ class RedisEphemeral:
                 outcomes[place] = hit
         return Answers(values, outcomes)
 
-    async def _ask(self, *parts: Part) -> Any:
+    def _send(self, key: str, *parts: Part) -> Awaitable[Any]:
+        """Send a command to whoever has `key`."""
+        if self._cluster is not None:
+            return self._cluster.command(slot_of(key), *parts)
+        return self._connection.command(*parts)
+
+    async def _ask(self, key: str, *parts: Part) -> Any:
         try:
-            return await self._connection.command(*parts)
+            return await self._send(key, *parts)
         except hiredis.ReplyError as error:
             raise _fault(error) from None
 
@@ -134,7 +143,7 @@ def slot_of(key: str) -> int:
     start = key.find("{")
     end = key.find("}", start + 1) if start >= 0 else -1
     hashed = key[start + 1 : end] if end > start + 1 else key
-    return crc_hqx(hashed.encode(), 0) % _SLOTS
+    return crc_hqx(hashed.encode(), 0) % SLOTS
 
 
 def _arguments(reads: Sequence[Read], attempts: Sequence[Attempt]) -> list[Part]:
