@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.secret import new_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from routeguard.core.decision import Decision
     from routeguard.core.principal import Principal
@@ -77,6 +77,13 @@ class Exchange:
         if not _FIELD_VALUE.fullmatch(value):
             raise ValueError("a header value holds a control character")
         self.effects.append((name, value))
+
+    def lineage(self) -> Iterator[Exchange]:
+        """Yield this exchange and those it is a branch of: for what has to stay when the branch is refused."""
+        exchange: Exchange | None = self
+        while exchange is not None:
+            yield exchange
+            exchange = exchange._origin  # noqa: SLF001 - of its own class
 
     def fork(self) -> Exchange:
         """Return a copy for one branch of `|`, so that a refused branch leaves no trace."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.events import Event
 
 ALGORITHMS: Final = ("EdDSA", "ES256", "RS256", "HS256")
 
@@ -46,3 +47,12 @@ class TokenSettings:
             findings.append("tokens.publish_ahead must be shorter than tokens.rotation")
         if findings:
             raise ConfigError(findings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshTokenReused(Event):
+    """A refresh token that was spent came again: somebody has a copy. Its family and session ended; once a family."""
+
+    user_id: str
+    session_id: str
+    client_id: str

@@ -60,7 +60,6 @@ def _refresh_families() -> None:
         sa.PrimaryKeyConstraint("user_id", "id", name="pk_refresh_families"),
     )  # fmt: skip
     op.create_index("refresh_families_by_session", "refresh_families", ["user_id", "session_id"])
-    op.create_index("refresh_families_by_expiry", "refresh_families", ["expires_at"])
 
 
 def _api_keys() -> None:
