@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +111,14 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     from routeguard.db.outbox import Outbox  # noqa: PLC0415 - the identity extra
     from routeguard.mail.queue import MailQueue, mailer_for  # noqa: PLC0415 - the identity extra
     from routeguard.users.store import UserReader  # noqa: PLC0415 - the identity extra
+    from routeguard.web.health import Readiness  # noqa: PLC0415 - the identity extra
 
     clock = services.get(Clock)  # type: ignore[type-abstract]
     assert settings.secret is not None
     database = Database(settings.database_url, clock=clock, settings=settings.database)
     services.add(Database, database, start=database.start, close=database.close)
+    ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+    services.add(Readiness, Readiness(database.ping, partial(ephemeral.get, "ready")))
     check = SchemaCheck(database)
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, settings.secret, clock=clock, older=settings.older_secrets)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from routeguard.cli.server import listen, run_server
 from routeguard.settings import Settings
+from routeguard.web.health import Readiness
 
 
 def dev(
@@ -43,7 +44,8 @@ def dev(
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
-    return run_server(create(settings), bound, access_log=True)
+    app = create(settings)
+    return run_server(app, bound, access_log=True, readiness=app.state.guard.services.get(Readiness))
 
 
 def development_settings(host: str, port: int) -> Settings:

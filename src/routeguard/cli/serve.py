@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 from starlette.applications import Starlette
@@ -15,10 +15,11 @@ from routeguard.cli.server import address_of, listen, run_server
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import public
+from routeguard.core.rate import parse_duration
 from routeguard.db.database import Database
 from routeguard.db.migrate import require_current
 from routeguard.settings import Settings
-from routeguard.web.health import health_routes
+from routeguard.web.health import Readiness, health_routes
 from routeguard.web.reply import see_other
 from routeguard.web.routes import get
 
@@ -26,26 +27,37 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+_LONGEST_DRAIN: Final = 60.0
+
 
 def serve(
     *,
     host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen on; 0 takes a free one.")] = 8000,
+    drain: Annotated[str, Parameter(help="How long it still serves after SIGTERM, while /readyz is 503.")] = "1s",
 ) -> int:
     """Run the identity service by itself.
 
     Production mode unless ROUTEGUARD_ENVIRONMENT says development: it does not start with an unsafe setting, and
     lists all of them. Bring the database up to date with `routeguard migrate` first.
     """
-    settings = service_settings()
+    settings, seconds = service_settings(), _drain(drain)
     if findings := settings.findings():
         raise ConfigError(findings)
     asyncio.run(_check_schema(settings))
     # Addresses of pages hold the tokens of mailed links, so there is no log of addresses (attack OPS-22).
     app, bound = create(settings), listen(host, port)
+    readiness = app.state.guard.services.get(Readiness)
     sys.stdout.write(f"Listening on {address_of(bound)} for {settings.issuer}\n")
     sys.stdout.flush()
-    return run_server(app, bound, access_log=False)
+    return run_server(app, bound, access_log=False, readiness=readiness, drain=seconds)
+
+
+def _drain(text: str) -> float:
+    seconds = 0.0 if text in {"0", "0s"} else parse_duration(text).total_seconds()
+    if seconds > _LONGEST_DRAIN:
+        raise ConfigError(f"--drain is at most {_LONGEST_DRAIN:.0f} seconds: nobody waits longer for a process to end")
+    return seconds
 
 
 async def _check_schema(settings: Settings) -> None:
@@ -69,7 +81,7 @@ def service_settings() -> Settings:
 def create(settings: Settings) -> Starlette:
     """Return the identity service as an application."""
     guard = Routeguard(settings)
-    health = health_routes(guard.services.get(Database).ping)
+    health = health_routes(guard.services.get(Readiness).check)
     app = Starlette(routes=[get("/", _start, public), *health])
     app.state.guard = guard
     guard.install(app)

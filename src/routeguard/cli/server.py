@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from routeguard.cli.graceful import REQUESTS, GracefulServer
 from routeguard.cli.main import COULD_NOT_RUN, GOOD
 from routeguard.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from routeguard.web.health import Readiness
+
 _HEADERS: Final = 32 * 1024
 """Bytes of request line and fields: more is 400 before anything of ours runs."""
 _SOCKET_MESSAGE: Final = 64 * 1024
 _CONNECTIONS: Final = 1000
-_LAST_SECONDS: Final = 10
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -43,8 +45,12 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_server(app: Starlette, bound: socket.socket, *, access_log: bool) -> int:
+def run_server(
+    app: Starlette, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0
+) -> int:
     """Serve until told to stop; return the exit code.
+
+    From then on `readiness` says no, and for `drain` seconds everybody is still served (see `GracefulServer`).
 
     Forwarding headers are read by core.address and by nothing before it, so the server must leave the peer alone. The
     parser is h11: uvicorn's other one, httptools, hands trailers on as header fields, and a trailer that says
@@ -53,9 +59,9 @@ def run_server(app: Starlette, bound: socket.socket, *, access_log: bool) -> int
     config = uvicorn.Config(
         app, lifespan="on", http="h11", proxy_headers=False, server_header=False, access_log=access_log,
         h11_max_incomplete_event_size=_HEADERS, ws_max_size=_SOCKET_MESSAGE, limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=5, timeout_graceful_shutdown=_LAST_SECONDS, log_config=logging_config(),
+        timeout_keep_alive=5, timeout_graceful_shutdown=REQUESTS, log_config=logging_config(),
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = GracefulServer(config, drain=drain, on_stop=readiness.drain)
     server.run(sockets=[bound])
     return GOOD if server.started else COULD_NOT_RUN
 

@@ -50,7 +50,7 @@ _LEASE: Final = 60.0
 """Seconds a process has for what it took; then another may (it has died, or the world is slow)."""
 _DEADLINE: Final = 30.0
 """Seconds for one delivery, well within the lease."""
-_DRAIN: Final = 10.0
+_DRAIN: Final = 3.0
 """Seconds that `close` waits for what is being delivered."""
 _POLL: Final = 1.0
 """Seconds until what another process left is noticed; rows of this one are delivered at once."""
@@ -137,7 +137,7 @@ class Outbox:
         self._worker = asyncio.create_task(self._work(), name="routeguard-outbox")
 
     async def close(self) -> None:
-        """Take no more, and give what is being delivered ten seconds to end. The rest becomes due again."""
+        """Take no more, and give what is being delivered three seconds to end. The rest becomes due again."""
         if self._worker is None:
             return
         self._stopping = True

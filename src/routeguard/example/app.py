@@ -22,7 +22,7 @@ from routeguard.settings import Settings
 from routeguard.traffic.strict_json import strict_json
 from routeguard.ui.templates import FOLDER
 from routeguard.users.models import User
-from routeguard.web.health import health_routes
+from routeguard.web.health import Readiness, health_routes
 from routeguard.web.pages import Pages
 
 PAGES = Pages(Path(__file__).parent / "templates", FOLDER)
@@ -35,7 +35,7 @@ def create(settings: Settings) -> FastAPI:
     app = FastAPI(title="Routeguard example", version="1", docs_url=None, redoc_url=None)
     app.state.guard = guard
     guard.install(app, docs=public)
-    app.router.routes.extend(health_routes(guard.services.get(Database).ping))
+    app.router.routes.extend(health_routes(guard.services.get(Readiness).check))
     _add_pages(app, guard)
     _add_people(app, guard)
     _add_invoices(app, guard)
