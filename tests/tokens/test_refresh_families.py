@@ -83,7 +83,7 @@ async def test_after_the_grace_the_family_dies(world: World, caplog: pytest.LogC
     family = await world.family()
     second = await world.rotate(family.refresh_token)
     assert second is not None
-    await world.age(5.5)
+    await world.age(10.5)
     assert await world.rotate(family.refresh_token) is None
     assert await world.family_rows() == []
     assert await world.rows() == []
@@ -136,9 +136,9 @@ async def test_a_grace_does_not_grow_by_its_use(world: World) -> None:
     """SES-14"""
     first = (await world.family()).refresh_token
     second = await world.rotate(first)
-    await world.age(3)
+    await world.age(6)
     assert await world.rotate(first) == second
-    await world.age(3)
+    await world.age(6)
     assert await world.rotate(first) is None
 
 
@@ -157,7 +157,7 @@ async def test_a_restart_forgets_nothing(world: World) -> None:
     second = await world.rotate(first)
     async with World.of(world.database) as restarted:
         assert await restarted.rotate(first) == second
-        await world.age(6)
+        await world.age(11)
         assert await restarted.rotate(first) is None
         assert second is not None
         assert await restarted.rotate(second) is None
@@ -290,7 +290,7 @@ async def test_a_clock_of_another_machine_raises_no_alarm(world: World) -> None:
             real = skewed.families._clock.time
             skewed.families._clock = type("Skewed", (), {"time": staticmethod(lambda: real() + offset)})()  # noqa: B023
             assert await skewed.rotate(first) == second
-    await world.age(6)
+    await world.age(11)
     assert await world.rotate(first) is None
 
 

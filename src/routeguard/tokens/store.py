@@ -82,13 +82,17 @@ class Turn(NamedTuple):
 
 
 class FamilyRow(NamedTuple):
-    """A live family with its session and the columns of its user. `kept` says whether the grace covers the `Turn`."""
+    """A live family with its session and the columns of its user.
+
+    `current` says whether the token of the `Turn` is the live one, `kept` whether the grace covers it.
+    """
 
     state: SessionState
     user: tuple[Any, ...]
     client_id: str
     expires_at: float
     current_hash: bytes
+    current: bool
     kept: bool
 
 
@@ -119,9 +123,16 @@ class FamilyStatements:
         if self._rotate is not None:
             row = await self._rotate.one(**turn.params())
         else:
-            async with self._database.transaction() as tx:
-                row = await _rotate_in_steps(tx, self._columns, turn)
+            row = await self._rotate_in_line(turn)
         return None if row is None else _read_family(row)
+
+    async def _rotate_in_line(self, turn: Turn) -> Any:
+        found = await self.find(turn)
+        # A spent token never becomes current again, so those who present one need not wait for the write lock.
+        if found is None or not found.current:
+            return None
+        async with self._database.transaction() as tx:
+            return await _rotate_in_steps(tx, self._columns, turn)
 
     async def find(self, turn: Turn) -> FamilyRow | None:
         """Return a family whose session lives. Raises Unavailable."""
@@ -200,6 +211,8 @@ def _param(name: str) -> sa.BindParameter[Any]:
 _MANY: Final = 1_000_000
 """SQLite takes no OFFSET without a LIMIT."""
 _STATE: Final = tuple(sessions.c[name] for name in SessionState.__struct_fields__)
+_TOLD: Final = 5
+"""Columns of a row that are the family's; the session's and the user's follow."""
 _ITS_FAMILY: Final = sa.and_(
     refresh_families.c.user_id == _param("user_id"), refresh_families.c.id == _param("family_id")
 )
@@ -282,7 +295,7 @@ def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
         .returning(family.user_id, family.client_id, family.expires_at, family.current_hash)
         .cte("moved")
     )
-    told = (moved.c.client_id, moved.c.expires_at, moved.c.current_hash, sa.false())
+    told = (moved.c.client_id, moved.c.expires_at, moved.c.current_hash, sa.true(), sa.false())
     rows = moved.join(used, used.c.user_id == moved.c.user_id).join(users, users.c.id == moved.c.user_id)
     return sa.select(*told, *(used.c[column.name] for column in _STATE), *user_columns).select_from(rows)
 
@@ -309,7 +322,7 @@ async def _rotate_in_steps(tx: Transaction, columns: Sequence[sa.ColumnElement[A
 def _family(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """Return the query for a family, its live session and its user."""
     family = refresh_families.c
-    told = (family.client_id, family.expires_at, family.current_hash, _kept())
+    told = (family.client_id, family.expires_at, family.current_hash, _current(), _kept())
     return (
         sa.select(*told, *_STATE, *user_columns)
         .join_from(refresh_families, sessions, _ITS_SESSION)
@@ -319,6 +332,6 @@ def _family(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
 
 
 def _read_family(row: Sequence[Any]) -> FamilyRow:
-    client_id, expires_at, current_hash, kept = row[:4]
-    state, user = row[4 : 4 + len(_STATE)], row[4 + len(_STATE) :]
-    return FamilyRow(SessionState(*state), tuple(user), client_id, expires_at, bytes(current_hash), bool(kept))
+    client_id, expires_at, current_hash, current, kept = row[:_TOLD]
+    state, user = SessionState(*row[_TOLD : _TOLD + len(_STATE)]), tuple(row[_TOLD + len(_STATE) :])
+    return FamilyRow(state, user, client_id, expires_at, bytes(current_hash), bool(current), bool(kept))
