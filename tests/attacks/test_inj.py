@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import routeguard
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
-from routeguard.sessions.models import SessionResolver
+from routeguard.sessions.resolver import CookieSessions
 from routeguard.users.store import users
 from tests.attacks.world import COOKIE, Browser, World
 from tests.conformance.wire import Result
@@ -274,8 +274,7 @@ async def test_no_secret_is_found_anywhere(world: World, caplog: pytest.LogCaptu
     world.mailbox.messages.clear()
     raw = [(b"cookie", f"{COOKIE}={cookie}".encode())]
     view = RequestView.from_scope({"type": "http", "method": "GET", "path": "/", "headers": raw})
-    resolver = world.guard.services.get(SessionResolver)  # type: ignore[type-abstract]
-    envelope = resolver.presented(Exchange(view))  # type: ignore[attr-defined]
+    envelope = world.guard.services.get(CookieSessions).presented(Exchange(view))
     assert envelope is not None
     planted = {
         "the password": spellings(password),

@@ -37,6 +37,7 @@ def register(services: Services, settings: Any) -> None:
         database, users.reader, clock=clock, codec=EnvelopeCodec(settings.secret, settings.older_secrets),
         cookie=SessionCookie(secure=settings.secure_cookies), settings=own, invalidations=feed,
     )  # fmt: skip
+    services.add(CookieSessions, cookies)
     sources = services.add(SessionSources, SessionSources(cookies))
     services.add(SessionResolver, sources)  # type: ignore[type-abstract]
     sessions = Sessions(
