@@ -347,3 +347,20 @@ class TestClock:
             if (await store.hit([Attempt("w", quick)]))[0].allowed:
                 return
         pytest.fail("locked for longer than two windows")
+
+
+def test_on_uvloop(server: ValkeyProcess) -> None:
+    """The loop of our own server, whose transports are of classes of their own."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def work() -> bytes | None:
+        store = RedisEphemeral.from_url(server.url, deadline=5)
+        await store.start()
+        try:
+            await store.put("k", b"v", ttl=60)
+            return await store.get("k")
+        finally:
+            await store.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()) == b"v"

@@ -403,10 +403,30 @@ class TestLife:
                 order.append(message["type"])
                 return message
 
-            await self.lives(scope, told, sender)
+            async def says(message: Any) -> None:
+                await sender(message)
+                order.append(message["type"])
+
+            await self.lives(scope, told, says)
 
         await life(edge(app, start=start, stop=stop))
-        assert order == [True, "lifespan.startup", "lifespan.shutdown", "stop"]
+        # Everything is closed before the server hears of it: then it ends the process (attack OPS-14).
+        assert order == [
+            True, "lifespan.startup", "lifespan.startup.complete", "lifespan.shutdown", "stop",
+            "lifespan.shutdown.complete",
+        ]  # fmt: skip
+
+    async def test_an_application_that_dies_is_closed_too(self) -> None:
+        stopped: list[bool] = []
+
+        async def stop() -> None:
+            stopped.append(True)
+
+        async def app(scope: Any, receive: Any, sender: Any) -> None:
+            raise OSError
+
+        await life(edge(app, stop=stop))
+        assert stopped == [True]
 
     @pytest.mark.parametrize(
         ("error", "message"),

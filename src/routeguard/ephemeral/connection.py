@@ -14,7 +14,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -103,8 +103,8 @@ class _Wire(asyncio.Protocol):
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not an assert: the transports of uvloop are of no class of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
 
     def command(self, packed: bytes) -> asyncio.Future[Any]:
         """Queue a command; it leaves with the others of this turn. Returns its answer to come."""

@@ -101,7 +101,21 @@ class Edge:
                 self.ready = True
             return message
 
+        stopped = False
+
+        async def stop() -> None:
+            nonlocal stopped
+            if not stopped:
+                stopped = True
+                await self._stop()
+
+        async def stopping(message: Message) -> None:
+            if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                # Before it is said: a server that hears it ends the process, and what was not yet written is lost.
+                await stop()
+            await send(message)
+
         try:
-            await self.app(scope, starting, send)
+            await self.app(scope, starting, stopping)
         finally:
-            await self._stop()
+            await stop()
