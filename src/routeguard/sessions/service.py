@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from routeguard.core.address import client_address
 from routeguard.core.errors import Unavailable
@@ -35,6 +36,22 @@ _USER_AGENT_LENGTH: Final = 200
 _RETRY: Final = 1.0
 
 
+class Companion(Protocol):
+    """What else may stand for a session in a browser beside its cookie: the cookies of tokens."""
+
+    async def end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str) -> None:
+        """End the session that was presented with the request, if it lives."""
+        ...
+
+    async def replace(self, tx: Transaction, exchange: Exchange, session: UserSession[Any]) -> None:
+        """Make void what was given out for a session so far, which goes on; the browser's own gets anew."""
+        ...
+
+    def clear(self, exchange: Exchange) -> None:
+        """Take from the browser what it sent."""
+        ...
+
+
 class Sessions(Generic[U]):
     """Starts and ends sessions. Every method that takes a transaction takes effect when that commits."""
 
@@ -49,6 +66,8 @@ class Sessions(Generic[U]):
         self._feed = invalidations
         self._cookies = cookies
         self._trusted_proxies = trusted_proxies
+        self.companions: list[Companion] = []
+        """Filled by features before the first request."""
 
     async def sign_in_user(self, tx: Transaction, user_id: str) -> U | Problem:
         """Return the user who may sign in, locked until `tx` ends; a Problem when he is suspended or gone.
@@ -83,6 +102,9 @@ class Sessions(Generic[U]):
             await self._ended(tx, user_id, ended, reason="too-many")
         tx.record(SessionStarted(session_id=state.id, user_id=user_id, address=address, user_agent=agent, amr=amr))
         self._hand_out(tx, exchange, state, user, secret)
+        for companion in self.companions:
+            # Left in the browser, they would count again when this session ends.
+            tx.after_commit(partial(companion.clear, exchange))
         return state.session(user)
 
     async def rotate(
@@ -91,24 +113,41 @@ class Sessions(Generic[U]):
         """Give the presented session a new secret: its cookies of before open nothing from now on.
 
         Called on every change of privilege. `amr` and `aal`, when given, are those of a proof made just now and make
-        the session freshly authenticated. Raises ProblemError 401 when the presented session no longer lives.
+        the session freshly authenticated. A session that came by an access token gets no cookie; its refresh tokens
+        of before are void all the same. Raises ProblemError 401 when the presented session no longer lives.
         """
-        envelope = self._cookies.presented(exchange)
-        if envelope is None:
-            raise authentication_required("no session to rotate").error()
+        named, old_hash = self._to_rotate(exchange)
         now, secret = self._clock.time(), secrets.token_bytes(_SECRET_BYTES)
-        values: dict[str, Any] = {"secret_hash": digest(secret), "last_seen_at": now}
+        values: dict[str, Any] = {"last_seen_at": now}
+        if old_hash is not None:
+            values["secret_hash"] = digest(secret)
         if amr is not None:
             values |= {"authenticated_at": now, "amr": " ".join(amr)}
         if aal is not None:
             values["aal"] = aal
-        state = await store.replace_secret(tx, envelope.state, old_hash=digest(envelope.secret), now=now, **values)
+        state = await store.replace_secret(tx, *named, old_hash=old_hash, now=now, **values)
         user = None if state is None else await self._users.find(tx, state.user_id)
         if state is None or user is None:
             raise authentication_required("the session to rotate has ended").error()
         await self._feed.invalidate(tx, state.id)
-        self._hand_out(tx, exchange, state, user, secret)
-        return state.session(user)
+        if old_hash is not None:
+            self._hand_out(tx, exchange, state, user, secret)
+        session = state.session(user)
+        for companion in self.companions:
+            await companion.replace(tx, exchange, session)
+        return session
+
+    def _to_rotate(self, exchange: Exchange) -> tuple[tuple[str, str], bytes | None]:
+        """Return whose session is presented and its id, and the hash of its secret when it came by our cookie.
+
+        Beside an access token a cookie counts only if it is of the same session.
+        """
+        envelope, current = self._cookies.presented(exchange), _principal_of(exchange)
+        if envelope is not None and (current is None or envelope.state.id == current.id):
+            return (envelope.state.user_id, envelope.state.id), digest(envelope.secret)
+        if current is None:
+            raise authentication_required("no session to rotate").error()
+        return (current.principal_id, current.id), None
 
     async def revoke(self, tx: Transaction, user_id: str, session_id: str, *, reason: str = "revoked") -> bool:
         """End one session of a user. False when he has no such session, whoever else may (attack SES-24)."""
@@ -122,7 +161,7 @@ class Sessions(Generic[U]):
         async with self._database.transaction() as tx:
             found = await self.revoke(tx, current.principal_id, session_id)
         if found and session_id == current.id:
-            self._cookies.clear(exchange)
+            self._clear(exchange)
         return found
 
     async def revoke_all(
@@ -153,16 +192,19 @@ class Sessions(Generic[U]):
             return await store.find_live(tx, user_id, now=self._clock.time())
 
     async def sign_out(self, exchange: Exchange) -> None:
-        """End the presented session, if it lives, and take its cookie from the browser."""
+        """End the presented session, if it lives, by whatever it was presented, and take its cookies away."""
+        current = _principal_of(exchange)
         async with self._database.transaction() as tx:
             await self._end_presented(tx, exchange, reason="sign-out")
-        self._cookies.clear(exchange)
+            if current is not None:
+                await self.revoke(tx, current.principal_id, current.id, reason="sign-out")
+        self._clear(exchange)
 
     async def sign_out_everywhere(self, exchange: Exchange, user_id: str) -> None:
-        """End all sessions of a user and take the cookie from this browser."""
+        """End all sessions of a user and take the cookies from this browser."""
         async with self._database.transaction() as tx:
             await self.revoke_all(tx, user_id, reason="sign-out")
-        self._cookies.clear(exchange)
+        self._clear(exchange)
 
     async def until_ended(self, session: UserSession[Any]) -> None:
         """Return once a session has ended or its user has changed: what a WebSocket waits for (attack WS-05).
@@ -197,11 +239,17 @@ class Sessions(Generic[U]):
 
     async def _end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str = "replaced") -> None:
         envelope = self._cookies.presented(exchange)
-        if envelope is None:
-            return
-        state = envelope.state
-        if await store.delete(tx, state.user_id, state.id, secret_hash=digest(envelope.secret)):
-            await self._ended(tx, state.user_id, state.id, reason=reason)
+        if envelope is not None:
+            state = envelope.state
+            if await store.delete(tx, state.user_id, state.id, secret_hash=digest(envelope.secret)):
+                await self._ended(tx, state.user_id, state.id, reason=reason)
+        for companion in self.companions:
+            await companion.end_presented(tx, exchange, reason=reason)
+
+    def _clear(self, exchange: Exchange) -> None:
+        self._cookies.clear(exchange)
+        for companion in self.companions:
+            companion.clear(exchange)
 
     async def _ended(self, tx: Transaction, user_id: str, session_id: str, *, reason: str) -> None:
         tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))
@@ -219,3 +267,9 @@ class Sessions(Generic[U]):
         agent = exchange.request.header("user-agent")
         address = client_address(exchange.request.scope, self._trusted_proxies)
         return None if agent is None else agent[:_USER_AGENT_LENGTH], None if address is None else str(address)
+
+
+def _principal_of(exchange: Exchange) -> UserSession[Any] | None:
+    """Return the session a policy found, by whatever credential."""
+    principal = exchange.principal
+    return principal if isinstance(principal, UserSession) else None

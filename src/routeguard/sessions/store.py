@@ -115,15 +115,15 @@ async def touch(tx: Transaction, state: SessionState, *, before: float) -> bool:
 
 
 async def replace_secret(
-    tx: Transaction, state: SessionState, *, old_hash: bytes, now: float, **values: Any
+    tx: Transaction, user_id: str, session_id: str, *, old_hash: bytes | None, now: float, **values: Any
 ) -> SessionState | None:
-    """Give a live session a new secret in place of the one presented. None when that one no longer counts."""
-    statement = (
-        sa.update(sessions)
-        .where(_is(state.user_id, state.id), sessions.c.secret_hash == old_hash, _live(now))
-        .values(**values)
-        .returning(*_STATE)
-    )
+    """Give a live session a new secret in place of the one presented. None when that one no longer counts.
+
+    Without `old_hash` the session was not presented by its secret, and keeps it.
+    """
+    statement = sa.update(sessions).where(_is(user_id, session_id), _live(now)).values(**values).returning(*_STATE)
+    if old_hash is not None:
+        statement = statement.where(sessions.c.secret_hash == old_hash)
     row = await tx.one(statement)
     return None if row is None else read_state(row)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from routeguard.core.problem import authentication_required
@@ -32,6 +33,7 @@ _MAXIMUM: Final = 20
 """Families of one session: a client that asks again and again without using them loses the oldest."""
 _TRIES: Final = 4
 _NOBODY: Final = b""
+_ENDED: Final = authentication_required("the session has ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +90,29 @@ class RefreshFamilies(Generic[U]):
 
     async def start(self, session: UserSession[U], *, client_id: str, binding: bytes) -> Refreshed[U]:
         """Begin a family of a live session. Raises ProblemError 401 when it has ended, and Unavailable."""
-        family_id = "fam_" + new_token(16)
-        text = self._codec.first(session.principal_id, family_id)
+        try:
+            return await self._database.run(partial(self.begin, session=session, client_id=client_id, binding=binding))
+        except ConstraintViolation:
+            # It ended between the look and the write.
+            raise _ENDED.error() from None
+
+    async def begin(
+        self, tx: Transaction, session: UserSession[U], *, client_id: str, binding: bytes
+    ) -> Refreshed[U]:  # fmt: skip
+        """Begin a family when `tx` commits. Raises ProblemError 401 when the session has ended."""
+        text = self._codec.first(session.principal_id, "fam_" + new_token(16))
         token = self._codec.read(text)
         assert token is not None
         turn = self._turn(token, text, binding)
-
-        async def begin(tx: Transaction) -> float | None:
-            ends = await store.insert_family(tx, session_id=session.id, token=turn, client_id=client_id)
-            await store.delete_old_families(tx, turn.user_id, session.id, maximum=_MAXIMUM)
-            return ends
-
-        try:
-            expires_at = await self._database.run(begin)
-        except ConstraintViolation:
-            expires_at = None  # It ended between the look and the write.
+        expires_at = await store.insert_family(tx, session_id=session.id, token=turn, client_id=client_id)
         if expires_at is None:
-            raise authentication_required("the session has ended").error()
+            raise _ENDED.error()
+        await store.delete_old_families(tx, turn.user_id, session.id, maximum=_MAXIMUM)
         return Refreshed(text, expires_at, client_id, session)
+
+    async def end_all(self, tx: Transaction, session: UserSession[U]) -> None:
+        """Make every refresh token of a session void; the session goes on."""
+        await store.delete_families(tx, session.principal_id, session.id)
 
     async def rotate(
         self, text: str | bytes, *, binding: bytes, exchange: Exchange | None = None

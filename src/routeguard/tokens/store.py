@@ -174,6 +174,13 @@ async def delete_old_families(tx: Transaction, user_id: str, session_id: str, *,
     await tx.execute(sa.delete(refresh_families).where(mine, refresh_families.c.id.in_(over)))
 
 
+async def delete_families(tx: Transaction, user_id: str, session_id: str) -> None:
+    """Drop every family of a session."""
+    family = refresh_families.c
+    mine = sa.delete(refresh_families).where(family.user_id == user_id, family.session_id == session_id)
+    await tx.execute(mine)
+
+
 async def delete_reused(tx: Transaction, turn: Turn) -> Reused | None:
     """End the family of a genuine token that is spent and that no grace covers. Returns whose it was.
 

@@ -39,7 +39,7 @@ PLAIN_COOKIE_NAME: Final = "routeguard-csrf"
 """Only where a browser refuses the prefix: an issuer that is http on loopback."""
 HEADER: Final = b"x-csrf-token"
 
-_SESSION_COOKIE: Final = b"routeguard="
+_SESSION_COOKIES: Final = (b"routeguard=", b"routeguard-access=", b"routeguard-refresh=")
 _EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
 _DECIDING: Final = frozenset({b"origin", b"sec-fetch-site", HEADER})
 
@@ -261,8 +261,9 @@ class WithoutCsrf:
 
 
 def is_signed_in_by_cookie(exchange: Exchange) -> bool:
-    """Return whether our session cookie, under either of its names, was sent."""
-    return _SESSION_COOKIE in exchange.request.headers.get(b"cookie", b"")
+    """Return whether a cookie of ours that stands for a session was sent, under either of its names."""
+    sent = exchange.request.headers.get(b"cookie", b"")
+    return any(name in sent for name in _SESSION_COOKIES)
 
 
 async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001, RUF029 - the shape of a bound check

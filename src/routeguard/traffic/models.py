@@ -16,13 +16,15 @@ OFF: Final = "off"
 class TrafficSettings:
     """How often identity routes may be called from one address, each written "20/minute", or "off" for no limit.
 
-    `sign_in` is for signing in, `sign_up` for opening an account; every other operation has a budget of `identity` of
-    its own. The burst is the whole limit. Slowing down guesses at one account is apart from these, and stays on.
+    `sign_in` is for signing in, `sign_up` for opening an account, `refresh` for new tokens; every other operation has
+    a budget of `identity` of its own. The burst is the whole limit, for `refresh` at most 60. Slowing down guesses at
+    one account is apart from these, and stays on.
     """
 
     sign_in: str = "20/minute"
     sign_up: str = "30/hour"
     identity: str = "120/minute"
+    refresh: str = "300/minute"
 
     def __post_init__(self) -> None:
         """Raise ConfigError with every rate that cannot be read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.policy import Policy
+from routeguard.core.rate import parse_rate
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.models import OFF, TrafficSettings
 from routeguard.traffic.rate_limit import rate_limit
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 SIGN_IN: Final = "sign-in"
 SIGN_UP: Final = "sign-up"
+REFRESH: Final = "refresh"
+
+_REFRESH_BURST: Final = 60
+"""At once from one address: offices share one, and each of its people refreshes once in a quarter of an hour."""
 
 
 def operation(services: Services, name: str, *, tells: bool = False) -> Policy:
@@ -24,10 +29,12 @@ def operation(services: Services, name: str, *, tells: bool = False) -> Policy:
     the operator turned the limit off.
     """
     settings = services.find(TrafficSettings) or TrafficSettings()
-    rate = {SIGN_IN: settings.sign_in, SIGN_UP: settings.sign_up}.get(name, settings.identity)
+    own = {SIGN_IN: settings.sign_in, SIGN_UP: settings.sign_up, REFRESH: settings.refresh}
+    rate = own.get(name, settings.identity)
     if rate == OFF:
         return Policy()
-    return rate_limit(rate, name=name, remaining=tells, on_outage="local" if tells else "refuse")
+    burst = min(_REFRESH_BURST, parse_rate(rate).limit) if name == REFRESH else None
+    return rate_limit(rate, burst=burst, name=name, remaining=tells, on_outage="local" if tells else "refuse")
 
 
 def once(services: Services, name: str, *, tells: bool = False) -> Policy:

@@ -1,0 +1,52 @@
+"""The check of the one route whose credential may come in its body or by itself in a cookie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.tokens.cookies import TokenCookies
+from routeguard.traffic.csrf import Csrf, unsafe_without_csrf
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
+
+
+def refresh_not_forged() -> Policy:
+    """Return the policy that asks for what `csrf` asks for when a refresh token came as a cookie.
+
+    A request that has none carries its token in the body: who can send that needs nobody's cookie.
+    """
+    return unsafe_without_csrf() & Policy((RefreshNotForged(),))
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshNotForged:
+    """No foreign page makes a browser rotate its tokens."""
+
+    @property
+    def stage(self) -> Stage:
+        """Runs where the default check would."""
+        return Stage.FORGERY
+
+    def bind(self, services: Services) -> BoundCheck:
+        """Compile against the cookies and the default check."""
+        cookies, not_forged = services.get(TokenCookies), Csrf().bind(services)
+
+        async def check(exchange: Exchange) -> Outcome:
+            return await not_forged(exchange) if cookies.presented(exchange) else None
+
+        return check
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return "not forged where a cookie carries the token"
+
+    def attacks(self) -> Iterable[Attack]:
+        """Yield a foreign page's request with a token cookie, under whichever name is ours."""
+        both = "__Host-routeguard-refresh=x; routeguard-refresh=x"
+        headers = (("cookie", both), ("origin", "https://attacker.example"))
+        yield Attack(name="cross-site with a refresh cookie", status=403, method="POST", headers=headers)

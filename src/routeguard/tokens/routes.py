@@ -1,0 +1,82 @@
+"""Tokens over HTTP, under /auth: as JSON for programs, as cookies for browsers that should hold none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from routeguard.core.policy import public
+from routeguard.sessions import checks
+from routeguard.sessions.routes import exchange_of, session_of
+from routeguard.tokens.ambient import CookieTokens
+from routeguard.tokens.checks import refresh_not_forged
+from routeguard.tokens.problems import invalid_token
+from routeguard.tokens.service import Tokens
+from routeguard.traffic.operations import REFRESH, operation
+from routeguard.web.body import read
+from routeguard.web.reply import reply
+from routeguard.web.routes import post
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from routeguard.core.services import Services
+    from routeguard.tokens.service import TokenPair
+
+
+def routes(services: Services) -> list[Route]:
+    """Return the endpoints over the registered `Tokens`."""
+    endpoints = _Endpoints(services.get(Tokens), services.get(CookieTokens))
+    refresh = public & refresh_not_forged() & operation(services, REFRESH)
+    return [
+        post("/auth/token", endpoints.issue, checks.session() & operation(services, "token", tells=True)),
+        post("/auth/token/refresh", endpoints.refresh, refresh),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Issue:
+    cookies: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Refresh:
+    refresh_token: str | None = None
+
+
+class _Endpoints:
+    def __init__(self, tokens: Tokens[Any], cookies: CookieTokens[Any]) -> None:
+        self._tokens = tokens
+        self._cookies = cookies
+
+    async def issue(self, request: Request) -> Response:
+        wanted = await read(request, _Issue)
+        exchange = exchange_of(request)
+        pair = await self._tokens.issue(session_of(request), exchange)
+        if not wanted.cookies:
+            return _answer(pair, shown=True)
+        self._cookies.put(exchange, pair)
+        return _answer(pair, shown=False)
+
+    async def refresh(self, request: Request) -> Response:
+        given = await read(request, _Refresh)
+        exchange = exchange_of(request)
+        if given.refresh_token is None:
+            pair = await self._cookies.refresh(exchange)
+        else:
+            pair = await self._tokens.refresh(given.refresh_token, exchange)
+        if pair is None:
+            raise invalid_token("no live refresh token").error()
+        return _answer(pair, shown=given.refresh_token is not None)
+
+
+def _answer(pair: TokenPair[Any], *, shown: bool) -> Response:
+    body: dict[str, Any] = {"token_type": "Bearer", "expires_in": pair.expires_in}
+    if shown:
+        body = {"access_token": pair.access_token, "refresh_token": pair.refresh_token} | body
+    response = reply(body)
+    # RFC 6749 section 5.1: no cache keeps tokens.
+    response.headers["cache-control"] = "no-store"
+    return response
