@@ -160,7 +160,10 @@ class SessionStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEnded(Event):
-    """A session was ended on purpose: `reason` is sign-out, revoked, replaced, too-many or user-changed."""
+    """A session was ended on purpose.
+
+    `reason` is sign-out, revoked, replaced, too-many, user-changed, password-changed or token-reused.
+    """
 
     session_id: str
     user_id: str
