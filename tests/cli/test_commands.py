@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def test_users_are_made_listed_disabled_and_enabled(command: Command) -> None:
 def test_roles_and_passwords_are_changed_by_hand(command: Command) -> None:
     forgotten = command("user", "list")
     assert forgotten.returncode == 2
-    assert "the database lacks 0001: run `routeguard migrate`" in forgotten.stderr
+    assert re.search("the database lacks 0001.*: run `routeguard migrate`", forgotten.stderr)
     assert command("migrate").returncode == 0
     assert "no users yet" in command("user", "list").stdout
     assert command("user", "create", "eve@example.com").returncode == 0
