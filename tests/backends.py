@@ -110,6 +110,13 @@ class PostgresServer:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def stop(self) -> None:
+        """End the server in order: connections are closed, everything promised is on disk."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+        self._process = None
+
     def kill(self) -> None:
         """End the server without good-bye, its back ends too."""
         assert self._process is not None

@@ -18,6 +18,7 @@ from routeguard.core.secret import new_token
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral, Read
 from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, streams, undecided
+from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import REQUEST_IN_PROGRESS
 
 if TYPE_CHECKING:
@@ -89,13 +90,14 @@ class Deduplicate:
 class _Joiner:
     """Leaders and followers of one handler."""
 
-    __slots__ = ("_check", "_flights", "_shared", "_subject")
+    __slots__ = ("_check", "_flights", "_leases", "_shared", "_subject")
 
     def __init__(self, check: Deduplicate, store: Ephemeral, subject: Callable[[Exchange], str]) -> None:
         self._check = check
         self._subject = subject
         self._flights: dict[str, Flight] = {}
         self._shared = None if isinstance(store, MemoryEphemeral) else store
+        self._leases = Leases(store)
 
     async def join(self, exchange: Exchange) -> Outcome:
         """Lead, or follow whoever leads."""
@@ -126,7 +128,7 @@ class _Joiner:
             answer: Answer | None = None
             leads = False
             try:
-                taken = await self._shared.claim(key, token, ttl=self._check.lease)
+                taken = await self._leases.claim(key, token, ttl=self._check.lease)
                 leads = taken is None
                 if taken is not None:
                     answer = await self._follow(self._shared, key, taken, end)
@@ -159,13 +161,13 @@ class _Joiner:
             self._land(key, flight, answer)
             if self._shared is None:
                 return
-            # Nothing to save here when the store is away: the lease ends by itself.
+            # When the store is away there is no answer for followers elsewhere; the next of them leads.
             with contextlib.suppress(Unavailable):
                 if answer is not None:
                     kept = answer if not answer.cookies and len(answer.body or b"") <= self._check.small else None
                     kept = kept or Answer(answer.status)
                     await self._shared.put(_place(key, token), kept.encode(), ttl=_KEPT)
-                await self._shared.delete(key, expected=token)
+            await self._leases.release(key, token, ttl=self._check.lease)
 
         return ended
 

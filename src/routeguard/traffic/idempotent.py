@@ -19,6 +19,7 @@ from routeguard.core.rate import parse_duration
 from routeguard.core.secret import digest, equal, new_token
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, streams, undecided
+from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import IDEMPOTENCY_KEY_MISSING, IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS
 
 if TYPE_CHECKING:
@@ -98,11 +99,12 @@ class Idempotent:
 class _Keeper:
     """The keys of one handler's callers."""
 
-    __slots__ = ("_check", "_flights", "_store", "_subject")
+    __slots__ = ("_check", "_flights", "_leases", "_store", "_subject")
 
     def __init__(self, check: Idempotent, store: Ephemeral, subject: Callable[[Exchange], str]) -> None:
         self._check = check
         self._store = store
+        self._leases = Leases(store)
         self._subject = subject
         self._flights: dict[str, Flight] = {}
 
@@ -127,7 +129,7 @@ class _Keeper:
         pause = _FIRST_PAUSE
         while True:
             mark = _RUNNING + wanted + new_token(12).encode()
-            found = await self._store.claim(key, mark, ttl=self._check.lease)
+            found = await self._leases.claim(key, mark, ttl=self._check.lease)
             if found is None:
                 self._run(exchange, key, mark, wanted)
                 return None
@@ -155,7 +157,7 @@ class _Keeper:
                 # The response has left; without the store its retries have to wait for the lease to end.
                 with contextlib.suppress(Unavailable):
                     if answer is None:
-                        await self._store.delete(key, expected=mark)
+                        await self._leases.release(key, mark, ttl=self._check.lease)
                     else:
                         await self._keep(key, mark, wanted, answer)
             finally:
