@@ -20,6 +20,7 @@ from routeguard.core.rate import parse_duration, parse_size
 from routeguard.core.secret import MINIMUM_SECRET_BYTES, Secret, new_token
 from routeguard.db.models import DatabaseSettings
 from routeguard.mail.models import MailSettings
+from routeguard.oauth_server.models import ClientSettings
 from routeguard.passwords.models import PasswordSettings
 from routeguard.sessions.models import SessionSettings
 from routeguard.tokens.models import TokenSettings
@@ -73,6 +74,7 @@ class Settings:
     sessions: SessionSettings = field(default_factory=SessionSettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
     api_keys: ApiKeySettings = field(default_factory=ApiKeySettings)
+    clients: ClientSettings = field(default_factory=ClientSettings)
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     provenance: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.feature import Feature
+from routeguard.db.database import Database
 from routeguard.oauth_server import store
+from routeguard.oauth_server.checks import SignedCalls, authorities
+from routeguard.oauth_server.introspection import Introspection
+from routeguard.oauth_server.models import ClientSettings
+from routeguard.oauth_server.routes import routes
+from routeguard.oauth_server.service import Clients
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.cookies import SessionCookie
+from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.resolver import CookieSessions
+from routeguard.sessions.sources import SessionSources
 
-feature: Final = Feature(name="oauth_server", tables=(store.clients,))
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+
+
+def register(services: Services, settings: Any) -> None:
+    """Wire clients and introspection over the sessions, tokens and keys registered before them."""
+    own: ClientSettings = services.add(ClientSettings, settings.clients)
+    clock, feed = services.get(SteadyClock), services.get(Invalidations)
+    services.add(Clients, Clients(services.get(Database), clock=clock, invalidations=feed))
+    # On loopback a machine has several names, which are one service. Trusted origins are other applications.
+    names = [one for one in settings.origins if one not in settings.trusted_origins]
+    hosts = authorities(settings.issuer, (*own.addresses, *names))
+    services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
+    cookie = SessionCookie(secure=settings.secure_cookies).name
+    introspection = Introspection(
+        services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie, keys=None
+    )  # fmt: skip
+    services.add(Introspection, introspection)
+
+
+feature: Final = Feature(name="oauth_server", register=register, routes=routes, tables=(store.clients,))

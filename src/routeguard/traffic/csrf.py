@@ -41,6 +41,7 @@ HEADER: Final = b"x-csrf-token"
 
 _SESSION_COOKIES: Final = (b"routeguard=", b"routeguard-access=", b"routeguard-refresh=")
 _EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
+_EXPLICIT_FIELDS: Final = frozenset({b"authorization", b"x-api-key", b"signature-input"})
 _DECIDING: Final = frozenset({b"origin", b"sec-fetch-site", HEADER})
 
 # A token is 16 random bytes, 8 of time and 24 of MAC over both.
@@ -197,7 +198,7 @@ class Csrf:
             if request.method in SAFE_METHODS:
                 return None
             headers = request.headers
-            if (b"authorization" in headers or b"x-api-key" in headers) and _is_explicit(exchange):
+            if not _EXPLICIT_FIELDS.isdisjoint(headers) and _is_explicit(exchange):
                 return None
             if request.repeated and not request.repeated.isdisjoint(_DECIDING):
                 return suspect(exchange, _REPEATED)
@@ -310,7 +311,8 @@ def _is_explicit(exchange: Exchange) -> bool:
     # `Basic` and its kin are no such credential: browsers repeat them by themselves, like cookies.
     if (scheme is not None and scheme[:7].lower().startswith(_EXPLICIT_SCHEMES)) or b"x-api-key" in headers:
         return _Explicit in exchange.facts or not (b"cookie" in headers or _has_certificate(exchange))
-    return False
+    # A message signature (RFC 9421) is made for one call; nothing but its verification tells it from an invented one.
+    return b"signature-input" in headers and _Explicit in exchange.facts
 
 
 def _is_ambient(exchange: Exchange) -> bool:

@@ -1,0 +1,178 @@
+"""The policy for routes that only other services call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.problem import authentication_required
+from routeguard.core.security_log import network_of, note
+from routeguard.ephemeral.protocol import Ephemeral, hash_tag
+from routeguard.oauth_server.service import Clients
+from routeguard.sessions.clock import SteadyClock
+from routeguard.signatures.models import Message, SignatureError, authority_of
+from routeguard.signatures.profile import require_current, signature_of, verify
+from routeguard.traffic.csrf import came_by_header
+from routeguard.traffic.site import site_of
+
+if TYPE_CHECKING:
+    from routeguard.core.clock import Clock
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.request import RequestView
+    from routeguard.core.services import Services
+    from routeguard.oauth_server.models import ClientPrincipal
+    from routeguard.signatures.fields import Signature
+
+_ONCE: Final = frozenset({b"signature-input", b"signature", b"content-digest", b"content-type"})
+_FORGED_INPUT: Final = (
+    'sig=("@method" "@authority" "@path" "@query" "content-digest");created=1;expires=2'
+    ';nonce="AAAAAAAAAAAAAAAA";alg="ed25519";keyid="cli_made-up";tag="routeguard"'
+)
+_FORGED: Final = (
+    ("content-digest", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"),
+    ("signature-input", _FORGED_INPUT),
+    ("signature", f"sig=:{'A' * 86}==:"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCalls:
+    """What signatures are judged by: registered once. `authorities` are the hosts this service is called by."""
+
+    authorities: tuple[str, ...]
+    skew: float
+    """Seconds."""
+
+
+def signed_client() -> Policy:
+    """Return the policy that asks for a call signed by a registered client (RFC 9421): 401 without one.
+
+    Method, authority, path, query, content type and the digest of the body are covered, and each signature counts
+    once. The authority is that of the issuer's URL, or one of `clients.addresses`; what `Host` says is not asked.
+    """
+    return Policy((SignedClient(),))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedClient:
+    """A call signed by a registered client."""
+
+    @property
+    def stage(self) -> Stage:
+        """Says who is calling."""
+        return Stage.IDENTITY
+
+    def bind(self, services: Services) -> BoundCheck:
+        """Compile against the clients and the store of nonces. Raises ConfigError without them."""
+        verifier = _Verifier(services)
+        site = site_of(services)
+
+        async def signed(exchange: Exchange) -> Outcome:
+            try:
+                exchange.principal = exchange.facts.get(SignedClient) or await verifier.client_of(exchange)
+            except SignatureError as error:
+                cause = str(error)
+                if self.presents(exchange):
+                    note("client-refused", exchange, reason=cause, network=network_of(site.address(exchange)))
+                return authentication_required(cause)
+            # A policy may ask twice, on a mount and on its route: the call is still one call, and its nonce is spent.
+            for one in exchange.lineage():
+                one.facts[SignedClient] = exchange.principal
+            came_by_header(exchange)
+            return None
+
+        return signed
+
+    def presents(self, exchange: Exchange) -> bool:
+        """Return whether a signature was sent."""
+        return b"signature-input" in exchange.request.headers
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return "signed by a registered client"
+
+    def attacks(self) -> Iterable[Attack]:
+        """Yield a call without a signature, and one with a signature that was made up."""
+        yield Attack(name="no signature", status=401, anonymous=True)
+        yield Attack(name="made-up signature", status=401, anonymous=True, headers=_FORGED)
+
+
+class _Verifier:
+    """Does what RFC 9421 section 3.2 asks of a verifier, the cheap and certain things first."""
+
+    def __init__(self, services: Services) -> None:
+        self._clients = services.get(Clients)
+        self._store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+        self._calls = services.get(SignedCalls)
+        self._clock: Clock = services.get(SteadyClock)
+
+    async def client_of(self, exchange: Exchange) -> ClientPrincipal:
+        """Return who signed a call. Raises SignatureError, and Unavailable when that cannot be told."""
+        calls = self._calls
+        message = _head(exchange.request, calls.authorities[0])
+        signature = signature_of(message)
+        require_current(signature, now=self._clock.time(), skew=calls.skew)
+        client = await self._clients.find(signature.keyid or "")
+        if client is None:
+            raise SignatureError("the client is not known")
+        if exchange.read_body is None:
+            raise SignatureError("the body cannot be read before the handler")
+        # Only now: of a call that names no client, no byte of the body is read.
+        body = await exchange.read_body()
+        keys = client.keys(self._clock.monotonic())
+        self._verify(message, signature, body, keys)
+        await self._use_up(client.principal.id, signature)
+        return client.principal
+
+    def _verify(self, message: Message, signature: Signature, body: bytes, keys: tuple[bytes, ...]) -> None:
+        *others, last = self._calls.authorities
+        # Never by what `Host` says: a call made for another service, or another stage, must not count (attack WH-21).
+        for authority in others:
+            try:
+                verify(_at(message, authority, body), signature, keys)
+            except SignatureError:
+                continue
+            return
+        verify(_at(message, last, body), signature, keys)
+
+    async def _use_up(self, client_id: str, signature: Signature) -> None:
+        """Make a signature void, so that it counts once however often it is sent, to whichever process (attack WH-03).
+
+        Only after it was found good: else anybody could use up a nonce he saw. It is remembered until no process
+        takes the signature any more, were its clock behind ours by twice what is allowed.
+        """
+        assert signature.expires is not None
+        left = max(signature.expires - self._clock.time(), 1.0) + 2 * self._calls.skew
+        key = f"{hash_tag(client_id)}:nonce:{signature.nonce}"
+        if await self._store.claim(key, b"1", ttl=left) is not None:
+            raise SignatureError("the signature was used before")
+
+
+def _head(request: RequestView, authority: str) -> Message:
+    """Return a request as its signature sees it, without a body yet. Raises SignatureError for a doubled field."""
+    if request.kind != "http":
+        raise SignatureError("a WebSocket handshake is not signed")
+    if not _ONCE.isdisjoint(request.repeated):
+        raise SignatureError("a field of the signature is there twice")
+    # What came twice is left out, so that a signature that covers it is no good.
+    headers = {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in request.headers.items()
+        if name not in request.repeated
+    }
+    scope = request.scope
+    path: bytes = scope.get("raw_path") or request.path.encode()
+    query: bytes = scope.get("query_string", b"")
+    target = (path + b"?" + query if query else path).decode("latin-1")
+    return Message(request.method, authority, target, headers)
+
+
+def _at(message: Message, authority: str, body: bytes) -> Message:
+    return Message(message.method, authority, message.target, message.headers, body)
+
+
+def authorities(issuer: str, addresses: Iterable[str]) -> tuple[str, ...]:
+    """Return the hosts a call may have been signed for, the issuer's first."""
+    return tuple(dict.fromkeys(authority_of(one) for one in (issuer, *addresses)))

@@ -1,0 +1,138 @@
+"""Registered clients: made, given another secret, revoked; and the keys that verify what they sign."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.secret import new_token
+from routeguard.core.security_log import note
+from routeguard.oauth_server import store
+from routeguard.oauth_server.models import NAME_LENGTH, ClientPrincipal
+from routeguard.signatures.keys import new_secret, public_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+    from routeguard.db.database import Database, Transaction
+    from routeguard.oauth_server.models import Client
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.invalidation import Invalidations
+
+MAXIMUM: Final = 10_000
+"""Clients there may be: all of them are kept in memory, so that a made-up id costs no query."""
+SUBJECT: Final = "clients"
+"""What the invalidation feed calls all clients together."""
+
+_REMEMBERED_FOR: Final = 60.0
+_LOOK_AGAIN: Final = 0.2
+"""Seconds between two looks for an id that is not known: more of them tell only that somebody makes ids up."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClient:
+    """A client and the keys that verify what it signs; `previous_until` is in monotonic seconds."""
+
+    principal: ClientPrincipal
+    public_key: bytes
+    previous: bytes | None
+    previous_until: float
+
+    def keys(self, now: float) -> tuple[bytes, ...]:
+        """Return the keys that count at `now` (monotonic seconds)."""
+        return (self.public_key, self.previous) if self.previous and now < self.previous_until else (self.public_key,)
+
+
+class Clients:
+    """The services that may ask this one.
+
+    All are held in memory, for a minute and while the invalidation feed is trusted; each change makes every process
+    read them again.
+    """
+
+    def __init__(self, database: Database, *, clock: SteadyClock, invalidations: Invalidations) -> None:
+        self._database = database
+        self._clock = clock
+        self._feed = invalidations
+        self._known: Mapping[str, KnownClient] = {}
+        self._tick = -1
+        self._read_at = -math.inf
+        self._lock = asyncio.Lock()
+
+    async def create(self, tx: Transaction, name: str) -> tuple[str, str]:
+        """Register a service; return its id and its secret, which is nowhere else and shown once.
+
+        Raises ConfigError for a name that is empty or too long, and when there are too many clients.
+        """
+        if not name.strip() or len(name) > NAME_LENGTH or not name.isprintable():
+            raise ConfigError(f"the name of a client has 1 to {NAME_LENGTH} printable characters")
+        if await store.count(tx) >= MAXIMUM:
+            raise ConfigError(f"there are {MAXIMUM} clients already: revoke those that are not used")
+        client_id, secret = f"cli_{new_token(16)}", new_secret()
+        await store.insert(tx, client_id, name, public_key(secret))
+        await self._changed(tx, client_id, "client-created")
+        return client_id, secret
+
+    async def list(self, tx: Transaction) -> list[Client]:
+        """Return the clients that are not revoked, the oldest first."""
+        return await store.find_all(tx)
+
+    async def rotate(self, tx: Transaction, client_id: str, *, overlap: timedelta) -> str | None:
+        """Give a client another secret and return it; the old one works on for `overlap`. None for an unknown id.
+
+        Only the last two secrets ever count: a third makes the first void.
+        """
+        secret = new_secret()
+        if not await store.replace_key(tx, client_id, public_key(secret), overlap=overlap.total_seconds()):
+            return None
+        await self._changed(tx, client_id, "client-secret-rotated")
+        return secret
+
+    async def revoke(self, tx: Transaction, client_id: str) -> bool:
+        """End a client for good. False for an unknown id."""
+        if not await store.revoke(tx, client_id):
+            return False
+        await self._changed(tx, client_id, "client-revoked")
+        return True
+
+    async def find(self, client_id: str) -> KnownClient | None:
+        """Return a client that is not revoked, or None. Raises Unavailable when that cannot be told."""
+        if not self._is_current():
+            await self._read(after=self._clock.monotonic())
+        found = self._known.get(client_id)
+        if found is None and self._clock.monotonic() - self._read_at >= _LOOK_AGAIN:
+            # Perhaps it was made a moment ago in another process, and the feed has not said so yet.
+            await self._read(after=self._clock.monotonic())
+            found = self._known.get(client_id)
+        return found
+
+    def _is_current(self) -> bool:
+        now = self._clock.monotonic()
+        return (
+            now < self._feed.trusted_until
+            and now - self._read_at < _REMEMBERED_FOR
+            and self._feed.stale.get(SUBJECT, 0) <= self._tick
+        )
+
+    async def _read(self, *, after: float) -> None:
+        """Read all clients, once for everybody who waits: whoever began to wait before a reading takes its answer."""
+        async with self._lock:
+            if self._read_at >= after:
+                return
+            tick, now = self._feed.tick, self._clock.monotonic()
+            rows = await store.load_keys(self._database, limit=MAXIMUM)
+            self._known = {
+                row.id: KnownClient(
+                    ClientPrincipal(row.id, row.name), row.public_key, row.previous_public_key, now + row.previous_for
+                )
+                for row in rows
+            }
+            self._tick, self._read_at = tick, now
+
+    async def _changed(self, tx: Transaction, client_id: str, event: str) -> None:
+        await self._feed.invalidate(tx, SUBJECT)
+        tx.after_commit(lambda: note(event, client=client_id))
