@@ -9,6 +9,7 @@ import re
 import secrets
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +31,9 @@ _addresses = itertools.count(1)
 class Replica:
     """One serving process on a port that it keeps when it is started again."""
 
+    program: str | None = None
+    """A module to run in place of `routeguard`; it is given a file's name first."""
+
     def __init__(self, directory: Path, values: Mapping[str, str], *arguments: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -46,7 +50,11 @@ class Replica:
     def launch(self, **values: str) -> None:
         """Start the process, without waiting for it."""
         self.directory.mkdir(exist_ok=True)
-        command = [ROUTEGUARD, "serve", "--port", str(self.port), *self._arguments]
+        program = [ROUTEGUARD]
+        if self.program is not None:
+            program = [sys.executable, "-m", self.program, str(self.directory / "tasks")]
+            values["PYTHONPATH"] = str(Path(__file__).parents[2])
+        command = [*program, "serve", "--port", str(self.port), *self._arguments]
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 command, cwd=self.directory, env=environment(**self._values, **values), stdout=output,
@@ -99,8 +107,9 @@ class Deployment:
     """Replicas with the same settings: development mode, so that mail is printed and cookies work over http."""
 
     def __init__(
-        self, directory: Path, *, database_url: str, ephemeral_url: str, count: int = 2, **values: str
-    ) -> None:
+        self, directory: Path, *, database_url: str, ephemeral_url: str, count: int = 2, program: str | None = None,
+        **values: str,
+    ) -> None:  # fmt: skip
         self.values = {
             "ROUTEGUARD_ISSUER": ISSUER,
             "ROUTEGUARD_ENVIRONMENT": "development",
@@ -117,6 +126,8 @@ class Deployment:
         self.replicas = [
             Replica(directory / f"replica{number}", self.values, "--drain", "1s") for number in range(count)
         ]
+        for replica in self.replicas:
+            replica.program = program
         self._turn = itertools.cycle(self.replicas)
 
     def start(self) -> None:
