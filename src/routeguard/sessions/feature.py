@@ -10,6 +10,7 @@ from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing
 from routeguard.db.database import Database
 from routeguard.sessions import store
+from routeguard.sessions.by_id import SessionsById
 from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
@@ -38,6 +39,8 @@ def register(services: Services, settings: Any) -> None:
         cookie=SessionCookie(secure=settings.secure_cookies), settings=own, invalidations=feed,
     )  # fmt: skip
     services.add(CookieSessions, cookies)
+    by_id: SessionsById[Any] = SessionsById(database, users.reader, clock=clock, settings=own, invalidations=feed)
+    services.add(SessionsById, by_id)
     sources = services.add(SessionSources, SessionSources(cookies))
     services.add(SessionResolver, sources)  # type: ignore[type-abstract]
     sessions = Sessions(

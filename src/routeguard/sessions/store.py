@@ -93,6 +93,18 @@ def lookup(user_columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     )
 
 
+def lookup_by_id(user_columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """Return the query for a session whose owner was proven otherwise, with its user, in one row."""
+    return (
+        sa.select(*_STATE, *user_columns)
+        .join(users, users.c.id == sessions.c.user_id)
+        .where(
+            sessions.c.user_id == sa.bindparam("user_id", type_=sa.String),
+            sessions.c.id == sa.bindparam("id", type_=sa.String),
+        )
+    )
+
+
 async def insert(tx: Transaction, state: SessionState, **more: Any) -> None:
     """Store a new session. `more` is its secret's hash, user agent and address."""
     await tx.execute(sa.insert(sessions).values(**msgspec.structs.asdict(state), **more))

@@ -2,9 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.feature import Feature
+from routeguard.db.database import Database
+from routeguard.sessions.by_id import SessionsById
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.service import Sessions
+from routeguard.sessions.sources import SessionSources
 from routeguard.tokens import store
+from routeguard.tokens.access import AccessTokens
+from routeguard.tokens.ambient import CookieTokens, OneWay
+from routeguard.tokens.bearer import BearerSessions
+from routeguard.tokens.cookies import TokenCookies
+from routeguard.tokens.families import Lives, RefreshFamilies
+from routeguard.tokens.keys import SigningKeys
+from routeguard.tokens.models import RefreshTokenReused
+from routeguard.tokens.problems import PROBLEMS
+from routeguard.tokens.refresh import RefreshCodec
+from routeguard.tokens.routes import routes
+from routeguard.tokens.service import Tokens
+from routeguard.traffic.site import site_of
+from routeguard.users.store import UserReader
+from routeguard.web.health import Readiness
 
-feature: Final = Feature(name="tokens", tables=(store.signing_keys, store.refresh_families))
+if TYPE_CHECKING:
+    from routeguard.core.services import Services
+
+
+def register(services: Services, settings: Any) -> None:
+    """Wire tokens over the database and the sessions registered before them."""
+    clock, skew = services.get(SteadyClock), settings.sessions.skew.total_seconds()
+    keys = SigningKeys(
+        services.get(Database), settings.secret, older=settings.older_secrets, clock=clock, settings=settings.tokens,
+        feed=services.get(Invalidations), skew=skew,
+    )  # fmt: skip
+    services.add(SigningKeys, keys, start=keys.start, close=keys.close)
+    services.get(Readiness).require(keys.ready)
+    access = AccessTokens(keys, clock=clock, settings=settings.tokens, issuer=settings.issuer, skew=skew)
+    services.add(AccessTokens, access)
+    sources = services.get(SessionSources)
+    sources.explicit = BearerSessions(access, services.get(SessionsById))
+    _register_refresh(services, settings, access)
+
+
+def _register_refresh(services: Services, settings: Any, access: AccessTokens) -> None:
+    """Wire refresh families, and the cookies of tokens as one more place where a session may come from."""
+    clock, sessions, sources = services.get(SteadyClock), services.get(Sessions), services.get(SessionSources)
+    families: RefreshFamilies[Any] = RefreshFamilies(
+        services.get(Database), services.get(UserReader), sessions=sessions,
+        codec=RefreshCodec(settings.secret, settings.older_secrets), clock=clock,
+        lives=Lives.of(settings.tokens, settings.sessions), site=site_of(services),
+    )  # fmt: skip
+    services.add(RefreshFamilies, families)
+    tokens = services.add(Tokens, Tokens(families, access, clock=clock, settings=settings.tokens))
+    cookies = services.add(TokenCookies, TokenCookies(secure=settings.secure_cookies))
+    ambient: CookieTokens[Any] = CookieTokens(
+        cookies, tokens, families, access=access, by_id=services.get(SessionsById), clock=clock,
+        settings=settings.tokens,
+    )  # fmt: skip
+    services.add(CookieTokens, ambient)
+    sources.ambient = ambient
+    if sources.explicit is not None:
+        sources.explicit = OneWay(sources.explicit, cookies)
+    sessions.companions.append(ambient)
+
+
+feature: Final = Feature(
+    name="tokens",
+    register=register,
+    routes=routes,
+    tables=(store.signing_keys, store.refresh_families),
+    problems=PROBLEMS,
+    events=(RefreshTokenReused,),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cryptography import x509
@@ -78,7 +78,7 @@ class KeySet:
         if isinstance(algorithms, str):
             algorithms = (algorithms,)
         if isinstance(keys, KeySet):
-            return cls(keys._narrowed(algorithms))
+            return cls(keys.narrowed(algorithms))
         if isinstance(keys, Mapping) and "keys" in keys:
             return cls(_read_set(keys["keys"], algorithms))
         if isinstance(keys, Mapping):
@@ -102,7 +102,8 @@ class KeySet:
     def __len__(self) -> int:
         return len(self._all)
 
-    def _narrowed(self, algorithms: Sequence[str] | None) -> list[Key]:
+    def narrowed(self, algorithms: Sequence[str] | None) -> list[Key]:
+        """Return the keys, each for no more than `algorithms`."""
         if algorithms is None:
             return list(self._all)
         return [key._replace(algorithms=tuple(one for one in key.algorithms if one in algorithms)) for key in self._all]
@@ -176,7 +177,12 @@ def _read_oct(jwk: Mapping[str, Any]) -> OctKey:
     return _secret(decode_base64url(jwk["k"].encode()))
 
 
-_READERS: Final = {"RSA": _read_rsa, "EC": _read_ec, "OKP": _read_okp, "oct": _read_oct}
+_READERS: Final[dict[str, Callable[[Any], AnyKey]]] = {
+    "RSA": _read_rsa,
+    "EC": _read_ec,
+    "OKP": _read_okp,
+    "oct": _read_oct,
+}
 
 
 def _read_raw(raw: bytes, algorithms: Sequence[str] | None) -> Key:

@@ -44,11 +44,16 @@ def verify_jws(
     """
     loaded = KeySet.load(keys, algorithms=algorithms)
     header, parts = read_header(compact)
+    return header, verify_parts(header, parts, loaded)
+
+
+def verify_parts(header: dict[str, Any], parts: list[bytes], keys: KeySet) -> bytes:
+    """Return the payload of what `read_header` has read, if one of `keys` signed it. Raises InvalidToken."""
     algorithm, kid = header.get("alg"), header.get("kid")
     # Attacks JWT-01, JWT-10: compared with what the keys are for, so "none" in any spelling finds no key.
     if not isinstance(algorithm, str) or not isinstance(kid, str | None):
         raise InvalidToken("header")
-    candidates = loaded.find(kid, algorithm)
+    candidates = keys.find(kid, algorithm)
     if not candidates:
         raise InvalidToken("key")
     head, body, tail = parts
@@ -56,7 +61,7 @@ def verify_jws(
     signed = head + b"." + body
     if not any(_is_signature(key, algorithm, signed, signature) for key in candidates):
         raise InvalidToken("signature")
-    return header, payload
+    return payload
 
 
 def read_header(compact: str | bytes) -> tuple[dict[str, Any], list[bytes]]:

@@ -56,6 +56,50 @@ refresh_families: Final = sa.Table(
 )  # fmt: skip
 
 
+# -- signing keys ----------------------------------------------------------------------------------------------------
+
+
+class KeyRow(NamedTuple):
+    """A signing key as stored. Times are in seconds since the epoch by the database's clock."""
+
+    generation: int
+    kid: str
+    algorithm: str
+    sealed: bytes
+    public: str
+    signs_from: float
+    revoked_at: float | None
+
+
+async def read_keys(database: Database) -> tuple[list[KeyRow], float]:
+    """Return every signing key, oldest first, and the time by the database's clock. Raises Unavailable."""
+    columns = [signing_keys.c[name] for name in KeyRow._fields]
+    async with database.read() as tx:
+        now = await tx.scalar(sa.select(database_time()))
+        return [KeyRow._make(row) for row in await tx.all(sa.select(*columns).order_by(signing_keys.c.generation))], now
+
+
+async def insert_key(tx: Transaction, *, ahead: float, **values: Any) -> None:
+    """Store a key that signs in `ahead` seconds. Raises UniqueViolation when another has made its generation."""
+    times = {"created_at": database_time(), "signs_from": database_time() + ahead}
+    await tx.execute(sa.insert(signing_keys).values(**values, **times))
+
+
+async def revoke_keys(tx: Transaction, *, before: int) -> None:
+    """Revoke every key of a generation before that one."""
+    older = sa.and_(signing_keys.c.generation < before, signing_keys.c.revoked_at.is_(None))
+    await tx.execute(sa.update(signing_keys).where(older).values(revoked_at=database_time()))
+
+
+async def delete_old_keys(tx: Transaction, *, keep: float) -> None:
+    """Delete keys whose successor has signed for `keep` seconds: their last tokens expired long before."""
+    later = signing_keys.alias("later")
+    replaced = sa.exists().where(
+        later.c.generation > signing_keys.c.generation, later.c.signs_from < database_time() - keep
+    )
+    await tx.execute(sa.delete(signing_keys).where(replaced))
+
+
 # -- refresh families ------------------------------------------------------------------------------------------------
 
 

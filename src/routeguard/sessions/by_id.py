@@ -1,0 +1,124 @@
+"""From a session's id to the session: for credentials that name one and prove it by themselves, such as tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from msgspec import structs
+
+from routeguard.sessions import store
+
+if TYPE_CHECKING:
+    from routeguard.db.database import Database
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.sessions.models import SessionSettings, SessionState, UserSession
+    from routeguard.users.store import UserReader
+
+U = TypeVar("U")
+
+_CAPACITY: Final = 8192
+"""Sessions remembered by a process; the oldest makes room. About 2 KB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known(Generic[U]):
+    """A session that was found alive. `tick` is the state of the invalidation feed that this finding knew of."""
+
+    session: UserSession[U]
+    until: float
+    """Monotonic seconds."""
+    ends_at: float
+    """Wall seconds: when the session itself ends unless used."""
+    tick: int
+
+
+class SessionsById(Generic[U]):
+    """Live sessions by the ids of user and session.
+
+    **Whoever asks has to have proven that the session is the caller's**: knowing an id grants nothing. The answer is
+    from memory for `envelope_life`, while this process hears of what is invalidated and neither id was; else it is
+    one query, which also notes that the session is in use.
+    """
+
+    def __init__(
+        self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
+        invalidations: Invalidations,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._users = users
+        self._clock = clock
+        self._feed = invalidations
+        self._idle = settings.idle.total_seconds()
+        # Sessions with a short idle time must be seen often enough to know that they are in use.
+        self._life = min(settings.envelope_life.total_seconds(), self._idle / 4)
+        self._lookup = database.prepare(store.lookup_by_id(users.columns))
+        self._known: dict[tuple[str, str], _Known[U]] = {}
+        self._touching: set[str] = set()
+
+    async def find(self, user_id: str, session_id: str) -> UserSession[U] | None:
+        """Return the live session of a user, or None: ended, expired, of somebody else, or its user is suspended.
+
+        Raises Unavailable when that cannot be told.
+        """
+        known = self._known.get((user_id, session_id))
+        if known is not None and self._counts(known, user_id, session_id):
+            return known.session
+        # What is learned while the query runs may be missing from its answer.
+        tick = self._feed.tick
+        found = await self._load(user_id, session_id)
+        if found is None:
+            return None
+        state, user = found
+        now = self._clock.time()
+        if now >= state.ends_at:
+            await self._expire(state, now)
+            return None
+        # One note for the many requests of a client.
+        if now - state.last_seen_at >= self._life and session_id not in self._touching:
+            # None when somebody else noted it meanwhile, or ended it: then the store tells which.
+            found = await self._touch(state, user, now) or await self._load(user_id, session_id)
+            if found is None:
+                return None
+            state, user = found
+        session = state.session(user)
+        self._remember(session, state, tick)
+        return session
+
+    def _counts(self, known: _Known[U], user_id: str, session_id: str) -> bool:
+        feed, now = self._feed, self._clock.monotonic()
+        if now >= known.until or now >= feed.trusted_until or self._clock.wall() >= known.ends_at:
+            return False
+        stale = feed.stale
+        return not stale or (stale.get(session_id, 0) <= known.tick and stale.get(user_id, 0) <= known.tick)
+
+    async def _load(self, user_id: str, session_id: str) -> tuple[SessionState, U] | None:
+        row = await self._lookup.one(user_id=user_id, id=session_id)
+        if row is None:
+            return None
+        user = self._users.read(row[store.WIDTH :])
+        # Suspension ends sessions; should one be left, it opens nothing (ASVS v5.0.0-7.4.2).
+        return None if user is None else (store.read_state(row), user)
+
+    async def _touch(self, state: SessionState, user: U, now: float) -> tuple[SessionState, U] | None:
+        used = structs.replace(state, last_seen_at=now, idle_expires_at=min(now + self._idle, state.expires_at))
+        self._touching.add(state.id)
+        try:
+            async with self._database.transaction() as tx:
+                return (used, user) if await store.touch(tx, used, before=state.last_seen_at) else None
+        finally:
+            self._touching.discard(state.id)
+
+    async def _expire(self, state: SessionState, now: float) -> None:
+        """End what was found expired for good, so that no clock going back revives it (attack SES-27)."""
+        async with self._database.transaction() as tx:
+            if await store.delete_expired(tx, state, now=now):
+                await self._feed.invalidate(tx, state.id)
+
+    def _remember(self, session: UserSession[U], state: SessionState, tick: int) -> None:
+        known, key = self._known, (state.user_id, state.id)
+        if len(known) >= _CAPACITY and key not in known:
+            del known[next(iter(known))]
+        until = self._clock.monotonic() + min(self._life, state.ends_at - self._clock.time())
+        known[key] = _Known(session, until, state.ends_at, tick)

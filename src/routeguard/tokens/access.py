@@ -1,0 +1,146 @@
+"""Access tokens: what a session may do, signed, so that others can read it without asking (RFC 9068)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from routeguard.core.secret import digest, new_token
+from routeguard.tokens.jwk import InvalidToken
+from routeguard.tokens.jws import LONGEST, read_header, sign_jws, verify_parts
+from routeguard.tokens.jwt import Expected, check_claims
+from routeguard.users.models import public_user
+
+if TYPE_CHECKING:
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.models import UserSession
+    from routeguard.tokens.keys import SigningKeys
+    from routeguard.tokens.models import TokenSettings
+
+TYPE: Final = "at+jwt"
+_CAPACITY: Final = 8192
+"""Verified tokens remembered by a process; the oldest makes room. About 2 KB each."""
+_LONGEST_USER: Final = 2048
+"""Bytes of JSON. A cookie holds 4096 in all, and what it does not hold is asked of the service."""
+_UNKNOWN: Final = "unknown-key"
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verified access token of ours says, by the names of RFC 9068. Times are in seconds since the epoch."""
+
+    iss: str
+    sub: str
+    """The user's id."""
+    aud: str
+    client_id: str
+    iat: int
+    exp: int
+    jti: str
+    sid: str
+    """The session's id."""
+    auth_time: int
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    scope: str | None = None
+    session_created_at: float = 0.0
+    session_expires_at: float = 0.0
+    user: dict[str, Any] | None = None
+    """What `public_user` shows of him; left out when it is long."""
+
+    def __repr__(self) -> str:
+        """Name the token and tell nothing of the user."""
+        return f"Claims({self.jti})"
+
+
+class _Known(msgspec.Struct, frozen=True):
+    claims: Claims
+    epoch: int
+
+
+class AccessTokens:
+    """Makes access tokens of sessions, and tells which are ours. What a session's end means is asked elsewhere."""
+
+    def __init__(
+        self, keys: SigningKeys, *, clock: SteadyClock, settings: TokenSettings, issuer: str, skew: float
+    ) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._issuer = issuer
+        self._audience = settings.audience or issuer
+        self._life = settings.access.total_seconds()
+        self._expected = Expected(issuer=issuer, audience=self._audience, typ=TYPE, skew=skew)
+        self._known: dict[bytes, _Known] = {}
+
+    def mint(self, session: UserSession[Any], *, client_id: str, now: float | None = None, lean: bool = False) -> str:
+        """Return a new token for a session. `now` is in seconds since the epoch. Raises Unavailable without a key.
+
+        A `lean` one says nothing of the user: for a cookie, which only this service reads.
+
+        It ends with the session at the latest. Only what the user may see of himself is in it: it is signed, not
+        encrypted, and others read it.
+        """
+        issued = int(self._clock.time() if now is None else now)
+        end = session.expires_at.timestamp()
+        claims: dict[str, Any] = {
+            "iss": self._issuer, "sub": session.principal_id, "aud": self._audience, "client_id": client_id,
+            "iat": issued, "exp": int(min(issued + self._life, end)), "jti": new_token(16), "sid": session.id,
+            "auth_time": int(session.authenticated_at.timestamp()), "acr": f"aal{session.assurance.aal}",
+            "amr": session.assurance.amr, "session_created_at": session.created_at.timestamp(),
+            "session_expires_at": end,
+        }  # fmt: skip
+        user = msgspec.json.encode(public_user(session.user))
+        if len(user) <= _LONGEST_USER and not lean:
+            claims["user"] = msgspec.Raw(user)
+        return sign_jws({"typ": TYPE}, msgspec.json.encode(claims), self._keys.signer())
+
+    def verify(self, token: bytes) -> Claims | None:
+        """Return what a token says, or None when it is not ours or has expired. Waits for nothing.
+
+        A token by a key made a moment ago may not be known yet: `find` asks.
+        """
+        try:
+            return self._remembered(token) or self._read(token)
+        except InvalidToken:
+            return None
+
+    async def find(self, token: bytes) -> Claims:
+        """Return what a token says. Raises InvalidToken, and Unavailable when an unknown key cannot be asked for."""
+        known = self._remembered(token)
+        if known is not None:
+            return known
+        try:
+            return self._read(token)
+        except InvalidToken as error:
+            if error.reason != _UNKNOWN:
+                raise
+        await self._keys.refresh()
+        return self._read(token)
+
+    def _remembered(self, token: bytes) -> Claims | None:
+        if len(token) > LONGEST:
+            return None
+        known = self._known.get(digest(token))
+        if known is None or known.epoch != self._keys.epoch or self._clock.time() >= known.claims.exp:
+            return None
+        return known.claims
+
+    def _read(self, token: bytes) -> Claims:
+        header, parts = read_header(token)
+        kid = header.get("kid")
+        # Attacks JWT-08 to JWT-10: a name among those of our keys, or nothing.
+        if not isinstance(kid, str):
+            raise InvalidToken("header")
+        keys, epoch = self._keys.find(kid), self._keys.epoch
+        if keys is None:
+            raise InvalidToken(_UNKNOWN)
+        payload = verify_parts(header, parts, keys)
+        check_claims(header, payload, expected=self._expected, now=self._clock.time())
+        try:
+            claims = msgspec.json.decode(payload, type=Claims)
+        except msgspec.DecodeError:
+            raise InvalidToken("claims") from None
+        if len(self._known) >= _CAPACITY:
+            del self._known[next(iter(self._known))]
+        self._known[digest(token)] = _Known(claims, epoch)
+        return claims

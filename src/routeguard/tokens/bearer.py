@@ -1,0 +1,53 @@
+"""Access tokens in `Authorization: Bearer` (RFC 6750 section 2.1) as a source of sessions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from routeguard.core.credentials import credential_of
+from routeguard.core.security_log import note
+from routeguard.tokens.jwk import InvalidToken
+from routeguard.traffic.csrf import came_by_header
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.sessions.by_id import SessionsById
+    from routeguard.sessions.models import UserSession
+    from routeguard.tokens.access import AccessTokens, Claims
+
+
+class BearerSessions:
+    """The session an access token names, if it lives: the token is verified here, the session is looked up.
+
+    So a sign-out ends what it should although the token has not expired (attack SES-18), and the user is as he is
+    now and not as he was when it was signed.
+    """
+
+    def __init__(self, tokens: AccessTokens, sessions: SessionsById[Any]) -> None:
+        self._tokens = tokens
+        self._sessions = sessions
+
+    def presents(self, exchange: Exchange) -> bool:
+        """Return whether an access token was sent. Raises ProblemError 400 for two credentials."""
+        found = credential_of(exchange.request)
+        return found is not None and found.kind == "token"
+
+    async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
+        """Return the live session of the token that was sent, or None. Raises Unavailable."""
+        found = credential_of(exchange.request)
+        if found is None or found.kind != "token":
+            return None
+        claims = self._tokens.verify(found.value) or await self._ask(exchange, found.value)
+        session = None if claims is None else await self._sessions.find(claims.sub, claims.sid)
+        if session is not None:
+            came_by_header(exchange)
+        return session
+
+    async def _ask(self, exchange: Exchange, token: bytes) -> Claims | None:
+        try:
+            return await self._tokens.find(token)
+        except InvalidToken as error:
+            # Attack JWT-01: said once, and nothing of the token with it. Expiry is everybody's daily business.
+            if error.reason != "expired":
+                note("token-refused", exchange, reason=error.reason)
+            return None
