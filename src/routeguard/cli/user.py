@@ -77,14 +77,14 @@ def _ask() -> str:
 
 def _run(work: Callable[[Services], Awaitable[int]]) -> int:
     async def inside() -> int:
-        async with _services() as services:
+        async with started() as services:
             return await work(services)
 
     return asyncio.run(inside())
 
 
 @asynccontextmanager
-async def _services() -> AsyncIterator[Services]:
+async def started() -> AsyncIterator[Services]:
     """Start what the identity service is made of, without serving. Raises ConfigError, Unavailable."""
     from routeguard.app import Routeguard  # noqa: PLC0415 - slow to import
     from routeguard.settings import Settings  # noqa: PLC0415 - the same

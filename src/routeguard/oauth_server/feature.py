@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.api_keys.models import KeyVerifier
 from routeguard.core.feature import Feature
 from routeguard.db.database import Database
 from routeguard.oauth_server import store
@@ -33,7 +34,8 @@ def register(services: Services, settings: Any) -> None:
     services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
     cookie = SessionCookie(secure=settings.secure_cookies).name
     introspection = Introspection(
-        services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie, keys=None
+        services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie,
+        keys=services.find(KeyVerifier),  # type: ignore[type-abstract]
     )  # fmt: skip
     services.add(Introspection, introspection)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.exchange import Exchange
 from routeguard.core.problem import Problem
@@ -13,6 +13,7 @@ from routeguard.core.strict_json import load_json
 from routeguard.users.models import public_user
 
 if TYPE_CHECKING:
+    from routeguard.api_keys.models import KeyVerifier
     from routeguard.core.address import Address
     from routeguard.sessions.models import UserSession
     from routeguard.sessions.resolver import CookieSessions
@@ -26,26 +27,14 @@ _COOKIE_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,4096}\.[A-Za-z0-9_-]{1,128}"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,4096}\.([A-Za-z0-9_-]{1,16384})\.[A-Za-z0-9_-]{1,4096}", re.ASCII)
 _KEY: Final = re.compile(r"rg_[A-Za-z0-9_]{1,200}", re.ASCII)
 _FROM_TOKEN: Final = ("exp", "iat", "jti", "client_id", "scope", "aud", "iss")
-_OF_KEY: Final = (
-    "id", "name", "owner_id", "user_id", "created_at", "expires_at", "last_used_at", "usage_count", "privilege",
-    "scopes", "networks",
-)  # fmt: skip
 _TOLD: Final = frozenset({403, 429})
-
-
-class Keys(Protocol):
-    """Verifies API keys."""
-
-    async def verify(self, key: bytes, *, address: Address | None) -> Any:
-        """Return the key's metadata, or the Problem it is refused with. Raises Unavailable."""
-        ...
 
 
 class Introspection:
     """Looks at a credential exactly as the guards of this service do, so that both always agree."""
 
     def __init__(
-        self, sources: SessionSources[Any], cookies: CookieSessions[Any], *, cookie_name: str, keys: Keys | None
+        self, sources: SessionSources[Any], cookies: CookieSessions[Any], *, cookie_name: str, keys: KeyVerifier | None
     ) -> None:
         self._sources = sources
         self._cookies = cookies
@@ -94,8 +83,7 @@ class Introspection:
             return INACTIVE
         found = await self._keys.verify(key.encode("ascii"), address=address)
         if not isinstance(found, Problem):
-            metadata = {name: getattr(found, name) for name in _OF_KEY}
-            return {"active": True, "token_type": "api_key", "sub": found.user_id, "key": metadata}
+            return {"active": True, "token_type": "api_key", "sub": found.user_id, "key": found}
         if found.status not in _TOLD:
             return INACTIVE
         # A good key in the wrong place: its caller has to hear 403 or 429, and not that he should sign in.
