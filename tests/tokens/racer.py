@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from datetime import timedelta
 
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
-from routeguard.db.models import DatabaseSettings
-from tests.tokens.world import World
+from tests.tokens.world import PATIENT, World
 
 
 def say(line: str) -> None:
@@ -19,8 +17,7 @@ def say(line: str) -> None:
 
 
 async def main(url: str) -> None:
-    patient = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
-    database = Database(url, clock=SystemClock(), settings=patient)
+    database = Database(url, clock=SystemClock(), settings=PATIENT)
     await database.start()
     async with World.of(database) as world:
         say("ready")

@@ -12,14 +12,12 @@ import os
 import signal
 import sys
 import time
-from datetime import timedelta
 from typing import Any, Final
 
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database, Transaction
-from routeguard.db.models import DatabaseSettings
 from tests.tokens.racer import say
-from tests.tokens.world import World
+from tests.tokens.world import PATIENT, World
 
 POINTS: Final = {
     "sqlite": ("before", "moved", "used", "uncommitted", "committed"),
@@ -40,8 +38,7 @@ def main(socket: str, url: str) -> None:
 
 async def victim(socket: str, url: str, point: str) -> None:
     reader, writer = await asyncio.open_unix_connection(socket)
-    patient = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
-    database = Database(url, clock=SystemClock(), settings=patient)
+    database = Database(url, clock=SystemClock(), settings=PATIENT)
     await database.start()
     world = World(database)
 
@@ -81,7 +78,7 @@ def _halt_at(point: str, world: World, halt: Any) -> None:
 
     statements.rotate = around  # type: ignore[method-assign]
     if point in _STATEMENTS:
-        Transaction.execute = counted  # type: ignore[method-assign]
+        Transaction.execute = counted  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

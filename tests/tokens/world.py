@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.secret import Secret, digest
+from routeguard.db.models import DatabaseSettings
 from routeguard.db.outbox import Outbox
 from routeguard.sessions.models import SessionSettings, UserSession
 from routeguard.tokens import store
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 PHONE: Final = digest("a phone")
 LAPTOP: Final = digest("a laptop")
-NEVER: Final = timedelta(0)
+GRACE: Final = timedelta(seconds=10)
+"""The longest there is, for a machine that runs many tests at once."""
+PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
 
 
 class World(Sessions):
@@ -38,8 +41,7 @@ class World(Sessions):
                  secret: Secret = SECRET) -> None:  # fmt: skip
         settings = SessionSettings()
         super().__init__(database, SystemClock(), settings)  # type: ignore[arg-type]
-        # The longest grace there is, for a machine that runs many tests at once.
-        self.tokens = tokens or TokenSettings(grace=timedelta(seconds=10))
+        self.tokens = tokens or TokenSettings(grace=GRACE)
         self.refresh_codec = RefreshCodec(secret, older)
         self.families: RefreshFamilies[User] = RefreshFamilies(
             database, self.users.reader, sessions=self.sessions, codec=self.refresh_codec,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from routeguard.core.credentials import credential_of
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import MALFORMED_REQUEST
+from routeguard.tokens.jwk import InvalidToken
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -70,13 +71,21 @@ class CookieTokens(Generic[U]):
 
     async def _resume(self, exchange: Exchange) -> UserSession[U] | None:
         sent, refresh = self._cookies.access(exchange), self._cookies.refresh(exchange)
-        claims = None if sent is None else self._access.verify(sent)
+        claims = None if sent is None else await self._read(sent)
         if claims is None:
             pair = None if refresh is None else await self.refresh(exchange)
             return None if pair is None else pair.session
-        if refresh is None or claims.exp - self._clock.time() > self._near:
+        due = claims.exp - self._clock.time() <= self._near
+        # Another user's refresh token beside this one was put there by somebody: nobody's session changes hands.
+        if refresh is None or not due or self._families.owner_of(refresh) != claims.sub:
             return await self._find(claims)
         return await self._renew(exchange, claims)
+
+    async def _read(self, token: bytes) -> Claims | None:
+        try:
+            return await self._access.find(token)
+        except InvalidToken:
+            return None
 
     async def _renew(self, exchange: Exchange, claims: Claims) -> UserSession[U] | None:
         """Renew an access token that still is good, and go on with it where that cannot be done."""
@@ -99,7 +108,7 @@ class CookieTokens(Generic[U]):
         text = self._cookies.refresh(exchange)
         if text is None:
             return None
-        pair = await self._tokens.refresh(text, exchange)
+        pair = await self._tokens.refresh(text, exchange, lean=True)
         if pair is not None:
             self.put(exchange, pair)
         elif of is None:
@@ -135,7 +144,7 @@ class CookieTokens(Generic[U]):
 
 
 class OneWay:
-    """A `Source` that refuses an access token sent as Bearer and as a cookie too (RFC 6750 section 2, attack JWT-39)."""
+    """Access tokens as Bearer, and as nothing else beside (RFC 6750 section 2, attack JWT-39)."""
 
     def __init__(self, bearer: Source, cookies: TokenCookies) -> None:
         self._bearer = bearer

@@ -135,6 +135,11 @@ class RefreshFamilies(Generic[U]):
             return None
         return Refreshed(successor, row.expires_at, row.client_id, row.state.session(user))
 
+    def owner_of(self, text: str | bytes) -> str | None:
+        """Return the id of the user a token was written for, whether it still is good or not."""
+        token = self._codec.read(text)
+        return None if token is None else token.user_id
+
     async def end_presented(self, tx: Transaction, text: str | bytes, *, reason: str) -> None:
         """End the session whose family's live token is presented; a spent or foreign token ends nothing."""
         token = self._codec.read(text)

@@ -54,7 +54,7 @@ class _Endpoints:
     async def issue(self, request: Request) -> Response:
         wanted = await read(request, _Issue)
         exchange = exchange_of(request)
-        pair = await self._tokens.issue(session_of(request), exchange)
+        pair = await self._tokens.issue(session_of(request), exchange, lean=wanted.cookies)
         if not wanted.cookies:
             return _answer(pair, shown=True)
         self._cookies.put(exchange, pair)

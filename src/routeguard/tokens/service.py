@@ -50,44 +50,49 @@ class Tokens(Generic[U]):
         self._life = settings.access.total_seconds()
         self._flights: dict[bytes, asyncio.Task[TokenPair[U] | None]] = {}
 
-    async def issue(self, session: UserSession[U], exchange: Exchange) -> TokenPair[U]:
-        """Return the first pair of a new family. Raises ProblemError 401 when the session has ended."""
+    async def issue(self, session: UserSession[U], exchange: Exchange, *, lean: bool = False) -> TokenPair[U]:
+        """Return the first pair of a new family. Raises ProblemError 401 when the session has ended.
+
+        A `lean` access token says nothing of the user: cookies have little room, and only we read them (CK-09).
+        """
         begun = await self._families.start(session, client_id=FIRST_PARTY, binding=binding_of(exchange))
-        return self._pair(begun)
+        return self._pair(begun, lean=lean)
 
     async def reissue(self, tx: Transaction, session: UserSession[U], exchange: Exchange) -> TokenPair[U]:
-        """Return the first pair of a new family that begins when `tx` commits. Raises ProblemError 401."""
+        """Return a lean first pair of a new family that begins when `tx` commits. Raises ProblemError 401."""
         begun = await self._families.begin(tx, session, client_id=FIRST_PARTY, binding=binding_of(exchange))
-        return self._pair(begun)
+        return self._pair(begun, lean=True)
 
-    async def refresh(self, text: str | bytes, exchange: Exchange) -> TokenPair[U] | None:
+    async def refresh(self, text: str | bytes, exchange: Exchange, *, lean: bool = False) -> TokenPair[U] | None:
         """Return the next pair, or None when the refresh token is not good. Raises Unavailable when that is unknown.
 
         The requests of one page that come with one token are answered by one rotation; it goes on when the request
         that began it is given up, for others wait for it.
         """
         binding = binding_of(exchange)
-        key = digest(text.encode("utf-8", "replace") if isinstance(text, str) else text) + binding
+        key = digest(text.encode("utf-8", "replace") if isinstance(text, str) else text) + binding + bytes([lean])
         flight = self._flights.get(key)
         if flight is None:
-            flight = asyncio.create_task(self._refresh(text, binding, exchange), name="routeguard-refresh")
+            flight = asyncio.create_task(self._refresh(text, binding, exchange, lean=lean), name="routeguard-refresh")
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._landed(key, done))
         return await asyncio.shield(flight)
 
-    async def _refresh(self, text: str | bytes, binding: bytes, exchange: Exchange) -> TokenPair[U] | None:
+    async def _refresh(
+        self, text: str | bytes, binding: bytes, exchange: Exchange, *, lean: bool
+    ) -> TokenPair[U] | None:  # fmt: skip
         found = await self._families.rotate(text, binding=binding, exchange=exchange)
-        return None if found is None else self._pair(found)
+        return None if found is None else self._pair(found, lean=lean)
 
     def _landed(self, key: bytes, done: asyncio.Task[TokenPair[U] | None]) -> None:
         del self._flights[key]
         if not done.cancelled():
             done.exception()  # Seen, also when nobody waits any more.
 
-    def _pair(self, found: Refreshed[U]) -> TokenPair[U]:
+    def _pair(self, found: Refreshed[U], *, lean: bool) -> TokenPair[U]:
         now, session = self._clock.time(), found.session
         return TokenPair(
-            access_token=self._access.mint(session, client_id=found.client_id, now=now),
+            access_token=self._access.mint(session, client_id=found.client_id, now=now, lean=lean),
             refresh_token=found.refresh_token,
             expires_in=max(int(min(self._life, session.expires_at.timestamp() - now)), 0),
             refresh_expires_in=max(int(found.expires_at - now), 0),
