@@ -1,0 +1,160 @@
+"""What a service is told: introspection and the feed of what was revoked."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from routeguard.core.errors import Unavailable
+from routeguard.sessions.resolver import CookieSessions
+from routeguard.sessions.service import Sessions
+from routeguard.users.service import Users
+from tests.oauth_server.world import JSON, Service, World
+
+pytestmark = pytest.mark.anyio
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+INACTIVE = {"active": False}
+
+
+async def test_a_session_is_told_with_its_user(world: World, shop: Service) -> None:
+    user = await world.user()
+    told = await shop.introspect(await world.cookie(user), token_type_hint="session")
+    assert told["active"] is True
+    assert told["token_type"] == "session"
+    assert told["sub"] == user.id
+    assert told["sid"].startswith("ses_")
+    assert told["user"]["email"] == user.email
+    assert (told["acr"], told["amr"]) == ("aal1", ["pwd"])
+    assert told["iat"] <= told["auth_time"] + 1 < told["exp"]
+    # Nothing of it opens anything.
+    assert "secret" not in json.dumps(told)
+
+
+async def test_a_form_is_read_as_well(world: World, shop: Service) -> None:
+    """RFC 7662 section 2.1."""
+    body = urlencode({"token": await world.cookie(await world.user()), "token_type_hint": "whatever"}).encode()
+    answer = await shop.call("POST", "/oauth/introspect", body, FORM)
+    assert json.loads(answer.body)["active"] is True
+    assert dict(answer.headers)[b"cache-control"] == b"private, no-store"
+
+
+async def test_an_answer_sets_no_cookie(world: World, shop: Service) -> None:
+    """A renewed cookie is its browser's alone."""
+    body = json.dumps({"token": await world.cookie(await world.user())}).encode()
+    answer = await shop.call("POST", "/oauth/introspect", body, JSON)
+    assert b"set-cookie" not in dict(answer.headers)
+
+
+async def test_whatever_is_no_good_is_told_alike(world: World, shop: Service) -> None:
+    """OAP-29: garbage, forged, ended, suspended, of another kind: `{"active": false}` and no more."""
+    user, other = await world.user(), await world.user()
+    ended, suspended = await world.cookie(user), await world.cookie(other)
+    services = world.guard.services
+    async with world.database.transaction() as tx:
+        await services.get(Sessions).revoke_all(tx, user.id, reason="revoked")
+        await services.get(Users).suspend(tx, other.id)
+    good = await world.cookie(await world.user())
+    tokens = [
+        "", ".", "..", "x" * 8000, "a.b", "ä", "a;b.c", "a b.c", "rg_", "rg_live_x_y", "rg_ä", "null",
+        ended, suspended, good[:-1], good + "A", good.replace(".", ""), f"{good}; x=1", f"routeguard={good}",
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c3JfMSJ9.", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c3JfMSJ9.AAAA",
+    ]  # fmt: skip
+    for token in tokens:
+        assert await shop.introspect(token) == INACTIVE, token
+    assert (await shop.introspect(good))["active"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{}", JSON, 422),
+        (b'{"token": 1}', JSON, 422),
+        (b'{"token": "a", "more": 1}', JSON, 422),
+        (b'{"token": "a", "token": "b"}', JSON, 400),
+        (b'{"token": "a", "address": "nowhere"}', JSON, 422),
+        (b'{"token": "a", "address": "010.0.0.1"}', JSON, 422),
+        (b"token=a&token=b", FORM, 400),
+        (b"[]", JSON, 422),
+        (b"<token/>", {"content-type": "text/xml"}, 415),
+        (b"", {}, 422),
+    ],
+)
+async def test_a_question_that_is_none(
+    world: World, shop: Service, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    assert (await shop.call("POST", "/oauth/introspect", body, headers)).status == status
+
+
+async def test_nobody_asks_without_a_signature(world: World) -> None:
+    """OAP-29: neither a guest nor a signed-in user."""
+    cookie = {"cookie": f"__Host-routeguard={await world.cookie(await world.user())}"}
+    body = b'{"token": "x"}'
+    for headers in ({}, cookie):
+        assert (await world.send("POST", "/oauth/introspect", headers | JSON, body)).status == 401
+        assert (await world.send("GET", "/oauth/invalidations", headers)).status == 401
+
+
+async def test_what_cannot_be_told_is_503(world: World, shop: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AZ-16: an outage is not `{"active": false}`, which would sign everybody out."""
+
+    async def away(*_: object) -> None:
+        raise Unavailable("the database")
+
+    monkeypatch.setattr(CookieSessions, "resume", away)
+    body = b'{"token": "abc.def"}'
+    answer = await shop.call("POST", "/oauth/introspect", body, JSON)
+    assert answer.status == 503
+    assert b"retry-after" in dict(answer.headers)
+
+
+async def feed(shop: Service, query: str) -> dict[str, Any]:
+    answer = await shop.call("GET", f"/oauth/invalidations{query}")
+    assert answer.status == 200, answer.body
+    found: dict[str, Any] = json.loads(answer.body)
+    return found
+
+
+async def test_the_feed_names_what_was_revoked(world: World, shop: Service) -> None:
+    user = await world.user()
+    await world.cookie(user)
+    before = await feed(shop, "?window=600")
+    last = max((row[0] for row in before["rows"]), default=0)
+    async with world.database.transaction() as tx:
+        await world.guard.services.get(Sessions).revoke_all(tx, user.id, reason="revoked")
+    after = await feed(shop, f"?after={last}&window=0")
+    assert after["rows"]
+    assert all(number > last and abs(at - after["now"]) < 600 for number, _, at in after["rows"])
+    subjects = {subject for _, subject, _ in after["rows"]}
+    assert any(subject == user.id or subject.startswith("ses_") for subject in subjects)
+    newest = after["rows"][-1][0]
+    assert (await feed(shop, f"?after={newest}&window=0"))["rows"] == []
+    # Whoever knows nothing yet asks for a span of time.
+    assert subjects <= {subject for _, subject, _ in (await feed(shop, "?window=600"))["rows"]}
+    assert (await feed(shop, ""))["rows"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "after=-1", "after=x", "after=1&after=2", "after=", "after=1e3", "after=%D9%A3", "after=" + "9" * 19,
+        "after=" + "9" * 5000, "window=3601", "window=0.5", "window=nan",
+    ],
+    ids=lambda query: query[:20],
+)  # fmt: skip
+async def test_a_feed_that_cannot_be_asked_for(world: World, shop: Service, query: str) -> None:
+    assert (await shop.call("GET", f"/oauth/invalidations?{query}")).status == 422
+
+
+async def test_a_client_has_a_rate_of_its_own(sqlite_url: str) -> None:
+    from routeguard.oauth_server.models import ClientSettings
+
+    async with World.open(sqlite_url, clients=ClientSettings(rate="3/hour")) as world:
+        shop, other = await world.client(), await world.client("other")
+        answers = [await shop.call("GET", "/oauth/invalidations") for _ in range(4)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 429]
+        assert (await other.call("GET", "/oauth/invalidations")).status == 200
+        # Another endpoint is another budget, so that a busy feed does not stop introspection.
+        assert await shop.introspect("x") == INACTIVE
