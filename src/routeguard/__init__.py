@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from routeguard.app import Routeguard as Routeguard
 from routeguard.assembly import defaults as defaults
 from routeguard.core.address import client_address as client_address
@@ -69,3 +71,20 @@ from routeguard.traffic.security_headers import csp_nonce as csp_nonce
 from routeguard.traffic.security_headers import security_headers as security_headers
 from routeguard.traffic.strict_json import strict_json as strict_json
 from routeguard.users.models import User as User
+
+if TYPE_CHECKING:
+    from routeguard.tokens.jwk import InvalidToken as InvalidToken
+    from routeguard.tokens.jwt import verify_jwt as verify_jwt
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs the identity extra when it is asked for: the base install guards without it."""
+    if name == "InvalidToken":
+        from routeguard.tokens.jwk import InvalidToken  # noqa: PLC0415 - see above
+
+        return InvalidToken
+    if name == "verify_jwt":
+        from routeguard.tokens.jwt import verify_jwt  # noqa: PLC0415 - see above
+
+        return verify_jwt
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

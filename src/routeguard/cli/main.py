@@ -27,6 +27,7 @@ app.command("routeguard.cli.dev:dev", name="dev", help="Run the example applicat
 app.command("routeguard.cli.serve:serve", name="serve", help="Run the identity service by itself.")
 app.command("routeguard.cli.migrate:migrate", name="migrate", help="Bring the database to the current schema.")
 app.command("routeguard.cli.user:app", name="user", help="Users: create, list, disable, enable, role, password.")
+app.command("routeguard.cli.key:app", name="key", help="The keys that sign access tokens: rotate.")
 app.command("routeguard.cli.client:app", name="client", help="Services that may ask: create, list, rotate, revoke.")
 app.command("routeguard.cli.config:app", name="config", help="Show the settings in force.")
 

@@ -145,8 +145,12 @@ class SigningKeys:
 
     def jwks(self) -> dict[str, list[dict[str, Any]]]:
         """Return the public halves of the keys in force and of the next (RFC 7517 section 5); of HS256 none."""
+        return {"keys": [_public(one.key) for one, _ in self.in_force() if _has_public(one.key)]}
+
+    def in_force(self) -> list[tuple[SigningKey, float]]:
+        """Return the keys whose tokens count, newest first, each with the seconds until it signs (0 once it did)."""
         now = self._now()
-        return {"keys": [_public(one.key) for one in reversed(self._keys) if now < one.until and _has_public(one.key)]}
+        return [(one, max(one.signs_from - now, 0.0)) for one in reversed(self._keys) if now < one.until]
 
     async def refresh(self) -> None:
         """Read the keys anew, for a key id nobody knows. All who ask at the same time share one look.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.policy import public
 from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.tokens.ambient import CookieTokens
 from routeguard.tokens.checks import refresh_not_forged
+from routeguard.tokens.keys import SigningKeys
 from routeguard.tokens.problems import invalid_token
 from routeguard.tokens.service import Tokens
 from routeguard.traffic.operations import REFRESH, operation
 from routeguard.web.body import read
 from routeguard.web.reply import reply
-from routeguard.web.routes import post
+from routeguard.web.routes import get, post
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,15 +27,28 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services
     from routeguard.tokens.service import TokenPair
 
+_JWKS_AGE: Final = 60
+"""Seconds; far below `tokens.publish_ahead`."""
+
 
 def routes(services: Services) -> list[Route]:
     """Return the endpoints over the registered `Tokens`."""
     endpoints = _Endpoints(services.get(Tokens), services.get(CookieTokens))
+    published = partial(_published, services.get(SigningKeys))
     refresh = public & refresh_not_forged() & operation(services, REFRESH)
     return [
         post("/auth/token", endpoints.issue, checks.session() & operation(services, "token", tells=True)),
         post("/auth/token/refresh", endpoints.refresh, refresh),
+        get("/.well-known/jwks.json", published, public),
     ]
+
+
+async def _published(keys: SigningKeys, request: Request) -> Response:  # noqa: ARG001, RUF029 - a handler's shape
+    response = reply(keys.jwks())
+    response.headers["content-type"] = "application/jwk-set+json"
+    # Of no caller, so every cache may keep it; not for long, so that a revoked key is soon gone from all.
+    response.headers["cache-control"] = f"public, max-age={_JWKS_AGE}"
+    return response
 
 
 @dataclass(frozen=True, slots=True)
