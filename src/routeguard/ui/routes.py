@@ -15,6 +15,7 @@ from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.sessions.service import Sessions
 from routeguard.traffic.operations import operation
+from routeguard.ui.script import script_routes
 from routeguard.ui.templates import FORMS, PAGES, FormPage, FormTexts, show_form
 from routeguard.ui.words import ago, device, notice
 from routeguard.users.service import Users
@@ -39,6 +40,7 @@ def routes(services: Services) -> list[Route]:
     revoke = signed_in & operation(services, "session-revoke", tells=True)
     rename = signed_in & operation(services, "name-change", tells=True)
     return [
+        *script_routes(),
         get("/auth/sign-in", partial(_entrance, texts, FORMS["/auth/sign-in"]), anyone),
         get("/auth/sign-up", partial(_entrance, texts, FORMS["/auth/sign-up"]), anyone),
         get("/auth/password/forgot", partial(_open, texts, FORMS["/auth/password/forgot"]), public),

@@ -1,0 +1,231 @@
+"""The sync client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from routeguard.client import operations
+from routeguard.client.auth import Auth, CookieAuth
+from routeguard.client.errors import ServiceUnavailable
+from routeguard.client.messages import base_of
+from routeguard.client.models import Await, Finish, Send
+from routeguard.client.transport import TIMEOUT, USER_AGENT, answer_of, grown, load_httpx, no_answer, request_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    import httpx2
+    from typing_extensions import Self
+
+    from routeguard.client.models import Answer, Call, Flow, ListedSession, Session, Step, TokenPair
+    from routeguard.client.operations import Operation
+
+T = TypeVar("T")
+
+
+class Client:
+    """Calls the identity service at `url`, from any number of threads.
+
+    `auth` is a `TokenAuth`, `KeyAuth` or `SignedAuth`; without one the client keeps the session cookie that `sign_in`
+    gets. Refusals raise `ClientProblem`; 503 and no answer at all raise `ServiceUnavailable`. No redirect is followed,
+    and nothing is sent to another origin. `timeout` is in seconds. `http` is an `httpx2.Client` of your
+    own (proxies, certificates), which you close yourself. Raises ConfigError for a URL that is not https, unless it is
+    on this machine or `unsafe_http` is set.
+    """
+
+    def __init__(
+        self, url: str, *, auth: Auth | None = None, http: httpx2.Client | None = None, timeout: float = TIMEOUT,
+        user_agent: str = USER_AGENT, unsafe_http: bool = False,
+    ) -> None:  # fmt: skip
+        self._httpx = load_httpx()
+        self.url = base_of(url, unsafe_http=unsafe_http)
+        self._auth = auth or CookieAuth()
+        self._user_agent = user_agent
+        self._own = http is None
+        self._http: httpx2.Client = self._httpx.Client(timeout=timeout) if http is None else http
+        self.api_keys = ApiKeys(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._own:
+            self._http.close()
+
+    # -- who is signed in ------------------------------------------------------------------------------------------
+
+    def sign_up(self, email: str, password: str, name: str = "") -> None:
+        """Ask for an account. Says nothing of whether the address has one already; signs nobody in."""
+        self.ask(operations.sign_up(email, password, name))
+
+    def sign_in(self, email: str, password: str) -> Session:
+        """Begin a session and keep its cookie."""
+        return self.ask(operations.sign_in(email, password))
+
+    def sign_out(self) -> None:
+        """End this session."""
+        self.ask(operations.sign_out())
+
+    def sign_out_everywhere(self) -> None:
+        """End all sessions of the user."""
+        self.ask(operations.sign_out(everywhere=True))
+
+    def session(self) -> Session:
+        """Return who is signed in. Raises ClientProblem 401 when nobody is."""
+        return self.ask(operations.session())
+
+    def sessions(self) -> list[ListedSession]:
+        """Return all sessions of the user."""
+        return self.ask(operations.sessions())
+
+    def revoke_session(self, session_id: str) -> None:
+        """End one of them. Raises ClientProblem 404 unless it is the user's own."""
+        self.ask(operations.revoke_session(session_id))
+
+    def csrf(self) -> str:
+        """Return a CSRF token, for a page you draw. This client sends its own by itself."""
+        return self.ask(operations.csrf())
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    def tokens(self) -> TokenPair:
+        """Return tokens for this session, for a `TokenAuth`."""
+        return self.ask(operations.tokens())
+
+    def refresh(self, refresh_token: str | None = None) -> TokenPair:
+        """Renew this client's `TokenAuth` now, or spend the token given and return its successors."""
+        return self._drive(operations.refresh(self._auth, self.url, refresh_token))
+
+    def introspect(
+        self, token: str, *, hint: str | None = None, address: str | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Ask what a user's credential is worth (RFC 7662); only with `SignedAuth`.
+
+        `hint` is access_token, session or api_key; `address` is the user's, for keys that are bound to networks.
+        """
+        return self.ask(operations.introspect(token, hint, address))
+
+    # -- passwords -------------------------------------------------------------------------------------------------
+
+    def password_forgot(self, email: str) -> None:
+        """Have a link mailed, if there is an account."""
+        self.ask(operations.password_forgot(email))
+
+    def password_reset(self, token: str, password: str) -> None:
+        """Set a password with the token of such a link."""
+        self.ask(operations.password_reset(token, password))
+
+    def password_change(self, current_password: str, new_password: str) -> None:
+        """Set another password; the user's other sessions end."""
+        self.ask(operations.password_change(current_password, new_password))
+
+    # -- anything else ---------------------------------------------------------------------------------------------
+
+    def request(
+        self, method: str, target: str, *, json: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Any:  # fmt: skip
+        """Call any route of the same server with this client's credential and return its JSON, or None without.
+
+        `target` is an encoded path below `url`, with its query. Raises ValueError for an absolute URL.
+        """
+        return self.ask(operations.anything(method, target, json, headers))
+
+    def ask(self, operation: Operation[T]) -> T:
+        """Make one call of `routeguard.client.operations`."""
+        return self._drive(operation.flow(self.url, self._auth))
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def _drive(self, flow: Flow[T]) -> T:
+        """Do what a flow asks for until it returns."""
+        came: Any = None
+        failure: ServiceUnavailable | None = None
+        try:
+            while True:
+                try:
+                    step = flow.send(came) if failure is None else flow.throw(failure)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                came = failure = None
+                try:
+                    came = self._perform(step)
+                except ServiceUnavailable as problem:
+                    failure = problem
+        finally:
+            # Given up in the middle: whoever waits for this flow has to hear of it.
+            flow.close()
+
+    def _perform(self, step: Step) -> Answer | None:
+        match step:
+            case Send(call):
+                return self._send(call)
+            case Finish(flow):
+                self._drive(flow)
+            case Await(done):
+                done.result()
+        return None
+
+    def _send(self, call: Call) -> Answer:
+        cookies = self._auth.keeps_cookies
+        request = request_of(self._http, self.url, call, user_agent=self._user_agent, cookies=cookies)
+        body = bytearray()
+        try:
+            response = self._http.send(request, stream=True, auth=None, follow_redirects=False)
+            try:
+                for chunk in response.iter_bytes():
+                    grown(body, chunk, response.status_code)
+            finally:
+                response.close()
+        except self._httpx.RequestError as error:
+            raise no_answer() from error
+        return answer_of(response, body)
+
+
+class ApiKeys:
+    """The API keys of the signed-in user, under `client.api_keys`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> dict[str, Any]:
+        """Return all keys with their counts: `total`, `valid`, `invalid`."""
+        return self._client.ask(operations.list_keys())
+
+    def create(
+        self, name: str, *, expires_at: datetime | None = None, scopes: Sequence[str] | None = None,
+        privilege: str | None = None, networks: Sequence[str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Make a key. Its text is the member `key`, and is never shown again."""
+        fields = {"expires_at": expires_at, "scopes": scopes, "privilege": privilege, "networks": networks}
+        return self._client.ask(operations.create_key(name, fields))
+
+    def get(self, key_id: str) -> dict[str, Any]:
+        """Return what is known of one."""
+        return self._client.ask(operations.get_key(key_id))
+
+    def rotate(self, key_id: str, *, overlap: int | None = None) -> dict[str, Any]:
+        """Give one a new secret, in the member `key`; the old one works for `overlap` seconds more."""
+        return self._client.ask(operations.rotate_key(key_id, overlap))
+
+    def update(self, key_id: str, **fields: Any) -> dict[str, Any]:
+        """Change `name`, `networks`, `privilege`, `scopes` or `expires_at` of one."""
+        return self._client.ask(operations.update_key(key_id, fields))
+
+    def revoke(self, key_id: str) -> None:
+        """End one."""
+        self._client.ask(operations.revoke_key(key_id))
+
+    def verify(
+        self, key: str, *, scopes: Sequence[str] | None = None, privilege: str | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return what is known of a key that is good, for these scopes and this privilege; ClientProblem otherwise."""
+        return self._client.ask(operations.verify_key(key, scopes, privilege))
