@@ -26,6 +26,7 @@ from routeguard.sessions.models import SessionSettings
 from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import ThrottleSettings, TrafficSettings
 from routeguard.users.models import UserSettings
+from routeguard.web.models import TlsSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -77,6 +78,7 @@ class Settings:
     clients: ClientSettings = field(default_factory=ClientSettings)
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     provenance: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where each value that is not a default came from, by dotted name."""
 

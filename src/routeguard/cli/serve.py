@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 
 from routeguard.app import Routeguard
 from routeguard.cli.server import address_of, listen, run_server
+from routeguard.cli.tls import server_context
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import public
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from routeguard.web.models import TlsSettings
+
 _LONGEST_DRAIN: Final = 60.0
 
 
@@ -35,6 +38,9 @@ def serve(
     host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen on; 0 takes a free one.")] = 8000,
     drain: Annotated[str, Parameter(help="How long it still serves after SIGTERM, while /readyz is 503.")] = "1s",
+    tls_certificate: Annotated[str, Parameter(help="The certificate chain, for TLS without a proxy.")] = "",
+    tls_key: Annotated[str, Parameter(help="The certificate's private key.")] = "",
+    client_ca: Annotated[str, Parameter(help="Authorities, one of which has signed each client's certificate.")] = "",
 ) -> int:
     """Run the identity service by itself.
 
@@ -44,13 +50,20 @@ def serve(
     settings, seconds = service_settings(), _drain(drain)
     if findings := settings.findings():
         raise ConfigError(findings)
+    tls = server_context(_tls(settings.tls, certificate=tls_certificate, key=tls_key, client_ca=client_ca))
     asyncio.run(_check_schema(settings))
     # Addresses of pages hold the tokens of mailed links, so there is no log of addresses (attack OPS-22).
     app, bound = create(settings), listen(host, port)
     readiness = app.state.guard.services.get(Readiness)
-    sys.stdout.write(f"Listening on {address_of(bound)} for {settings.issuer}\n")
+    address = address_of(bound, scheme="http" if tls is None else "https")
+    sys.stdout.write(f"Listening on {address} for {settings.issuer}\n")
     sys.stdout.flush()
-    return run_server(app, bound, access_log=False, readiness=readiness, drain=seconds)
+    return run_server(app, bound, access_log=False, readiness=readiness, drain=seconds, tls=tls)
+
+
+def _tls(settings: TlsSettings, **given: str) -> TlsSettings:
+    """Return the settings with what the command line says instead. Raises ConfigError for what does not fit."""
+    return replace(settings, **{name: value for name, value in given.items() if value})
 
 
 def _drain(text: str) -> float:

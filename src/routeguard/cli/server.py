@@ -13,6 +13,8 @@ from routeguard.cli.main import COULD_NOT_RUN, GOOD
 from routeguard.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import ssl
+
     from starlette.applications import Starlette
 
     from routeguard.web.health import Readiness
@@ -39,15 +41,16 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def address_of(bound: socket.socket) -> str:
+def address_of(bound: socket.socket, *, scheme: str = "http") -> str:
     """Return where a socket listens, as a URL."""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def run_server(
-    app: Starlette, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0
-) -> int:
+    app: Starlette, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0,
+    tls: ssl.SSLContext | None = None,
+) -> int:  # fmt: skip
     """Serve until told to stop; return the exit code.
 
     From then on `readiness` says no, and for `drain` seconds everybody is still served (see `GracefulServer`).
@@ -60,6 +63,7 @@ def run_server(
         app, lifespan="on", http="h11", proxy_headers=False, server_header=False, access_log=access_log,
         h11_max_incomplete_event_size=_HEADERS, ws_max_size=_SOCKET_MESSAGE, limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=5, timeout_graceful_shutdown=REQUESTS, log_config=logging_config(),
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )  # fmt: skip
     server = GracefulServer(config, drain=drain, on_stop=readiness.drain)
     server.run(sockets=[bound])
