@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.api_keys import store
+from routeguard.api_keys.models import EVENTS, ApiKey, KeyVerifier
+from routeguard.api_keys.problems import PROBLEMS
+from routeguard.api_keys.routes import routes
+from routeguard.api_keys.service import ApiKeys
+from routeguard.api_keys.uses import UseCounter
+from routeguard.api_keys.verifier import StoredKeys
 from routeguard.core.feature import Feature
+from routeguard.core.principal import Standings
+from routeguard.db.database import Database
+from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.invalidation import Invalidations
 
-feature: Final = Feature(name="api_keys", tables=(store.api_keys,))
+if TYPE_CHECKING:
+    from routeguard.api_keys.text import Environment
+    from routeguard.core.services import Services
+
+
+def register(services: Services, settings: Any) -> None:
+    """Wire API keys over the database and the invalidation feed of sessions."""
+    database, clock, own = services.get(Database), services.get(SteadyClock), settings.api_keys
+    feed = services.get(Invalidations)
+    uses = UseCounter(database, clock=clock, flush=own.flush)
+    services.add(UseCounter, uses, start=uses.start, close=uses.close)
+    verifier = StoredKeys(
+        database, services.get(Ephemeral), clock=clock, settings=own,  # type: ignore[type-abstract]
+        sessions=settings.sessions, invalidations=feed, uses=uses,
+    )  # fmt: skip
+    services.add(KeyVerifier, verifier)  # type: ignore[type-abstract]
+    services.get(Standings).add(ApiKey, verifier)
+    environment: Environment = "live" if settings.production else "test"
+    keys = ApiKeys(database, clock=clock, settings=own, invalidations=feed, uses=uses, environment=environment)
+    services.add(ApiKeys, keys)
+
+
+feature: Final = Feature(
+    name="api_keys", register=register, routes=routes, tables=(store.api_keys,), problems=PROBLEMS, events=EVENTS
+)

@@ -88,13 +88,14 @@ class ApiKeySettings:
 
     `maximum` is how many live keys an owner may have. `overlap` is the longest time an old secret may be asked to
     work on after a rotation. Uses are counted in memory and written every `flush`. `failures` is how often an
-    address may present a key that is none.
+    address may present a key that is none. `privileges` are those a key may be given.
     """
 
     maximum: int = 50
     overlap: timedelta = timedelta(days=7)
     flush: timedelta = timedelta(seconds=5)
     failures: str = "10/minute"
+    privileges: tuple[str, ...] = PRIVILEGES
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other. Raises ConfigError with all of them."""
@@ -102,6 +103,8 @@ class ApiKeySettings:
         findings += [f"api_keys.{name} must be positive" for name in ("flush",) if getattr(self, name) <= timedelta(0)]
         if self.overlap < timedelta(0):
             findings.append("api_keys.overlap cannot be negative")
+        if unknown := sorted(set(self.privileges) - set(PRIVILEGES)):
+            findings.append(f"api_keys.privileges: there is no {', '.join(unknown)}")
         try:
             parse_rate(self.failures)
         except ConfigError as error:

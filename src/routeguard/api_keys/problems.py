@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.problem import Problem, ProblemType
 
@@ -33,7 +33,7 @@ def insufficient_scope(
     *, required: Sequence[str] = (), missing: Sequence[str] = (), privilege: str | None = None
 ) -> Problem:
     """Return the 403 that says what was asked of the key and which of it is missing (RFC 6750 section 3.1)."""
-    members: dict[str, object] = {}
+    members: dict[str, Any] = {}
     challenge = 'Bearer error="insufficient_scope"'
     if required:
         members |= {"required": list(required), "missing": list(missing)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -34,3 +35,28 @@ class Standing(Protocol):
     async def until_ended(self, principal: Any) -> None:
         """Return once the principal is none any more: signed out, revoked, suspended, expired, or changed."""
         ...
+
+
+class Standings:
+    """The `Standing` of an application: asks whoever knows about principals of that class.
+
+    A principal of a class nobody registered stands for as long as its connection is open.
+    """
+
+    __slots__ = ("_by_class",)
+
+    def __init__(self) -> None:
+        self._by_class: dict[type[Any], Standing] = {}
+
+    def add(self, kind: type[Any], standing: Standing) -> None:
+        """Let `standing` speak for principals of class `kind`."""
+        self._by_class[kind] = standing
+
+    async def until_ended(self, principal: Any) -> None:
+        """Return once the principal is none any more."""
+        known = (self._by_class[kind] for kind in type(principal).__mro__ if kind in self._by_class)
+        standing = next(known, None)
+        if standing is None:
+            await asyncio.Event().wait()
+        else:
+            await standing.until_ended(principal)

@@ -1,0 +1,226 @@
+"""API key policies: a key that may be used, may be used for this, and a person where no key will do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from logging import WARNING
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.api_keys.models import PRIVILEGES, ApiKey, KeyVerifier, Privilege
+from routeguard.api_keys.problems import insufficient_scope
+from routeguard.core.credentials import credential_of
+from routeguard.core.errors import ConfigError
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, Problem, authentication_required
+from routeguard.core.security_log import network_of, note
+from routeguard.traffic.csrf import came_by_header
+from routeguard.traffic.site import site_of
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
+
+Verify = Callable[["Exchange", bytes], Any]
+
+ACTIONS: Final = ("create", "list", "metadata", "rotate", "revoke", "networks", "privilege")
+"""What `manage_api_keys` can do: the values of the path parameter `action`."""
+
+_SCOPE: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,40}(?::[A-Za-z0-9_.\-/:]{1,40})?", re.ASCII)
+# Right in form, down to its checksum, and of no key: `00..0` and what CRC-32 makes of it.
+_FORGED: Final = "rg_test_" + "0" * 22 + "_" + "0" * 43 + "06b1RS"
+
+
+def api_key(*scopes: str, privilege: Privilege | None = None) -> Policy:
+    """Return the policy that asks for an API key: 401 without a valid one.
+
+    `scopes` must all be among the key's, by name or as ``resource:*``; `privilege` is the least it must have on the
+    ladder demo < restricted < protected < full, or `custom`, which only a custom key has. Either missing is 403
+    `insufficient-scope`. Raises ConfigError for a word that is neither.
+    """
+    findings = [f"api_key: {scope!r} is not a scope such as 'reports:read'" for scope in scopes if not _is_scope(scope)]
+    if privilege is not None and privilege not in PRIVILEGES:
+        findings.append(f"api_key(privilege={privilege!r}) is none of {', '.join(PRIVILEGES)}")
+    if findings:
+        raise ConfigError(findings)
+    required = Policy((ApiKeyRequired(),))
+    return required & ApiKeyAllowed(scopes, privilege) if scopes or privilege is not None else required
+
+
+def managed_keys(*, allowed: Iterable[str] = ACTIONS, update_to: Iterable[str] = PRIVILEGES) -> Policy:
+    """Return the check of a route of one's own that manages the caller's keys; see `Routeguard.manage_api_keys`."""
+    if isinstance(allowed, str) or isinstance(update_to, str):
+        raise ConfigError("manage_api_keys takes lists: allowed=('create', 'list')")
+    return Policy((ManagedKeys(tuple(allowed), tuple(update_to)),))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyRequired:
+    """A live API key in `X-API-Key` or as Bearer."""
+
+    @property
+    def stage(self) -> Stage:
+        """Says who is calling."""
+        return Stage.IDENTITY
+
+    def bind(self, services: Services) -> BoundCheck:
+        """Compile against the verifier."""
+        verify = _verifier(services)
+
+        async def by_key(exchange: Exchange) -> Outcome:
+            credential = credential_of(exchange.request)
+            if credential is None or credential.kind != "key":
+                return _MISSING
+            found = await verify(exchange, credential.value)
+            if isinstance(found, Problem):
+                return found
+            exchange.principal = found
+            # No page of another origin can set either field, so there is nothing to forge.
+            came_by_header(exchange)
+            return None
+
+        return by_key
+
+    def presents_for(self, services: Services) -> Callable[[Exchange], bool]:  # noqa: ARG002 - the protocol's shape
+        """Return what tells whether a key was sent."""
+        return _presents
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return "API key"
+
+    def attacks(self) -> Iterable[Attack]:
+        """Yield no key, made-up ones, one in the URL's place of honour, and two at once."""
+        yield Attack(name="no API key", status=401, anonymous=True)
+        for name, text in (("X-API-Key", _FORGED), ("Authorization", f"Bearer {_FORGED}")):
+            yield Attack(name=f"made-up key in {name}", status=401, anonymous=True, headers=((name.lower(), text),))
+        both = (("x-api-key", _FORGED), ("authorization", f"Bearer {_FORGED}"))
+        yield Attack(name="two keys at once", status=400, anonymous=True, headers=both)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyAllowed:
+    """The key has the scopes, and at least the privilege."""
+
+    scopes: tuple[str, ...] = ()
+    privilege: Privilege | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """Runs once it is known who is calling: 401 comes before 403."""
+        return Stage.ACCESS
+
+    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Compile."""
+        scopes, privilege = self.scopes, self.privilege
+
+        async def allowed(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+            key = exchange.principal
+            if not isinstance(key, ApiKey):
+                return _MISSING
+            missing = key.missing_scopes(scopes)
+            if missing or (privilege is not None and not key.has_privilege(privilege)):
+                return insufficient_scope(required=scopes, missing=missing, privilege=privilege)
+            return None
+
+        return allowed
+
+    def describe(self) -> str:
+        """Say it in words."""
+        words = [f"scope {' and '.join(self.scopes)}"] if self.scopes else []
+        if self.privilege is not None:
+            words.append(f"privilege {self.privilege}" + ("" if self.privilege == "custom" else " or more"))
+        return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class NoApiKey:
+    """No API key is presented: a key never makes, changes or ends one (attack KEY-11)."""
+
+    @property
+    def stage(self) -> Stage:
+        """Looks at who is calling, before a session is looked for."""
+        return Stage.IDENTITY
+
+    def bind(self, services: Services) -> BoundCheck:
+        """Compile against the verifier."""
+        verify = _verifier(services)
+
+        async def by_hand(exchange: Exchange) -> Outcome:
+            credential = credential_of(exchange.request)
+            if credential is None or credential.kind != "key":
+                return None
+            found = await verify(exchange, credential.value)
+            return found if isinstance(found, Problem) else _BY_KEY
+
+        return by_hand
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return "not by API key"
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedKeys:
+    """The path's `action` is one this route offers. Found in `Exchange.facts` under this class by what performs it."""
+
+    allowed: tuple[str, ...]
+    update_to: tuple[str, ...]
+
+    @property
+    def stage(self) -> Stage:
+        """Runs once it is known who is calling."""
+        return Stage.ACCESS
+
+    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Compile. Raises ConfigError for actions and privileges that do not exist."""
+        findings = [f"manage_api_keys: there is no action {one!r}" for one in self.allowed if one not in ACTIONS]
+        findings += [
+            f"manage_api_keys: there is no privilege {one!r}" for one in self.update_to if one not in PRIVILEGES
+        ]
+        if not self.allowed:
+            findings.append("manage_api_keys allows no action at all")
+        if findings:
+            raise ConfigError(findings)
+
+        async def offered(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+            if exchange.request.scope.get("path_params", {}).get("action") not in self.allowed:
+                return _NO_ACTION
+            exchange.facts[ManagedKeys] = self
+            return None
+
+        return offered
+
+    def describe(self) -> str:
+        """Say it in words."""
+        return f"own API keys: {', '.join(self.allowed)}"
+
+
+def _is_scope(scope: object) -> bool:
+    return isinstance(scope, str) and _SCOPE.fullmatch(scope) is not None
+
+
+def _presents(exchange: Exchange) -> bool:
+    credential = credential_of(exchange.request)
+    return credential is not None and credential.kind == "key"
+
+
+def _verifier(services: Services) -> Verify:
+    """Return the function that verifies what an exchange presents, and notes what was refused."""
+    verifier: KeyVerifier = services.get(KeyVerifier)  # type: ignore[type-abstract]
+    address_of = site_of(services).address
+
+    async def verify(exchange: Exchange, key: bytes) -> ApiKey | Problem:
+        address = address_of(exchange)
+        found = await verifier.verify(key, address=address)
+        if isinstance(found, Problem):
+            note("api-key-refused", exchange, level=WARNING, cause=found.debug, network=network_of(address))
+        return found
+
+    return verify
+
+
+_MISSING: Final = authentication_required("no API key")
+_BY_KEY: Final = PERMISSION_DENIED("API keys cannot manage API keys. Sign in.", debug="an API key manages keys")
+_NO_ACTION: Final = NOT_FOUND(debug="an action this route does not offer")

@@ -1,0 +1,245 @@
+"""API keys over HTTP, under /auth/api-keys, and what `manage_api_keys` does on a route of the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from msgspec import UNSET, Meta, UnsetType
+
+from routeguard.api_keys.checks import ManagedKeys, NoApiKey
+from routeguard.api_keys.models import ApiKey, KeyVerifier, Privilege
+from routeguard.api_keys.problems import insufficient_scope
+from routeguard.api_keys.service import ApiKeys, NewKey
+from routeguard.core.credentials import credential_of
+from routeguard.core.errors import GuardNotApplied
+from routeguard.core.policy import Policy, public
+from routeguard.core.problem import MALFORMED_REQUEST, PERMISSION_DENIED, Problem, authentication_required
+from routeguard.sessions import checks
+from routeguard.sessions.routes import exchange_of, session_of
+from routeguard.traffic.body_limit import body_limit
+from routeguard.traffic.operations import operation
+from routeguard.traffic.site import site_of
+from routeguard.web.body import read
+from routeguard.web.reply import no_content, reply
+from routeguard.web.routes import delete, get, patch, post
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    from routeguard.core.services import Services
+
+BODY_LIMIT: Final = 2048
+"""Bytes of any body about keys."""
+
+Moment = Annotated[datetime, Meta(tz=True)]
+
+
+def routes(services: Services) -> list[Route]:
+    """Return the endpoints over the registered `ApiKeys`."""
+    endpoints = _Endpoints(services.get(ApiKeys))
+
+    def managed(name: str) -> Policy:
+        by_hand = Policy((NoApiKey(),)) & checks.session() & body_limit(BODY_LIMIT)
+        return by_hand & operation(services, name, tells=True)
+
+    # The key is the proof, so that neither a session nor a CSRF token is asked for; failures are counted by address.
+    anyone = public & body_limit(BODY_LIMIT)
+    one = "/auth/api-keys/{id:str}"
+    return [
+        get("/auth/api-keys", endpoints.list, managed("api-keys")),
+        post("/auth/api-keys", endpoints.create, managed("api-key-create")),
+        post("/auth/api-keys/verify", _Verification(services).verify, anyone),
+        get(one, endpoints.show, managed("api-key")),
+        patch(one, endpoints.update, managed("api-key-update")),
+        delete(one, endpoints.revoke, managed("api-key-revoke")),
+        post(f"{one}/rotate", endpoints.rotate, managed("api-key-rotate")),
+    ]
+
+
+def key_body(key: ApiKey, *, valid: bool | None = None) -> dict[str, Any]:
+    """Return a key as its owner, and a service that was shown it, sees it. Holds nothing of the secret."""
+    body: dict[str, Any] = {name: getattr(key, name) for name in ApiKey.__dataclass_fields__}
+    return body if valid is None else body | {"valid": valid}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Create:
+    name: str
+    expires_at: Moment | None = None
+    scopes: list[str] = field(default_factory=list)
+    privilege: str | UnsetType = UNSET
+    networks: list[str] = field(default_factory=list)
+    rate: str | None = None
+    remaining: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Update:
+    name: str | UnsetType = UNSET
+    expires_at: Moment | UnsetType | None = UNSET
+    scopes: list[str] | UnsetType = UNSET
+    privilege: str | UnsetType = UNSET
+    networks: list[str] | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rotate:
+    overlap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verify:
+    key: str | None = None
+    scopes: list[str] = field(default_factory=list)
+    privilege: Privilege | None = None
+
+
+class _Endpoints:
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+
+    async def list(self, request: Request) -> Response:
+        return reply(await _listed(self._keys, _owner(request)))
+
+    async def create(self, request: Request) -> Response:
+        body = await read(request, _Create, limit=BODY_LIMIT)
+        return reply(_shown_once(await self._keys.create(_owner(request), _wished(body))), 201)
+
+    async def show(self, request: Request) -> Response:
+        key, valid = await self._keys.find(_owner(request), request.path_params["id"])
+        return reply(key_body(key, valid=valid))
+
+    async def update(self, request: Request) -> Response:
+        body = await read(request, _Update, limit=BODY_LIMIT)
+        key = await self._keys.update(_owner(request), request.path_params["id"], _wished(body))
+        return reply(key_body(key, valid=True))
+
+    async def rotate(self, request: Request) -> Response:
+        body = await read(request, _Rotate, limit=BODY_LIMIT)
+        made = await self._keys.rotate(_owner(request), request.path_params["id"], overlap=body.overlap)
+        return reply(_shown_once(made))
+
+    async def revoke(self, request: Request) -> Response:
+        await self._keys.revoke(_owner(request), request.path_params["id"])
+        return no_content()
+
+
+class _Verification:
+    def __init__(self, services: Services) -> None:
+        self._verifier: KeyVerifier = services.get(KeyVerifier)  # type: ignore[type-abstract]
+        self._address_of = site_of(services).address
+
+    async def verify(self, request: Request) -> Response:
+        exchange = exchange_of(request)
+        body = await read(request, _Verify, limit=BODY_LIMIT)
+        credential = credential_of(exchange.request)
+        if credential is not None and body.key is not None:
+            raise MALFORMED_REQUEST(debug="two keys to verify").error()
+        if credential is not None and credential.kind == "key":
+            text = credential.value
+        elif body.key is not None:
+            text = body.key.encode("utf-8", "surrogatepass")
+        else:
+            raise authentication_required("no API key to verify").error()
+        found = await self._verifier.verify(text, address=self._address_of(exchange))
+        if isinstance(found, Problem):
+            raise found.error()
+        missing = found.missing_scopes(body.scopes)
+        lacking = body.privilege is not None and not found.has_privilege(body.privilege)
+        if missing or lacking:
+            raise insufficient_scope(required=body.scopes, missing=missing, privilege=body.privilege).error()
+        return reply({"valid": True} | key_body(found))
+
+
+async def perform(services: Services, request: Request) -> dict[str, Any]:
+    """Do what the path's `action` says to the caller's own keys, and return the result as JSON-able values.
+
+    For a handler under `manage_api_keys`; the body is JSON of at most 2 KB. Raises ProblemError for what the routes
+    under /auth/api-keys refuse, and 403 for a privilege the route does not give; GuardNotApplied elsewhere.
+    """
+    exchange, keys = exchange_of(request), services.get(ApiKeys)
+    managed: ManagedKeys | None = exchange.facts.get(ManagedKeys)
+    if managed is None:
+        raise GuardNotApplied("a handler took a managed key, and its policy is not manage_api_keys(...)")
+    owner, action = _owner(request), request.path_params["action"]
+    if action == "list":
+        return await _listed(keys, owner)
+    if action == "create":
+        body = await read(request, _Create, limit=BODY_LIMIT)
+        _permit(managed, body.privilege)
+        return _shown_once(await keys.create(owner, _wished(body)))
+    return await _change(keys, managed, request, action)
+
+
+async def _change(keys: ApiKeys, managed: ManagedKeys, request: Request, action: str) -> dict[str, Any]:
+    owner = _owner(request)
+    if action == "rotate":
+        rotate = await read(request, _RotateOne, limit=BODY_LIMIT)
+        return _shown_once(await keys.rotate(owner, rotate.id, overlap=rotate.overlap))
+    if action == "networks":
+        networks = await read(request, _Networks, limit=BODY_LIMIT)
+        return key_body(await keys.update(owner, networks.id, {"networks": networks.networks}), valid=True)
+    if action == "privilege":
+        privilege = await read(request, _Privilege, limit=BODY_LIMIT)
+        _permit(managed, privilege.privilege)
+        return key_body(await keys.update(owner, privilege.id, {"privilege": privilege.privilege}), valid=True)
+    named = await read(request, _Named, limit=BODY_LIMIT)
+    if action == "revoke":
+        await keys.revoke(owner, named.id)
+    key, valid = await keys.find(owner, named.id)
+    return key_body(key, valid=valid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RotateOne:
+    id: str
+    overlap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Networks:
+    id: str
+    networks: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Privilege:
+    id: str
+    privilege: str
+
+
+def _permit(managed: ManagedKeys, privilege: str | UnsetType) -> None:
+    # Left out, it is the least there is: demo, or custom for a key with scopes.
+    if not isinstance(privilege, UnsetType) and privilege not in managed.update_to:
+        raise PERMISSION_DENIED("Keys are not given this privilege here.").error()
+
+
+def _owner(request: Request) -> str:
+    """Return whose keys these are: the session's user, whatever the client sent (attack KEY-09)."""
+    return session_of(request).principal_id
+
+
+async def _listed(keys: ApiKeys, owner: str) -> dict[str, Any]:
+    found = await keys.list(owner)
+    valid = sum(one for _, one in found)
+    listed = [key_body(key, valid=one) for key, one in found]
+    return {"api_keys": listed, "total": len(found), "valid": valid, "invalid": len(found) - valid}
+
+
+def _shown_once(made: NewKey) -> dict[str, Any]:
+    return key_body(made.key) | {"key": made.text}
+
+
+def _wished(body: _Create | _Update) -> dict[str, Any]:
+    """Return the members that were sent, or have a meaning when they were not."""
+    members = {name: getattr(body, name) for name in type(body).__dataclass_fields__}
+    return {name: value for name, value in members.items() if value is not UNSET}
