@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy
 from routeguard.tokens.cookies import TokenCookies
-from routeguard.traffic.csrf import Csrf, unsafe_without_csrf
+from routeguard.traffic.csrf import Csrf
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -20,21 +20,16 @@ def refresh_not_forged() -> Policy:
 
     A request that has none carries its token in the body: who can send that needs nobody's cookie.
     """
-    return unsafe_without_csrf() & Policy((RefreshNotForged(),))
+    return Policy((RefreshNotForged(),))
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshNotForged:
-    """No foreign page makes a browser rotate its tokens."""
-
-    @property
-    def stage(self) -> Stage:
-        """Runs where the default check would."""
-        return Stage.FORGERY
+class RefreshNotForged(Csrf):
+    """No foreign page makes a browser rotate its tokens. Stands in the place of the default check."""
 
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the cookies and the default check."""
-        cookies, not_forged = services.get(TokenCookies), Csrf().bind(services)
+        cookies, not_forged = services.get(TokenCookies), Csrf.bind(self, services)
 
         async def check(exchange: Exchange) -> Outcome:
             return await not_forged(exchange) if cookies.presented(exchange) else None
