@@ -1,0 +1,142 @@
+"""What was invalidated lately, learned by asking again and again: of the database, or of a service over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from routeguard.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from routeguard.core.clock import Clock
+
+logger = logging.getLogger("routeguard.sessions")
+
+OVERLAP: Final = 30.0
+"""Seconds read again by each poll: commits become visible out of order, and the database's clock may step."""
+_SEEN_CAPACITY: Final = 4096
+
+Row = tuple[int, str, float]
+"""Number, subject, and when (seconds since the epoch by the database's clock)."""
+
+
+class Read(Protocol):
+    """Asks for invalidations."""
+
+    def __call__(self, *, window: float, after_id: int) -> Awaitable[list[Row]]:
+        """Return what the last `window` seconds brought and all numbered after `after_id`. Raises Unavailable."""
+        ...
+
+
+class Feed:
+    """Subjects (ids of sessions, users, keys) about which nothing remembered counts until it was asked for anew.
+
+    A process asks every `poll` seconds; one that could not for `trust` seconds trusts nothing it remembers. A
+    subject stays stale for `keep` seconds. `tick` counts what was learned: an answer whose question began at tick n
+    knows of everything learned up to n, so no two clocks are ever compared.
+    """
+
+    def __init__(self, read: Read, *, clock: Clock, poll: float, trust: float, keep: float) -> None:
+        self.keep = keep
+        self._read = read
+        self._clock = clock
+        self._poll_every = poll
+        self._trust = trust
+        self._seen: dict[Row, float] = {}
+        self._last_id = 0
+        self._expiry: deque[tuple[float, str, int]] = deque()
+        self._last_answer: tuple[float, float] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._listeners: dict[str, set[Callable[[], None]]] = {}
+        self.tick = 0
+        self.stale: dict[str, int] = {}
+        self.trusted_until = -math.inf
+        """Monotonic seconds up to which `stale` is known to be complete enough."""
+
+    @property
+    def heard(self) -> bool:
+        """Whether it was ever answered: since then `stale` has all of the last `keep` seconds, up to that answer."""
+        return self._last_answer is not None
+
+    async def start(self) -> None:
+        """Load what is still relevant and begin polling. A source that is down is waited for, trusting nothing."""
+        await self._attempt()
+        self._task = asyncio.create_task(self._run(), name="routeguard-session-invalidations")
+
+    async def close(self) -> None:
+        """Stop polling; from now on nothing is trusted."""
+        self.trusted_until = -math.inf
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def learn(self, *subjects: str) -> None:
+        """Distrust what is remembered of `subjects` from now on, and wake whoever watches them."""
+        self.tick += 1
+        until = self._clock.monotonic() + self.keep
+        for subject in subjects:
+            self.stale[subject] = self.tick
+            self._expiry.append((until, subject, self.tick))
+            for wake in tuple(self._listeners.get(subject, ())):
+                wake()
+
+    def listen(self, subject: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever `subject` is invalidated. Returns what ends that."""
+        self._listeners.setdefault(subject, set()).add(wake)
+
+        def stop() -> None:
+            listeners = self._listeners.get(subject, set())
+            listeners.discard(wake)
+            if not listeners:
+                self._listeners.pop(subject, None)
+
+        return stop
+
+    async def poll(self) -> None:
+        """Ask once. Raises Unavailable."""
+        asked_at, wall = self._clock.monotonic(), self._clock.time()
+        window = self.keep + OVERLAP
+        if self._last_answer is not None:
+            # Both clocks, because the monotonic one stands still while a machine sleeps.
+            gap = max(asked_at - self._last_answer[0], wall - self._last_answer[1], 0.0)
+            window = min(gap + OVERLAP, window)
+        rows = await self._read(window=window, after_id=self._last_id)
+        fresh = [row for row in rows if row not in self._seen]
+        if fresh:
+            self.learn(*{subject for _, subject, _ in fresh})
+            self._seen.update((row, asked_at) for row in fresh)
+            self._last_id = max(self._last_id, *(number for number, _, _ in fresh))
+        # From the moment of asking, not of the answer: what was committed in between may be missing from it.
+        self._last_answer = (asked_at, wall)
+        self.trusted_until = asked_at + self._trust
+        self._forget(asked_at)
+
+    def _forget(self, now: float) -> None:
+        while self._expiry and self._expiry[0][0] < now:
+            _, subject, tick = self._expiry.popleft()
+            if self.stale.get(subject) == tick:
+                del self.stale[subject]
+        if len(self._seen) > _SEEN_CAPACITY:
+            self._seen = {row: at for row, at in self._seen.items() if at > now - self.keep - 2 * OVERLAP}
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_every)
+            await self._attempt()
+
+    async def _attempt(self) -> None:
+        was_trusted = self._clock.monotonic() < self.trusted_until
+        try:
+            await self.poll()
+        except Unavailable as error:
+            if was_trusted:
+                logger.warning("session invalidations cannot be read, cookies will be checked one by one: %s", error)
