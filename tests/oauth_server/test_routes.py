@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
+from routeguard.api_keys.models import ApiKey
+from routeguard.core.address import Address, parse_address
 from routeguard.core.errors import Unavailable
+from routeguard.core.problem import Problem, authentication_required
+from routeguard.oauth_server.introspection import Introspection
+from routeguard.oauth_server.models import ClientSettings
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.service import Sessions
+from routeguard.sessions.sources import SessionSources
+from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 from routeguard.users.service import Users
-from tests.oauth_server.world import JSON, Service, World
+from tests.oauth_server.world import ISSUER, JSON, Service, World
 
 pytestmark = pytest.mark.anyio
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -31,6 +40,25 @@ async def test_a_session_is_told_with_its_user(world: World, shop: Service) -> N
     assert told["iat"] <= told["auth_time"] + 1 < told["exp"]
     # Nothing of it opens anything.
     assert "secret" not in json.dumps(told)
+
+
+async def test_an_access_token_is_told_with_its_session(world: World, shop: Service) -> None:
+    """RFC 7662 section 2.2: what the token says, and who stands behind it now."""
+    user = await world.user()
+    cookie = {"cookie": f"__Host-routeguard={await world.cookie(user)}", "origin": ISSUER}
+    pair = json.loads((await world.send("POST", "/auth/token", cookie | JSON, b"{}")).body)
+    told = await shop.introspect(pair["access_token"], token_type_hint="access_token")
+    assert (told["active"], told["token_type"], told["sub"]) == (True, "access_token", user.id)
+    assert (told["iss"], told["aud"]) == (ISSUER, ISSUER)
+    assert 0 < told["exp"] - told["iat"] <= 900
+    assert told["user"]["name"] == "Ann"
+    # A refresh token opens nothing at a service, and it must not be shown to one.
+    assert await shop.introspect(pair["refresh_token"]) == INACTIVE
+    async with world.database.transaction() as tx:
+        await world.guard.services.get(Users).set_role(tx, user.id, "admin")
+    assert (await shop.introspect(pair["access_token"]))["user"]["role"] == "admin"
+    assert (await world.send("POST", "/auth/sign-out", cookie)).status == 204
+    assert await shop.introspect(pair["access_token"]) == INACTIVE
 
 
 async def test_a_form_is_read_as_well(world: World, shop: Service) -> None:
@@ -67,25 +95,23 @@ async def test_whatever_is_no_good_is_told_alike(world: World, shop: Service) ->
     assert (await shop.introspect(good))["active"] is True
 
 
-@pytest.mark.parametrize(
-    ("body", "headers", "status"),
-    [
-        (b"{}", JSON, 422),
-        (b'{"token": 1}', JSON, 422),
-        (b'{"token": "a", "more": 1}', JSON, 422),
-        (b'{"token": "a", "token": "b"}', JSON, 400),
-        (b'{"token": "a", "address": "nowhere"}', JSON, 422),
-        (b'{"token": "a", "address": "010.0.0.1"}', JSON, 422),
-        (b"token=a&token=b", FORM, 400),
-        (b"[]", JSON, 422),
-        (b"<token/>", {"content-type": "text/xml"}, 415),
-        (b"", {}, 422),
-    ],
-)
-async def test_a_question_that_is_none(
-    world: World, shop: Service, body: bytes, headers: dict[str, str], status: int
-) -> None:
-    assert (await shop.call("POST", "/oauth/introspect", body, headers)).status == status
+QUESTIONS = [
+    (b"{}", JSON, 422),
+    (b'{"token": 1}', JSON, 422),
+    (b'{"token": "a", "more": 1}', JSON, 422),
+    (b'{"token": "a", "token": "b"}', JSON, 400),
+    (b'{"token": "a", "address": "nowhere"}', JSON, 422),
+    (b'{"token": "a", "address": "010.0.0.1"}', JSON, 422),
+    (b"token=a&token=b", FORM, 400),
+    (b"[]", JSON, 422),
+    (b"<token/>", {"content-type": "text/xml"}, 415),
+    (b"", {}, 422),
+]
+
+
+async def test_a_question_that_is_none(world: World, shop: Service) -> None:
+    for body, headers, status in QUESTIONS:
+        assert (await shop.call("POST", "/oauth/introspect", body, headers)).status == status, body
 
 
 async def test_nobody_asks_without_a_signature(world: World) -> None:
@@ -136,21 +162,18 @@ async def test_the_feed_names_what_was_revoked(world: World, shop: Service) -> N
     assert (await feed(shop, ""))["rows"] == []
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "after=-1", "after=x", "after=1&after=2", "after=", "after=1e3", "after=%D9%A3", "after=" + "9" * 19,
-        "after=" + "9" * 5000, "window=3601", "window=0.5", "window=nan",
-    ],
-    ids=lambda query: query[:20],
-)  # fmt: skip
-async def test_a_feed_that_cannot_be_asked_for(world: World, shop: Service, query: str) -> None:
-    assert (await shop.call("GET", f"/oauth/invalidations?{query}")).status == 422
+QUERIES = [
+    "after=-1", "after=x", "after=1&after=2", "after=", "after=1e3", "after=%D9%A3", "after=" + "9" * 19,
+    "after=" + "9" * 5000, "window=3601", "window=0.5", "window=nan",
+]  # fmt: skip
+
+
+async def test_a_feed_that_cannot_be_asked_for(world: World, shop: Service) -> None:
+    for query in QUERIES:
+        assert (await shop.call("GET", f"/oauth/invalidations?{query}")).status == 422, query
 
 
 async def test_a_client_has_a_rate_of_its_own(sqlite_url: str) -> None:
-    from routeguard.oauth_server.models import ClientSettings
-
     async with World.open(sqlite_url, clients=ClientSettings(rate="3/hour")) as world:
         shop, other = await world.client(), await world.client("other")
         answers = [await shop.call("GET", "/oauth/invalidations") for _ in range(4)]
@@ -158,3 +181,54 @@ async def test_a_client_has_a_rate_of_its_own(sqlite_url: str) -> None:
         assert (await other.call("GET", "/oauth/invalidations")).status == 200
         # Another endpoint is another budget, so that a busy feed does not stop introspection.
         assert await shop.introspect("x") == INACTIVE
+
+
+class Verifier:
+    """Answers with what it was given, and notes what it was asked."""
+
+    def __init__(self, answer: ApiKey | Problem) -> None:
+        self.answer = answer
+        self.asked: list[tuple[bytes, Address | None]] = []
+
+    async def verify(self, key: bytes, *, address: Address | None) -> ApiKey | Problem:
+        self.asked.append((key, address))
+        return self.answer
+
+
+async def ask(world: World, verifier: Verifier, token: str, address: str | None = None) -> dict[str, Any]:
+    services = world.guard.services
+    introspection = Introspection(
+        services.get(SessionSources), services.get(CookieSessions), cookie_name="x", access=None, keys=verifier
+    )
+    told = await introspection.introspect(token, address=None if address is None else parse_address(address))
+    found: dict[str, Any] = json.loads(msgspec.json.encode(told))
+    return found
+
+
+async def test_an_api_key_is_told_with_its_metadata(world: World) -> None:
+    key = ApiKey(id="key_1", name="ci", owner_id="usr_1", user_id="usr_1", created_at=datetime.now(UTC))
+    verifier = Verifier(key)
+    told = await ask(world, verifier, "rg_live_abc", "192.0.2.7")
+    assert (told["active"], told["token_type"], told["sub"], told["key"]["id"]) == (True, "api_key", "usr_1", "key_1")
+    # Judged by the address of whoever sent the key, not by that of the service that asks (KEY-05).
+    assert verifier.asked == [(b"rg_live_abc", parse_address("192.0.2.7"))]
+
+
+async def test_a_key_that_is_refused_says_why_only_where_its_caller_must_know(world: World) -> None:
+    """OAP-29"""
+    for problem, told in (
+        (authentication_required("revoked"), INACTIVE),
+        (NETWORK_NOT_ALLOWED(), {"active": False, "reason": "network-not-allowed"}),
+        (
+            QUOTA_EXCEEDED(headers=(("retry-after", "7"),)),
+            {"active": False, "reason": "quota-exceeded", "retry_after": 7},
+        ),
+    ):
+        assert await ask(world, Verifier(problem), "rg_live_abc") == told
+
+
+async def test_what_cannot_be_a_key_is_not_looked_up(world: World) -> None:
+    verifier = Verifier(authentication_required())
+    for text in ("rg_", "rg_live x", "rg_" + "a" * 300, "rg_ä", "rg_\n", "rg_a;b"):
+        assert await ask(world, verifier, text) == INACTIVE
+    assert verifier.asked == []

@@ -18,6 +18,7 @@ from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.sources import SessionSources
+from routeguard.tokens.access import AccessTokens
 
 if TYPE_CHECKING:
     from routeguard.core.services import Services
@@ -35,6 +36,7 @@ def register(services: Services, settings: Any) -> None:
     cookie = SessionCookie(secure=settings.secure_cookies).name
     introspection = Introspection(
         services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie,
+        access=services.find(AccessTokens),
         keys=services.find(KeyVerifier),  # type: ignore[type-abstract]
     )  # fmt: skip
     services.add(Introspection, introspection)
