@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,6 +27,11 @@ from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.guard.log import escape
 from routeguard.guard.render import is_navigation, to_sign_in
 from routeguard.sessions.envelope import EnvelopeCodec
+from routeguard.signatures.base import signature_base
+from routeguard.signatures.digest import check_digest, content_digest
+from routeguard.signatures.fields import MAXIMUM_COMPONENTS, read_signature
+from routeguard.signatures.keys import is_secret, signing_key
+from routeguard.signatures.models import Message, SignatureError
 from routeguard.traffic.body_limit import body_limit
 from routeguard.traffic.clients import clients
 from routeguard.traffic.content_types import content_types, media_type
@@ -37,6 +44,12 @@ from routeguard.traffic.site import Site
 from routeguard.users.addresses import parse_email
 from routeguard.web.body import _parse_form, media_type_of
 
+CLIENT_SECRET: Final = "rgs_" + "0" * 43 + "3CRDwz"
+SIGNATURE_WORDS: Final = (
+    b'("@method" "@path")', b'"@method"', b'"x-a"', b" ", b"(", b")", b";", b"=", b'"', b";created=1", b';nonce="n"',
+    b';keyid="k"', b";alg=", b"sig", b"sig=", b"*", b":", b"A" * 86, b"==", b"\n", b", ", b";req", b"@query-param",
+    b"\\",
+)  # fmt: skip
 PROXIES: Final = parse_networks(["10.0.0.0/8"])
 
 
@@ -184,6 +197,33 @@ def read_media_type(data: bytes) -> None:
     mine, handlers = media_type(data), media_type_of([data])
     # The guard lets nothing through that the handler would read as another type.
     assert not mine or not handlers or mine.decode() == handlers
+
+
+def read_signed(data: bytes) -> None:
+    first, _, second = data.partition(b"\n")
+    found = read_signature(first.decode("latin-1"), second.decode("latin-1"))
+    # What is read is what is signed, letter by letter, and each of the two fields has one spelling.
+    assert f"{found.label}={found.parameters}".encode() == first
+    assert f"{found.label}=:{b64encode(found.value).decode()}:".encode() == second
+    assert len(set(found.components)) == len(found.components) <= MAXIMUM_COMPONENTS
+    base = signature_base(Message("GET", "a.example", "/", {}), [], found.parameters)
+    assert base.count(b"\n") == 0
+
+
+def read_digest(data: bytes) -> None:
+    check_digest(data.decode("latin-1"), b"body")
+    assert hashlib.sha256(b"body").digest() in b64digests(data) or hashlib.sha512(b"body").digest() in b64digests(data)
+
+
+def b64digests(data: bytes) -> list[bytes]:
+    return [b64decode(part, validate=True) for part in data.split(b":")[1::2]]
+
+
+def read_secret(data: bytes) -> None:
+    found = data.decode("latin-1")
+    # Nothing but what `new_secret` makes: a checksum, and no letter of another alphabet.
+    assert not is_secret(found) or (found.isascii() and len(found) == len(CLIENT_SECRET))
+    signing_key(found)
 
 
 def text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -392,5 +432,23 @@ TARGETS: Final = (
     Target(
         "head", read_head, (), (b"text/html\nnavigate\na=b",), (b"text/html", b"\n", b"navigate", b"*/*", *PATH_WORDS)
     ),
+    Target(
+        "signature",
+        read_signed,
+        (SignatureError,),
+        (
+            b'sig=("@method" "@path");created=1;keyid="k"\nsig=:' + b"A" * 86 + b"==:",
+            b"sig=()\nsig=:" + b"A" * 86 + b"==:",
+        ),
+        SIGNATURE_WORDS,
+    ),
+    Target(
+        "Content-Digest",
+        read_digest,
+        (SignatureError,),
+        (content_digest(b"body").encode(), content_digest(b"body").encode() * 2),
+        (b"sha-256=:", b"sha-512=:", b":", b", ", b"=", b"A" * 43, b"md5=:", b";"),
+    ),
+    Target("client secret", read_secret, (ValueError,), (CLIENT_SECRET.encode(),), (b"rgs_", b"A" * 43, b"_", b" ")),
     Target("log line", lambda data: escape(data.decode("latin-1")), (), (b"/a",), (b"\r\n", b'"', b"\x1b[")),
 )
