@@ -13,7 +13,6 @@ from routeguard.client.models import Call, ListedSession, Session, TokenPair
 from routeguard.core.errors import ConfigError
 
 if TYPE_CHECKING:
-
     from routeguard.client.auth import Auth
     from routeguard.client.models import Flow
 

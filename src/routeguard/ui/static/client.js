@@ -8,7 +8,7 @@ const SAFE = new Set(["GET", "HEAD", "OPTIONS"]);
 // 401s that another token does not mend.
 const OTHER_401 = new Set(["invalid-credentials", "invalid-api-key", "step-up-required"]);
 // For how long a tab that waited can see that another has renewed. Milliseconds.
-const SEEN_FOR = 10_000;
+const SEEN_FOR = 60_000;
 
 /** A refusal of the service (RFC 9457): `status`, `code`, `type`, `detail`, `members`, `retryAfter` in seconds. */
 export class Problem extends Error {
