@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import hypothesis
 import pytest
 
 from routeguard.core.clock import SystemClock
@@ -19,6 +20,13 @@ from routeguard.db.migrate import migrate
 from routeguard.db.models import DatabaseSettings
 from tests.backends import PostgresServer, ValkeyServer
 from tests.fakes import FakeClock
+
+# How long an example takes says how busy the machine is; and the same examples everywhere, so that what is found here
+# is what CI finds. `--hypothesis-profile=default` looks for others.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_configure() -> None:

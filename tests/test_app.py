@@ -149,7 +149,11 @@ def test_mismatch_and_rule_refuse_alike(guard: Routeguard[AppUser]) -> None:
     assert bodies[0] == bodies[1]
 
 
-@pytest.mark.parametrize("answer", [1, "yes", [True], None, object()], ids=repr)
+@pytest.mark.parametrize(
+    "answer",
+    [1, "yes", [True], None, pytest.param(object(), id="object")],
+    ids=repr,
+)
 def test_a_rule_that_answers_no_bool_refuses(guard: Routeguard[AppUser], answer: Any) -> None:
     """AZ-16: truthy is not allowed."""
     assert ask(serve(guard, guard.session(rule=lambda _: answer)), "ann") in {403, 500}
@@ -171,7 +175,7 @@ def test_cannot_tell_is_503_and_never_a_guest(guard: Routeguard[AppUser]) -> Non
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
 
 
-@pytest.mark.parametrize("answer", [True, "ann", {"id": "1"}, 1, AppUser("", "admin")])
+@pytest.mark.parametrize("answer", [True, "ann", {"id": "1"}, 1, AppUser("", "admin")], ids=repr)
 def test_what_is_no_user_is_not_signed_in(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
     """AZ-16: a resolver that answers True for everybody lets nobody in."""
     monkeypatch.chdir(tmp_path)
@@ -441,7 +445,7 @@ def test_a_start_that_fails_can_be_tried_again(tmp_path: Any, monkeypatch: pytes
             await guard.start()
         assert asyncio.all_tasks() == before
         directory.mkdir()
-        with pytest.raises(ConfigError, match="the database lacks 0001.*: run `routeguard migrate`"):
+        with pytest.raises(ConfigError, match=r"the database lacks 0001.*: run `routeguard migrate`"):
             await guard.start()
         assert asyncio.all_tasks() == before
         await migrate(guard.services.get(Database))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import anyio
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from routeguard.app import Routeguard
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
+from routeguard.db.models import DatabaseSettings
 from routeguard.db.outbox import Outbox, outbox
 from routeguard.mail.protocol import Message
 from routeguard.mail.queue import MailQueue
@@ -31,6 +33,8 @@ GOOD: Final = "seven grey herons at dawn"
 CHEAP: Final = PasswordSettings(time_cost=1, memory=64)
 UNLIMITED: Final = TrafficSettings(sign_in="off", sign_up="off", identity="off")
 """All browsers of a test share one address."""
+PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
+"""For a machine that runs many tests at once; what impatience does is tested in tests/db."""
 SECRET: Final = Secret(bytes(range(32)))
 
 
@@ -40,9 +44,11 @@ class Mailbox:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.broken = False
+        self.refused = 0
 
     async def send(self, message: Message) -> None:
         if self.broken:
+            self.refused += 1
             raise OSError("the mail server is down")
         self.messages.append(message)
 
@@ -73,7 +79,9 @@ class World:
     @classmethod
     @asynccontextmanager
     async def open(cls, database_url: str, **settings: Any) -> AsyncIterator[World]:
-        given: dict[str, Any] = {"issuer": ORIGIN, "passwords": CHEAP, "traffic": UNLIMITED} | settings
+        given: dict[str, Any] = {
+            "issuer": ORIGIN, "passwords": CHEAP, "traffic": UNLIMITED, "database": PATIENT
+        } | settings  # fmt: skip
         guard = Routeguard(Settings(secret=SECRET, database_url=database_url, **given))
         app = Starlette()
         guard.install(app)
@@ -108,7 +116,7 @@ class World:
     async def settle(self) -> None:
         """Wait until everything in the outbox is delivered."""
         box = self.guard.services.get(Outbox)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while True:
                 await box.deliver_due()
                 async with self.database.read() as tx:
