@@ -18,9 +18,11 @@ from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.guard.guard import Guard
+from routeguard.traffic import deduplicate as deduplicating
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import until
 
 from .harness import calling, guarded
 
@@ -59,13 +61,32 @@ class Shop:
         return checkout
 
 
-async def post(client: Any, count: int, shop: Shop, *, delay: float = 0.05, **options: Any) -> list[Any]:
-    """Send `count` requests at once, let the handler answer once all have arrived, return the answers."""
+async def post(client: Any, count: int, shop: Shop, *, of: int = 0, **options: Any) -> list[Any]:
+    """Send `count` requests at once, let the handler answer once all have arrived, return the answers.
+
+    `of` are all that must have arrived, where others send some of them.
+    """
     options = {"content": b"order 7", "headers": ALICE, "method": "POST", **options}
     running = [asyncio.create_task(client.request(url="/", **options)) for _ in range(count)]
-    await asyncio.sleep(delay)
+    await until(lambda: shop.runs + len(_followers) >= (of or count) or all(one.done() for one in running))
     shop.open.set()
     return list(await asyncio.gather(*running))
+
+
+_followers: list[object] = []
+"""Who waits for another's answer, in the same process or elsewhere."""
+
+
+@pytest.fixture(autouse=True)
+def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    _followers.clear()
+    for of, name in ((deduplicating.Flight, "wait"), (deduplicating._Joiner, "_follow")):
+
+        async def counted(self: Any, *options: Any, real: Any = getattr(of, name)) -> Any:
+            _followers.append(self)
+            return await real(self, *options)
+
+        monkeypatch.setattr(of, name, counted)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +134,7 @@ class TestOnce:
         shop = Shop()
         apps = [guarded(store, deduplicate(), shop.handler()) for store in stores]
         async with calling(apps[0]) as first, calling(apps[-1]) as second:
-            answers = await asyncio.gather(post(first, 20, shop), post(second, 20, shop))
+            answers = await asyncio.gather(post(first, 20, shop, of=40), post(second, 20, shop, of=40))
         assert shop.runs == 1
         assert {answer.text for part in answers for answer in part} == {"run 1 ...."}
 
@@ -121,9 +142,9 @@ class TestOnce:
         shop = Shop()
         shop.open.set()
         async with calling(guarded(stores[0], deduplicate(), shop.handler())) as client:
-            first = (await post(client, 1, shop, delay=0))[0]
+            first = (await post(client, 1, shop))[0]
             await asyncio.sleep(0.02)
-            second = (await post(client, 1, shop, delay=0))[0]
+            second = (await post(client, 1, shop))[0]
         assert (first.text, second.text) == ("run 1 ....", "run 2 ....")
 
 
@@ -217,14 +238,12 @@ class TestLargeAndSlow:
         shop = Shop()
         apps = [guarded(store, deduplicate(wait="1s"), shop.handler()) for store in stores]
         async with calling(apps[0]) as leader, calling(apps[-1]) as follower:
-            answers = await asyncio.gather(post(leader, 1, shop, delay=1.5), self.late(follower))
-        assert [answers[0][0].status_code, answers[1].status_code] == [201, 409]
-        assert answers[1].headers["retry-after"] == "1"
-
-    @staticmethod
-    async def late(client: Any) -> Any:
-        await asyncio.sleep(0.05)
-        return await client.post("/", content=b"order 7", headers=ALICE)
+            first = asyncio.create_task(leader.post("/", content=b"order 7", headers=ALICE))
+            await until(lambda: shop.runs)
+            second = await follower.post("/", content=b"order 7", headers=ALICE)
+            shop.open.set()
+            assert (await first).status_code == 201
+        assert (second.status_code, second.headers["retry-after"]) == (409, "1")
 
 
 class TestFailures:
@@ -233,7 +252,7 @@ class TestFailures:
         shop.fail = RuntimeError("boom")
         apps = [guarded(store, deduplicate(), shop.handler()) for store in stores]
         async with calling(apps[0]) as first, calling(apps[-1]) as second:
-            parts = await asyncio.gather(post(first, 3, shop), post(second, 3, shop))
+            parts = await asyncio.gather(post(first, 3, shop, of=6), post(second, 3, shop, of=6))
         statuses = sorted(answer.status_code for part in parts for answer in part)
         assert statuses == [201] * 5 + [500]
         assert shop.runs >= 2
@@ -250,9 +269,9 @@ class TestFailures:
         shop = Shop()
         async with calling(guarded(MemoryEphemeral(), deduplicate(), shop.handler())) as client:
             leader = asyncio.create_task(client.post("/", content=b"order 7", headers=ALICE))
-            await asyncio.sleep(0.02)
+            await until(lambda: shop.runs)
             follower = asyncio.create_task(client.post("/", content=b"order 7", headers=ALICE))
-            await asyncio.sleep(0.02)
+            await until(lambda: _followers)
             leader.cancel()
             shop.open.set()
             assert (await follower).text == "run 2 ...."
@@ -266,7 +285,7 @@ class TestFailures:
         apps = [guarded(store, deduplicate(lease="1s"), shop.handler()) for store in stores]
         async with calling(apps[0]) as dead, calling(apps[1]) as alive:
             stuck = asyncio.create_task(dead.post("/", content=b"order 7", headers=ALICE))
-            await asyncio.sleep(0.05)
+            await until(lambda: shop.runs)
             await stores[0].close()  # Killed, as far as the others can tell: it never says that it is done.
             shop.open.set()
             answer = await alive.post("/", content=b"order 7", headers=ALICE)
@@ -323,7 +342,7 @@ async def test_the_store_going_away_meanwhile_spoils_no_answer(valkey: ValkeyPro
     shop = Shop()
     async with calling(guarded(store, deduplicate(), shop.handler())) as client:
         running = asyncio.create_task(client.post("/", content=b"x"))
-        await asyncio.sleep(0.05)
+        await until(lambda: shop.runs)
         server.stop()
         shop.open.set()
         assert (await running).status_code == 201

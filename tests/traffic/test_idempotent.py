@@ -18,6 +18,7 @@ from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import until
 
 from .harness import calling, guarded
 
@@ -118,8 +119,7 @@ async def test_waiting_too_long_is_409(stores: list[Ephemeral]) -> None:
     apps = [guarded(store, idempotent(wait="1s"), bank.handler()) for store in stores]
     async with calling(apps[0]) as here, calling(apps[1]) as there:
         first = asyncio.create_task(here.post("/", content=b"7", headers=ALICE))
-        while bank.runs == 0:
-            await asyncio.sleep(0.01)
+        await until(lambda: bank.runs)
         second = await there.post("/", content=b"7", headers=ALICE)
         assert (second.status_code, second.headers["retry-after"]) == (409, "1")
         paid.set()
@@ -147,11 +147,13 @@ async def test_another_request_with_the_same_key(stores: list[Ephemeral], other:
 
 async def test_another_body_while_the_first_is_worked_on(stores: list[Ephemeral]) -> None:
     """DDP-02."""
-    bank = Payments(pause=0.2)
+    paid = asyncio.Event()
+    bank = Payments(until=paid)
     async with calling(guarded(stores[0], idempotent(), bank.handler())) as client:
         first = asyncio.create_task(client.post("/", content=b"7", headers=ALICE))
-        await asyncio.sleep(0.05)
+        await until(lambda: bank.runs)
         assert (await client.post("/", content=b"8", headers=ALICE)).status_code == 422
+        paid.set()
         assert (await first).status_code == 201
 
 
@@ -290,16 +292,20 @@ async def test_answers_of_the_handler_below_500_are_kept() -> None:
 
 async def test_a_dead_leader_frees_the_key_when_its_lease_ends(valkey: ValkeyProcess) -> None:
     valkey.call("FLUSHALL")
-    bank = Payments(pause=0.1)
+    paid = asyncio.Event()
+    bank = Payments(until=paid)
     stores = [RedisEphemeral.from_url(valkey.url, deadline=2) for _ in range(2)]
     for store in stores:
         await store.start()
     apps = [guarded(store, idempotent(lease="1s"), bank.handler()) for store in stores]
     async with calling(apps[0]) as dead, calling(apps[1]) as alive:
         stuck = asyncio.create_task(dead.post("/", content=b"7", headers=ALICE))
-        await asyncio.sleep(0.05)
+        await until(lambda: bank.runs)
         await stores[0].close()
-        answer = await alive.post("/", content=b"7", headers=ALICE)
+        answering = asyncio.create_task(alive.post("/", content=b"7", headers=ALICE))
+        await until(lambda: bank.runs == 2)
+        paid.set()
+        answer = await answering
         await stuck
     assert answer.text == "paid 2 for 7"
     await stores[1].close()

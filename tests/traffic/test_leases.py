@@ -27,7 +27,7 @@ def server() -> Iterator[ValkeyProcess]:
 
 @pytest.fixture
 async def store(server: ValkeyProcess) -> AsyncIterator[RedisEphemeral]:
-    store = RedisEphemeral.from_url(server.url, deadline=0.3)
+    store = RedisEphemeral.from_url(server.url, deadline=1)
     await store.start()
     yield store
     await store.close()

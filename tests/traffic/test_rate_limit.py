@@ -319,12 +319,15 @@ class TestFields:
         assert await rate_limit("2/minute", name="100%d").bind(services)(exchange) is None
         assert parse_list(fields(exchange)["ratelimit"])[0][0] == "100%d"
 
-    async def test_waiting_as_told_lets_in(self, make_exchange: MakeExchange, services: Services) -> None:
+    async def test_waiting_as_told_lets_in(self, make_exchange: MakeExchange) -> None:
+        now = [1000.0]
+        services = Services()
+        services.add(Ephemeral, MemoryEphemeral(clock=lambda: now[0]))  # type: ignore[type-abstract]
         check = rate_limit("1/s").bind(services)
         await check(make_exchange())
         refused = await check(make_exchange())
         assert isinstance(refused, Problem)
-        await asyncio.sleep(int(dict(refused.headers)["retry-after"]))
+        now[0] += int(dict(refused.headers)["retry-after"])
         assert await check(make_exchange()) is None
 
 
@@ -365,14 +368,14 @@ class TestOutage:
             await check(exchange)
             assert "degraded" in fields(exchange)["ratelimit-policy"]
             server.start()
-            for _ in range(200):
+            for _ in range(3000):
                 exchange = make_exchange()
                 await check(exchange)
                 if "degraded" not in fields(exchange)["ratelimit-policy"]:
                     break
                 await asyncio.sleep(0.01)
             else:
-                pytest.fail("still degraded 2 s after the store was back")
+                pytest.fail("still degraded long after the store was back")
         finally:
             await store.close()
             server.stop()
