@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from routeguard.api_keys.models import ApiKey as ApiKey
 from routeguard.app import Routeguard as Routeguard
 from routeguard.assembly import defaults as defaults
 from routeguard.core.address import client_address as client_address

@@ -10,10 +10,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 import anyio
-from starlette.requests import HTTPConnection  # noqa: TC002 - FastAPI reads it from the signatures below
+from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
 from typing_extensions import TypeVar
 
 from routeguard.adapters.section import Section
+from routeguard.api_keys import checks as key_checks
+from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
 from routeguard.assembly import assemble, defaults, description_facts
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
@@ -27,8 +29,9 @@ from routeguard.guard.inventory import Entry, Row, matrix, verify
 from routeguard.sessions import checks
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.settings import Settings
+from routeguard.traffic.body_limit import body_limit
 from routeguard.traffic.cors import preflight
-from routeguard.traffic.csrf import with_csrf
+from routeguard.traffic.csrf import csrf, with_csrf
 from routeguard.traffic.security_headers import header_bytes
 from routeguard.users.models import User
 
@@ -83,6 +86,7 @@ class Routeguard(Generic[U]):
         self._guard.asks += [
             Ask(self.current_session, self.session(), _provides_session),
             Ask(self.current, self.session(), _provides_principal),
+            Ask(self.current_key, self.api_key(), _provides_key),
         ]
         self._entries: Callable[[], Iterable[Entry]] = list
         self._required: dict[tuple[Policy, str], Compiled] = {}
@@ -117,6 +121,25 @@ class Routeguard(Generic[U]):
         """Ask for a sign-in no older than this: 401 step-up-required (RFC 9470) otherwise."""
         return checks.fresh(within if within is not None else timedelta(minutes=minutes))
 
+    def api_key(self, *scopes: str, privilege: Privilege | None = None) -> Policy:
+        """Ask for an API key in `X-API-Key` or as Bearer: 401 without a valid one, 403 without all `scopes`.
+
+        `privilege` is the least the key must have: demo < restricted < protected < full; `custom` stands by itself.
+        ``guard.session() | guard.api_key("reports:read")`` lets both in.
+        """
+        return key_checks.api_key(*scopes, privilege=privilege)
+
+    def manage_api_keys(
+        self, *, allowed: Iterable[str] = key_checks.ACTIONS, update_to: Iterable[str] = PRIVILEGES
+    ) -> Policy:
+        """Let a signed-in user manage his own keys at a POST route of yours whose path ends in ``{action}``.
+
+        `allowed` are the actions offered (404 for others): create, list, metadata, rotate, revoke, networks and
+        privilege; `update_to` the privileges his keys may be given. `managed_key` does it. A key cannot: 403.
+        """
+        by_hand = Policy((key_checks.NoApiKey(),)) & self.session() & csrf() & body_limit("2 KB")
+        return by_hand & key_checks.managed_keys(allowed=allowed, update_to=update_to)
+
     # -- values for handlers ------------------------------------------------------------------------------------------
 
     async def current_session(self, connection: HTTPConnection) -> UserSession[U]:
@@ -140,6 +163,22 @@ class Routeguard(Generic[U]):
         if principal is None:
             raise authentication_required("a handler took a principal its policy did not provide").error()
         return principal
+
+    async def current_key(self, connection: HTTPConnection) -> ApiKey:
+        """Return the API key the guard found. A FastAPI dependency; asking for it requires one."""
+        principal = _connection(connection).principal
+        if isinstance(principal, ApiKey):
+            return principal
+        raise authentication_required("a handler took an API key its policy did not provide").error()
+
+    async def managed_key(self, request: Request) -> dict[str, Any]:
+        """Do what `manage_api_keys` let through, and return the result; a new key's text is in it once, as `key`.
+
+        Raises ProblemError for what the action refuses.
+        """
+        from routeguard.api_keys.routes import perform  # noqa: PLC0415 - the identity extra
+
+        return await perform(self.services, request)
 
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told."""
@@ -298,3 +337,7 @@ def _provides_session(policy: Policy) -> bool:
 
 def _provides_principal(policy: Policy) -> bool:
     return policy != public and bool(policy.checks)
+
+
+def _provides_key(policy: Policy) -> bool:
+    return any(policy.find(key_checks.ApiKeyRequired))

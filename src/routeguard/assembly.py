@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKeys, NoApiKey
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.errors import ConfigError
@@ -97,7 +98,8 @@ def description_facts(services: Services) -> Facts:
     return Facts(
         answers={
             checks.SessionRequired: (401, 503), checks.SessionAllowed: (403,), checks.OptionalSession: (503,),
-            checks.Fresh: (401,), RateLimit: (429, 503), BodyLimit: (413,), Csrf: (403,),
+            checks.Fresh: (401,), ApiKeyRequired: (401, 403, 429, 503), ApiKeyAllowed: (403,), NoApiKey: (403,),
+            ManagedKeys: (404, 409), RateLimit: (429, 503), BodyLimit: (413,), Csrf: (403,),
         },
         unsafe_only=(BodyLimit, Csrf), required=checks.SessionRequired, optional=checks.OptionalSession,
         cookie=None if own else COOKIE_NAME if services.get(Site).https else PLAIN_COOKIE_NAME,

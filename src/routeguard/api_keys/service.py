@@ -125,7 +125,7 @@ class ApiKeys:
         }  # fmt: skip
         async with self._database.transaction() as tx:
             # Only in place of the secret seen above: the loser is told, and never shown a key that is dead already.
-            changed = await store.change(tx, owner_id, key_id, now=now, secret_hash=before.secret_hash, **values)
+            changed = await store.change(tx, owner_id, key_id, now=now, instead_of=before.secret_hash, **values)
             if not changed:
                 raise API_KEY_CONFLICT().error()
             await self._feed.invalidate(tx, key_id)

@@ -166,12 +166,12 @@ async def find_all(tx: Transaction, owner_id: str) -> list[StoredKey]:
 
 
 async def change(
-    tx: Transaction, owner_id: str, key_id: str, *, now: float, secret_hash: bytes | None = None, **values: Any
+    tx: Transaction, owner_id: str, key_id: str, *, now: float, instead_of: bytes | None = None, **values: Any
 ) -> bool:  # fmt: skip
-    """Change a key that may be used, with `secret_hash` only while that is its own. False when it is none."""
+    """Change a key that may be used, with `instead_of` only while that is its secret's hash. False when it is none."""
     statement = sa.update(api_keys).where(_is(owner_id, key_id), _live(now)).values(**values)
-    if secret_hash is not None:
-        statement = statement.where(api_keys.c.secret_hash == secret_hash)
+    if instead_of is not None:
+        statement = statement.where(api_keys.c.secret_hash == instead_of)
     return await tx.one(statement.returning(api_keys.c.id)) is not None
 
 

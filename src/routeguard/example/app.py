@@ -12,11 +12,12 @@ from fastapi import Depends, FastAPI, Request, Response, WebSocket
 from routeguard.app import Routeguard
 from routeguard.core.clock import Clock
 from routeguard.core.policy import public
+from routeguard.core.principal import Principal
 from routeguard.core.problem import NOT_FOUND
 from routeguard.db.database import Database
 from routeguard.example import store
 from routeguard.example.chat import Room
-from routeguard.example.models import Invoice, InvoiceIn, Me, Report
+from routeguard.example.models import Data, Invoice, InvoiceIn, Me, Report
 from routeguard.sessions.models import UserSession
 from routeguard.settings import Settings
 from routeguard.traffic.strict_json import strict_json
@@ -62,6 +63,11 @@ def _add_people(app: FastAPI, guard: Routeguard[User]) -> None:
     @guard(guard.session())
     async def me(session: Session) -> Me:
         return Me(id=session.user.id, name=session.user.name, email=session.user.email)
+
+    @app.get("/api/v1/data")
+    @guard(guard.session() | guard.api_key())
+    async def data(caller: Annotated[Principal, Depends(guard.current)]) -> Data:
+        return Data(caller=caller.principal_id)
 
     @app.get("/api/admin/report")
     @guard(staff)

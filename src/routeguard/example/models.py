@@ -18,6 +18,12 @@ class Me(BaseModel):
     email: str
 
 
+class Data(BaseModel):
+    """What any valid API key may read: whose call this was."""
+
+    caller: str
+
+
 class Report(BaseModel):
     """What staff may see."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock
 from routeguard.core.feature import Feature
-from routeguard.core.principal import Standing
+from routeguard.core.principal import Standing, Standings
 from routeguard.db.database import Database
 from routeguard.sessions import store
 from routeguard.sessions.by_id import SessionsById
@@ -15,7 +15,7 @@ from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
 from routeguard.sessions.invalidation import Invalidations
-from routeguard.sessions.models import SessionEnded, SessionResolver, SessionStarted
+from routeguard.sessions.models import SessionEnded, SessionResolver, SessionStarted, UserSession
 from routeguard.sessions.problems import PROBLEMS
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.routes import routes
@@ -48,7 +48,9 @@ def register(services: Services, settings: Any) -> None:
         trusted_proxies=parse_networks(settings.trusted_proxies),
     )  # fmt: skip
     services.add(Sessions, sessions)
-    services.add(Standing, sessions)  # type: ignore[type-abstract]
+    standings = services.add(Standings, Standings())
+    standings.add(UserSession, sessions)
+    services.add(Standing, standings)  # type: ignore[type-abstract]
     users.after_change.append(sessions.on_user_change)
     services.add(SignIn, SignIn(sessions))
 

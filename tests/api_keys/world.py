@@ -1,0 +1,70 @@
+"""A process with API keys over a real database, and programs that present them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.api_keys.models import ApiKey, ApiKeySettings
+from routeguard.api_keys.service import ApiKeys
+from routeguard.api_keys.uses import UseCounter
+from routeguard.api_keys.verifier import StoredKeys
+from routeguard.core.address import parse_address
+from routeguard.db.models import DatabaseSettings
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.models import SessionSettings
+from tests.fakes import FakeClock
+from tests.sessions.world import World as Sessions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from routeguard.api_keys.service import NewKey
+    from routeguard.core.clock import Clock
+    from routeguard.core.problem import Problem
+    from routeguard.db.database import Database
+    from routeguard.users.models import User
+
+PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=20), statement_timeout=timedelta(seconds=20))
+
+
+class World(Sessions):
+    """One process that polls only when told to."""
+
+    def __init__(self, database: Database, clock: Clock, **settings: Any) -> None:
+        super().__init__(database, clock, SessionSettings())  # type: ignore[arg-type]
+        steady = SteadyClock(clock)
+        own = ApiKeySettings(**{"failures": "1000000/minute"} | settings)
+        self.ephemeral = MemoryEphemeral()
+        self.uses = UseCounter(database, clock=steady, flush=own.flush)
+        self.verifier = StoredKeys(
+            database, self.ephemeral, clock=steady, settings=own, sessions=SessionSettings(),
+            invalidations=self.feed, uses=self.uses,
+        )  # fmt: skip
+        self.keys = ApiKeys(
+            database, clock=steady, settings=own, invalidations=self.feed, uses=self.uses, environment="test"
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, database: Database, clock: Clock | None = None, **settings: Any) -> AsyncIterator[World]:
+        world = cls(database, clock or FakeClock(), **settings)
+        await world.feed.poll()
+        try:
+            yield world
+        finally:
+            await world.feed.close()
+
+    async def key(self, user: User | None = None, **wished: Any) -> NewKey:
+        user = user or await self.user()
+        return await self.keys.create(user.id, {"name": "robot"} | wished)
+
+    async def verify(self, text: str, address: str | None = "192.0.2.1") -> ApiKey | Problem:
+        return await self.verifier.verify(text.encode(), address=None if address is None else parse_address(address))
+
+    async def status(self, text: str, address: str | None = "192.0.2.1") -> int:
+        """Return 200, or the status of the refusal."""
+        found = await self.verify(text, address)
+        return 200 if isinstance(found, ApiKey) else found.status
