@@ -212,7 +212,8 @@ def test_an_outage_is_told_as_one(context: BrowserContext, service: Service) -> 
         )  # fmt: skip
 
     page.route(f"**{REFRESH}", away)
-    both = "Promise.all([1, 2].map(() => client.fetch('/api/probe').then(async (r) => [r.status, (await r.json()).detail])))"
+    told = "client.fetch('/api/probe').then(async (r) => [r.status, (await r.json()).detail])"
+    both = f"Promise.all([1, 2].map(() => {told}))"
     assert page.evaluate(both) == [[503, "Try again."]] * 2
     thrown = caught(page, "client.refresh()")
     assert (thrown["status"], thrown["code"], thrown["retryAfter"]) == (503, "temporarily-unavailable", 7)

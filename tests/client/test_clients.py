@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import pytest
@@ -43,7 +43,7 @@ class Waiting:
     def __getattr__(self, name: str) -> Any:
         return _Called(self._client, self._runner).__getattr__(name)
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routeguard.client import operations
-from routeguard.client.auth import Auth, CookieAuth
+from routeguard.client.auth import Auth, CookieAuth, KeyAuth
 from routeguard.client.errors import ServiceUnavailable
 from routeguard.client.messages import base_of
 from routeguard.client.models import Await, Finish, Send
@@ -142,9 +142,9 @@ class AsyncClient:
         """
         return await self.ask(operations.anything(method, target, json, headers))
 
-    async def ask(self, operation: Operation[T]) -> T:
-        """Make one call of `routeguard.client.operations`."""
-        return await self._drive(operation.flow(self.url, self._auth))
+    async def ask(self, operation: Operation[T], auth: Auth | None = None) -> T:
+        """Make one call of `routeguard.client.operations`, with this client's credential unless another is given."""
+        return await self._drive(operation.flow(self.url, auth or self._auth))
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -170,8 +170,8 @@ class AsyncClient:
 
     async def _perform(self, step: Step) -> Answer | None:
         match step:
-            case Send(call):
-                return await self._send(call)
+            case Send(call, cookies):
+                return await self._send(call, cookies=cookies)
             case Finish(flow):
                 await self._to_the_end(flow)
             case Await(done):
@@ -185,8 +185,7 @@ class AsyncClient:
         task.add_done_callback(self._running.discard)
         await asyncio.shield(task)
 
-    async def _send(self, call: Call) -> Answer:
-        cookies = self._auth.keeps_cookies
+    async def _send(self, call: Call, *, cookies: bool) -> Answer:
         request = request_of(self._http, self.url, call, user_agent=self._user_agent, cookies=cookies)
         body = bytearray()
         try:
@@ -208,22 +207,29 @@ class AsyncApiKeys:
         self._client = client
 
     async def list(self) -> dict[str, Any]:
-        """Return all keys with their counts: `total`, `valid`, `invalid`."""
+        """Return all keys, in `api_keys`, with their counts: `total`, `valid`, `invalid`."""
         return await self._client.ask(operations.list_keys())
 
     async def create(
         self, name: str, *, expires_at: datetime | None = None, scopes: Sequence[str] | None = None,
-        privilege: str | None = None, networks: Sequence[str] | None = None,
+        privilege: str | None = None, networks: Sequence[str] | None = None, rate: str | None = None,
+        remaining: int | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Make a key. Its text is the member `key`, and is never shown again."""
-        fields = {"expires_at": expires_at, "scopes": scopes, "privilege": privilege, "networks": networks}
+        """Make a key. Its text is the member `key`, and is never shown again.
+
+        `rate` limits its uses ("100/minute"), `remaining` is how many it has in all.
+        """
+        fields = {
+            "expires_at": expires_at, "scopes": scopes, "privilege": privilege, "networks": networks, "rate": rate,
+            "remaining": remaining,
+        }  # fmt: skip
         return await self._client.ask(operations.create_key(name, fields))
 
     async def get(self, key_id: str) -> dict[str, Any]:
         """Return what is known of one."""
         return await self._client.ask(operations.get_key(key_id))
 
-    async def rotate(self, key_id: str, *, overlap: int | None = None) -> dict[str, Any]:
+    async def rotate(self, key_id: str, *, overlap: float | None = None) -> dict[str, Any]:
         """Give one a new secret, in the member `key`; the old one works for `overlap` seconds more."""
         return await self._client.ask(operations.rotate_key(key_id, overlap))
 
@@ -239,4 +245,4 @@ class AsyncApiKeys:
         self, key: str, *, scopes: Sequence[str] | None = None, privilege: str | None = None
     ) -> dict[str, Any]:  # fmt: skip
         """Return what is known of a key that is good, for these scopes and this privilege; ClientProblem otherwise."""
-        return await self._client.ask(operations.verify_key(key, scopes, privilege))
+        return await self._client.ask(operations.verify_key(scopes, privilege), KeyAuth(key))

@@ -24,11 +24,6 @@ _UNAUTHORIZED: Final = 401
 class Auth(Protocol):
     """Adds a credential to calls. Its flows do no I/O, so that one text serves both clients."""
 
-    @property
-    def keeps_cookies(self) -> bool:
-        """Whether the service's cookies are the credential; without, none is kept or sent."""
-        ...
-
     def send(self, base: str, request: Call) -> Flow[Answer]:
         """Make one call to the service at `base`."""
         ...
@@ -46,8 +41,6 @@ def with_header(request: Call, **headers: str) -> Call:
 
 class CookieAuth:
     """The session cookie, with the CSRF token that a program has to send beside it."""
-
-    keeps_cookies = True
 
     def __init__(self) -> None:
         self._csrf: str | None = None
@@ -72,7 +65,7 @@ class CookieAuth:
         self._csrf = None
 
     def _send(self, request: Call) -> Flow[Answer]:
-        answer: Answer = yield Send(request)
+        answer: Answer = yield Send(request, cookies=True)
         self._has_cookies = self._has_cookies or "set-cookie" in answer.headers
         return answer
 
@@ -87,7 +80,6 @@ class KeyAuth:
     """An API key, in the `X-API-Key` header."""
 
     key: str = field(repr=False)
-    keeps_cookies = False
 
     def send(self, base: str, request: Call) -> Flow[Answer]:  # noqa: ARG002 - the protocol's shape
         """Make a call with the key."""
@@ -104,8 +96,6 @@ class SignedAuth:
     `issuer` is what the identity service calls itself, where that is not the URL it is reached by: a signature covers
     the name of the server it is meant for. Raises ValueError for what is no client secret.
     """
-
-    keeps_cookies = False
 
     def __init__(self, client_id: str, secret: str, *, issuer: str | None = None, clock: Clock | None = None) -> None:
         from routeguard.signatures.profile import ClientSigner  # noqa: PLC0415 - the client extra
@@ -137,8 +127,6 @@ class TokenAuth:
     ``TokenAuth(client.tokens())``. May be shared by any number of clients. `on_change` is told each new pair, to keep
     it somewhere safe: the refresh token before it is spent, and a spent one that is used later ends the session.
     """
-
-    keeps_cookies = False
 
     def __init__(
         self, tokens: TokenPair, *, on_change: Callable[[TokenPair], None] | None = None, clock: Clock | None = None

@@ -67,9 +67,13 @@ Flight: TypeAlias = Future[ClientProblem | None]
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Ask for a request to be made. Sent back: its `Answer`; thrown in: `ServiceUnavailable` when none came."""
+    """Ask for a request to be made. Sent back: its `Answer`; thrown in: `ServiceUnavailable` when none came.
+
+    With `cookies` those of the service go along; without, another credential is never mixed with a session.
+    """
 
     call: Call
+    cookies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

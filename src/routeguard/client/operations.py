@@ -134,7 +134,7 @@ def get_key(key_id: str) -> Operation[dict[str, Any]]:
     return Operation(call("GET", _key(key_id)), dict)
 
 
-def rotate_key(key_id: str, overlap: int | None) -> Operation[dict[str, Any]]:
+def rotate_key(key_id: str, overlap: float | None) -> Operation[dict[str, Any]]:
     """Give one a new secret."""
     return Operation(call("POST", _key(key_id) + "/rotate", _given({"overlap": overlap})), dict)
 
@@ -149,12 +149,9 @@ def revoke_key(key_id: str) -> Operation[None]:
     return _done("DELETE", _key(key_id))
 
 
-def verify_key(
-    key: str, scopes: Sequence[str] | None, privilege: str | None
-) -> Operation[dict[str, Any]]:  # fmt: skip
-    """Ask what a key is worth. The key itself is the proof."""
-    body = _given({"key": key, "scopes": scopes, "privilege": privilege})
-    return Operation(call("POST", _KEYS + "/verify", body), dict)
+def verify_key(scopes: Sequence[str] | None, privilege: str | None) -> Operation[dict[str, Any]]:
+    """Ask what a key is worth, with the key itself as the only credential."""
+    return Operation(call("POST", _KEYS + "/verify", _given({"scopes": scopes, "privilege": privilege})), dict)
 
 
 def _done(method: str, target: str, body: Any = None, *, changes: bool = False) -> Operation[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routeguard.client import operations
-from routeguard.client.auth import Auth, CookieAuth
+from routeguard.client.auth import Auth, CookieAuth, KeyAuth
 from routeguard.client.errors import ServiceUnavailable
 from routeguard.client.messages import base_of
 from routeguard.client.models import Await, Finish, Send
@@ -138,9 +138,9 @@ class Client:
         """
         return self.ask(operations.anything(method, target, json, headers))
 
-    def ask(self, operation: Operation[T]) -> T:
-        """Make one call of `routeguard.client.operations`."""
-        return self._drive(operation.flow(self.url, self._auth))
+    def ask(self, operation: Operation[T], auth: Auth | None = None) -> T:
+        """Make one call of `routeguard.client.operations`, with this client's credential unless another is given."""
+        return self._drive(operation.flow(self.url, auth or self._auth))
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -166,16 +166,15 @@ class Client:
 
     def _perform(self, step: Step) -> Answer | None:
         match step:
-            case Send(call):
-                return self._send(call)
+            case Send(call, cookies):
+                return self._send(call, cookies=cookies)
             case Finish(flow):
                 self._drive(flow)
             case Await(done):
                 done.result()
         return None
 
-    def _send(self, call: Call) -> Answer:
-        cookies = self._auth.keeps_cookies
+    def _send(self, call: Call, *, cookies: bool) -> Answer:
         request = request_of(self._http, self.url, call, user_agent=self._user_agent, cookies=cookies)
         body = bytearray()
         try:
@@ -197,22 +196,29 @@ class ApiKeys:
         self._client = client
 
     def list(self) -> dict[str, Any]:
-        """Return all keys with their counts: `total`, `valid`, `invalid`."""
+        """Return all keys, in `api_keys`, with their counts: `total`, `valid`, `invalid`."""
         return self._client.ask(operations.list_keys())
 
     def create(
         self, name: str, *, expires_at: datetime | None = None, scopes: Sequence[str] | None = None,
-        privilege: str | None = None, networks: Sequence[str] | None = None,
+        privilege: str | None = None, networks: Sequence[str] | None = None, rate: str | None = None,
+        remaining: int | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Make a key. Its text is the member `key`, and is never shown again."""
-        fields = {"expires_at": expires_at, "scopes": scopes, "privilege": privilege, "networks": networks}
+        """Make a key. Its text is the member `key`, and is never shown again.
+
+        `rate` limits its uses ("100/minute"), `remaining` is how many it has in all.
+        """
+        fields = {
+            "expires_at": expires_at, "scopes": scopes, "privilege": privilege, "networks": networks, "rate": rate,
+            "remaining": remaining,
+        }  # fmt: skip
         return self._client.ask(operations.create_key(name, fields))
 
     def get(self, key_id: str) -> dict[str, Any]:
         """Return what is known of one."""
         return self._client.ask(operations.get_key(key_id))
 
-    def rotate(self, key_id: str, *, overlap: int | None = None) -> dict[str, Any]:
+    def rotate(self, key_id: str, *, overlap: float | None = None) -> dict[str, Any]:
         """Give one a new secret, in the member `key`; the old one works for `overlap` seconds more."""
         return self._client.ask(operations.rotate_key(key_id, overlap))
 
@@ -228,4 +234,4 @@ class ApiKeys:
         self, key: str, *, scopes: Sequence[str] | None = None, privilege: str | None = None
     ) -> dict[str, Any]:  # fmt: skip
         """Return what is known of a key that is good, for these scopes and this privilege; ClientProblem otherwise."""
-        return self._client.ask(operations.verify_key(key, scopes, privilege))
+        return self._client.ask(operations.verify_key(scopes, privilege), KeyAuth(key))
