@@ -183,6 +183,23 @@ async def test_a_client_has_a_rate_of_its_own(sqlite_url: str) -> None:
         assert await shop.introspect("x") == INACTIVE
 
 
+async def test_a_real_key_is_told_and_refused_like_here(world: World, shop: Service) -> None:
+    """KEY-05: by the address that the service says it came from."""
+    cookie = {"cookie": f"__Host-routeguard={await world.cookie(await world.user())}", "origin": ISSUER}
+    body = json.dumps({"name": "ci", "networks": ["198.51.100.0/24"]}).encode()
+    made = await world.send("POST", "/auth/api-keys", cookie | JSON, body)
+    assert made.status == 201, made.body
+    key = json.loads(made.body)
+    told = await shop.introspect(key["key"], address="198.51.100.7")
+    assert (told["active"], told["token_type"], told["key"]["id"]) == (True, "api_key", key["id"])
+    assert key["key"] not in json.dumps(told)
+    for address in ({"address": "192.0.2.1"}, {}):
+        refused = await shop.introspect(key["key"], **address)
+        assert refused == {"active": False, "reason": "network-not-allowed"}
+    assert (await world.send("DELETE", f"/auth/api-keys/{key['id']}", cookie)).status in {200, 204}
+    assert await shop.introspect(key["key"], address="198.51.100.7") == INACTIVE
+
+
 class Verifier:
     """Answers with what it was given, and notes what it was asked."""
 
