@@ -19,9 +19,9 @@ class EphemeralConformance:
 
     async def test_a_value_lives_until_its_time(self, store: Ephemeral) -> None:
         assert await store.get("{a}:1") is None
-        assert await store.put("{a}:1", b"\x00\xff", ttl=0.15)
+        assert await store.put("{a}:1", b"\x00\xff", ttl=1)
         assert await store.get("{a}:1") == b"\x00\xff"
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.1)
         assert await store.get("{a}:1") is None
 
     async def test_put_replaces_value_and_life(self, store: Ephemeral) -> None:
@@ -51,9 +51,9 @@ class EphemeralConformance:
         assert {found for found in answers if found is not None} == {b"%d" % winners[0]}
 
     async def test_a_claim_ends_by_itself(self, store: Ephemeral) -> None:
-        assert await store.claim("lease", b"a", ttl=0.1) is None
+        assert await store.claim("lease", b"a", ttl=1) is None
         assert await store.claim("lease", b"b", ttl=5) == b"a"
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(1.1)
         assert await store.claim("lease", b"b", ttl=5) is None
 
     @TEN_OF_EACH
@@ -75,7 +75,7 @@ class EphemeralConformance:
 
     @TEN_OF_EACH
     async def test_refusals_are_not_counted_and_reset_is_true(self, store: Ephemeral, quota: Quota) -> None:
-        short = Quota(limit=2, period=0.6, burst=2, algorithm=quota.algorithm)
+        short = Quota(limit=2, period=3, burst=2, algorithm=quota.algorithm)
         for _ in range(2):
             await store.hit([Attempt("s", short)])
         refused = [(await store.hit([Attempt("s", short)]))[0] for _ in range(20)]
@@ -116,16 +116,15 @@ class EphemeralConformance:
         """RL-09: bursts at the edge of a window."""
         quota = Quota(limit=10, period=0.4, burst=10, algorithm="sliding")
         loop = asyncio.get_running_loop()
-        passed: list[float] = []
-        end = loop.time() + 1.5
-        while loop.time() < end:
+        passed: list[tuple[float, float]] = []
+        while len(passed) < 35:
             before = loop.time()
             if (await store.hit([Attempt("edge", quota)]))[0].allowed:
-                passed.append(before)
+                passed.append((before, loop.time()))
             await asyncio.sleep(0.002)
-        for first, last in zip(passed, passed[10:], strict=False):
+        # Each was counted somewhere between being sent and being answered.
+        for (first, _), (_, last) in zip(passed, passed[10:], strict=False):
             assert last - first > 0.4 - 0.02
-        assert len(passed) >= 30
 
     async def test_read_and_hit_in_one_run(self, store: Ephemeral) -> None:
         await store.put("{s}:session", b"data", ttl=5)
@@ -140,13 +139,12 @@ class EphemeralConformance:
         assert (await store.hit([Attempt("{s}:l", TEN)]))[0].remaining == 9
 
     async def test_touch_renews_past_half_of_the_life(self, store: Ephemeral) -> None:
-        await store.put("t", b"x", ttl=0.3)
-        await store.run([Read("t", touch=1.0)], [])
-        await asyncio.sleep(0.35)
+        await store.put("t", b"x", ttl=1)
+        await store.run([Read("t", touch=60)], [])
+        await store.put("u", b"x", ttl=1)
+        await store.run([Read("u", touch=1)], [])
+        await asyncio.sleep(1.1)
         assert (await store.run([Read("t")], [])).values[0] == b"x"
-        await store.put("u", b"x", ttl=0.3)
-        await store.run([Read("u", touch=0.3)], [])
-        await asyncio.sleep(0.35)
         assert await store.get("u") is None
 
     def test_malformed_quotas_are_configuration_errors(self) -> None:

