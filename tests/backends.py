@@ -75,7 +75,7 @@ class PostgresServer:
                 [str(_binaries() / "postgres"), "-D", str(self._data), *options],
                 user=self._user, group=self._user, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()

@@ -60,7 +60,7 @@ def running(directory: Path, *arguments: str, **values: str) -> Iterator[Running
             found = re.findall(r"^  (\S+@\S+) +(\S+) +(\w+)$", out.read_text(), re.MULTILINE)
             yield Running(url, directory, {email: password for email, password, _ in found})
             process.terminate()
-            assert process.wait(20) in {0, -15}, err.read_text()
+            assert process.wait(_PATIENCE) in {0, -15}, err.read_text()
         finally:
             process.kill()
             process.wait()

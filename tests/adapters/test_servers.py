@@ -26,7 +26,7 @@ class Running:
     parser: str
     ran: list[Any]
 
-    def talk(self, data: bytes, *, wait: float = 2.0, half_close: bool = False) -> bytes:
+    def talk(self, data: bytes, *, wait: float = 5.0, half_close: bool = False) -> bytes:
         """Send bytes and return all that comes back until the server closes or says nothing more."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
             try:
@@ -85,12 +85,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[Running]:
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not running.started and time.monotonic() < deadline:
         time.sleep(0.01)
     yield Running(running.servers[0].sockets[0].getsockname()[1], str(request.param), ran)
     running.should_exit = True
-    thread.join(10)
+    thread.join(60)
 
 
 def test_spellings(server: Running) -> None:

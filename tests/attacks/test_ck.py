@@ -144,10 +144,10 @@ async def test_a_huge_cookie_field_costs_little(world: World, header: str) -> No
 
     def cost(data: bytes) -> float:
         best = 1.0
-        for _ in range(5):
-            begun = time.perf_counter()
+        for _ in range(20):
+            begun = time.thread_time()
             find_cookie(data, name)
-            best = min(best, time.perf_counter() - begun)
+            best = min(best, time.thread_time() - begun)
         return best
 
     assert cost(raw) < 0.005

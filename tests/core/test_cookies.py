@@ -135,9 +135,9 @@ def test_64_kilobytes_are_read_in_5_milliseconds(part: bytes) -> None:
     for read, limit in ((lambda: find_cookie(header, NAME), 0.005), (lambda: parse_cookies(header), 0.05)):
         best = 1.0
         for _ in range(3):
-            start = time.process_time()
+            start = time.thread_time()
             read()
-            best = min(best, time.process_time() - start)
+            best = min(best, time.thread_time() - start)
         assert best < limit
 
 

@@ -234,8 +234,8 @@ def test_64_kilobytes_take_at_most_50_milliseconds(data: bytes) -> None:
     """INJ-04: linear in the input."""
     best = 1.0
     for _ in range(5):
-        start = time.process_time()
+        start = time.thread_time()
         with contextlib.suppress(JSONRefused):
             load_json(data)
-        best = min(best, time.process_time() - start)
+        best = min(best, time.thread_time() - start)
     assert best < 0.05

@@ -208,7 +208,7 @@ async def test_the_chat_refuses_a_foreign_page(server: Running, alice: httpx.Cli
 
 
 async def closed_with(socket: ClientConnection) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await socket.wait_closed()
     return int(socket.close_code or 0)
 

@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 def new_page(browser: Browser, server: Running, **more: Any) -> Page:
     page = browser.new_context(base_url=server.url, **more).new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     return page
 
 
