@@ -166,7 +166,8 @@ def test_a_key_that_comes_with_the_token_is_not_used() -> None:
 @pytest.mark.parametrize(
     "header",
     [b"", b"[]", b"1", b'"a"', b"null", b'{"alg":"EdDSA","alg":"none"}', b'{"alg":"EdDSA"',
-     b'\xef\xbb\xbf{"alg":"EdDSA"}', b'{"alg":"EdDSA","a":' + b"[" * 40 + b"]" * 40 + b"}", b'{"alg":"EdDSA","a":"\\ud800"}',
+     b'\xef\xbb\xbf{"alg":"EdDSA"}', b'{"alg":"EdDSA","a":' + b"[" * 40 + b"]" * 40 + b"}",
+     b'{"alg":"EdDSA","a":"\\ud800"}',
      b'{"alg":"EdDSA","a":NaN}'],
     ids=repr,
 )  # fmt: skip
@@ -229,7 +230,8 @@ def test_secrets_that_are_none() -> None:
     [None, 1, 1.5, [], {}, {"kty": "EC"}, {"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, {"kty": "oct"},
      {"kty": "OKP", "crv": "X25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}, {"kty": ["RSA"]},
      {"kty": "OKP", "crv": "Ed25519", "x": 5}, {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
-     "-----BEGIN PUBLIC KEY-----\nAA", {"keys": "abc"}, {"keys": [{}] * 101}, {"keys": []}, {"keys": [{"kty": "unknown"}]}],
+     "-----BEGIN PUBLIC KEY-----\nAA",
+     {"keys": "abc"}, {"keys": [{}] * 101}, {"keys": []}, {"keys": [{"kty": "unknown"}]}],
     ids=repr,
 )  # fmt: skip
 def test_keys_that_cannot_be_used_verify_nothing(key: object) -> None:
