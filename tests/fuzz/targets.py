@@ -43,6 +43,7 @@ from routeguard.traffic.origins import parse_origins
 from routeguard.traffic.site import Site
 from routeguard.users.addresses import parse_email
 from routeguard.web.body import _parse_form, media_type_of
+from tests.fuzz import token_targets as tokens
 
 CLIENT_SECRET: Final = "rgs_" + "0" * 43 + "3CRDwz"
 SIGNATURE_WORDS: Final = (
@@ -450,5 +451,8 @@ TARGETS: Final = (
         (b"sha-256=:", b"sha-512=:", b":", b", ", b"=", b"A" * 43, b"md5=:", b";"),
     ),
     Target("client secret", read_secret, (ValueError,), (CLIENT_SECRET.encode(),), (b"rgs_", b"A" * 43, b"_", b" ")),
+    Target("token", tokens.read_token, tokens.ALLOWED, (tokens.TOKEN,), tokens.TOKEN_WORDS),
+    Target("token header", tokens.read_token_header, tokens.ALLOWED, (tokens.TOKEN,), tokens.TOKEN_WORDS),
+    Target("claims", tokens.read_claims, tokens.ALLOWED, (tokens.CLAIMS,), tokens.CLAIM_WORDS),
     Target("log line", lambda data: escape(data.decode("latin-1")), (), (b"/a",), (b"\r\n", b'"', b"\x1b[")),
 )

@@ -1,0 +1,53 @@
+"""Tokens, whole and what their parts say once they are verified."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from routeguard.tokens.jwk import InvalidToken, KeySet
+from routeguard.tokens.jws import LONGEST, read_header, verify_jws
+from routeguard.tokens.jwt import Expected, check_claims
+
+# A fixed token by a fixed key (RFC 7515 appendix A.1), so that a run can be repeated.
+_KEYS: Final = KeySet.load(
+    {"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}
+)
+TOKEN: Final = (
+    b"eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9"
+    b".eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+    b".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+)
+TOKEN_WORDS: Final = (
+    b".", b"=", b"eyJhbGciOiJub25lIn0", b"eyJhbGciOiJIUzI1NiJ9", b"e30", b"W10", b"A" * 43, b"+", b"/", b"-", b"_",
+)  # fmt: skip
+CLAIMS: Final = b'{"iss":"me","aud":"us","sub":"usr_1","exp":1800000900,"nbf":1,"iat":1,"jti":"j"}'
+CLAIM_WORDS: Final = (
+    b'"exp":', b'"aud":["us"]', b'"sub":', b'"nbf":1e400', b"[", b"{", b"]", b"}", b",", b":", b"null", b"true", b"-1",
+    b"NaN", b'"\\ud800"', b'"iss":"me"', b"1800000900", b" ", b'"x":1',
+)  # fmt: skip
+_NOW: Final = 1_800_000_000.0
+_EXPECTED: Final = Expected(issuer="me", audience="us")
+
+
+def read_token(data: bytes) -> None:
+    """Only the one token that was signed verifies, in its one spelling."""
+    verify_jws(data, _KEYS)
+    assert data == TOKEN
+
+
+def read_token_header(data: bytes) -> None:
+    header, parts = read_header(data)
+    assert len(data) <= LONGEST
+    assert b".".join(parts) == data
+    assert not header.keys() & {"crit", "jwk", "jku", "x5u", "x5c", "zip", "b64", "enc"}
+
+
+def read_claims(data: bytes) -> None:
+    found = check_claims({"typ": "at+jwt"}, data, expected=_EXPECTED, now=_NOW)
+    assert found["iss"] == "me"
+    assert found["aud"] in ("us", ["us"])
+    assert found["exp"] > _NOW
+    assert found.get("nbf", 0) <= _NOW
+
+
+ALLOWED: Final = (InvalidToken,)
