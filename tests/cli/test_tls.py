@@ -147,7 +147,7 @@ def test_only_a_certificate_of_the_authority_gets_in(
     options = ("--tls-certificate", certificate, "--tls-key", key, "--client-ca", str(ours.path))
     good = ours.issue("shop", ExtendedKeyUsageOID.CLIENT_AUTH)
     with serving(tmp_path, url, *options):
-        with httpx.Client(verify=trusting(ours, *good)) as client:
+        with httpx.Client(verify=trusting(ours, *good), timeout=60) as client:
             # A certificate opens the connection, and nothing more: each call is signed.
             answer = client.post(url + "/oauth/introspect", json={"token": "x"})
             assert answer.status_code == 401
@@ -162,9 +162,9 @@ def test_only_a_certificate_of_the_authority_gets_in(
         for context in (
             trusting(ours), trusting(ours, *foreign), trusting(ours, certificate, key)
         ):  # fmt: skip
-            with httpx.Client(verify=context) as client, pytest.raises(httpx.TransportError):
+            with httpx.Client(verify=context, timeout=60) as client, pytest.raises(httpx.TransportError):
                 client.get(url + "/healthz")
-        with httpx.Client() as client, pytest.raises(httpx.TransportError):
+        with httpx.Client(timeout=60) as client, pytest.raises(httpx.TransportError):
             client.get(url.replace("https", "http") + "/healthz")
 
 
@@ -173,11 +173,11 @@ def test_without_an_authority_anybody_may_call(ours: Authority, command: Command
     url = f"https://127.0.0.1:{free_port()}"
     certificate, key = ours.issue("server", ExtendedKeyUsageOID.SERVER_AUTH)
     with serving(tmp_path, url, "--tls-certificate", certificate, "--tls-key", key):
-        with httpx.Client(verify=trusting(ours)) as client:
+        with httpx.Client(verify=trusting(ours), timeout=60) as client:
             assert client.get(url + "/healthz").status_code == 200
         old = trusting(ours)
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
-        with httpx.Client(verify=old) as client:
+        with httpx.Client(verify=old, timeout=60) as client:
             assert client.get(url + "/healthz").status_code == 200
 
 
