@@ -200,3 +200,18 @@ def test_a_database_that_is_away_is_said_in_words(command: Command) -> None:
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     assert "hidden-word" not in ended.stderr
+
+
+def test_key_rotate(command: Command) -> None:
+    assert command("migrate").returncode == 0
+    made = command("key", "rotate")
+    assert made.returncode == 0
+    waiting, signing = (line.split("  ") for line in made.stdout.splitlines())
+    assert waiting[1] == signing[1] == "EdDSA"
+    assert waiting[2].startswith("signs in ")
+    assert signing[2] == "signs"
+    # One that waits is enough.
+    assert [line.split("  ")[0] for line in command("key", "rotate").stdout.splitlines()] == [waiting[0], signing[0]]
+    (only,) = command("key", "rotate", "--now").stdout.splitlines()
+    assert only.endswith("signs")
+    assert only.split("  ")[0] not in {waiting[0], signing[0]}
