@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 import anyio
 from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
-from typing_extensions import TypeVar
+from typing_extensions import Self, TypeVar
 
 from routeguard.adapters.section import Section
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
-from routeguard.assembly import assemble, defaults, description_facts
+from routeguard.assembly import assemble, defaults, description_facts, remote_feature
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from routeguard.core.feature import Feature
     from routeguard.core.principal import Principal
     from routeguard.guard.connection import App
+    from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
     from routeguard.sessions.match import Match
 
@@ -77,7 +78,7 @@ class Routeguard(Generic[U]):
         if features is None:
             features = [] if identify is not None else defaults()
         self.features = tuple(features)
-        if findings := self.settings.findings(identity=bool(self.features)):
+        if findings := self.settings.findings(identity=any(feature.records for feature in self.features)):
             raise ConfigError(findings)
         self.services = assemble(self.settings, self.features, user=user or User, identify=identify)
         self._guard = Guard(self.services, augment=_with_csrf, preflight=preflight, body_limit=self.settings.body_limit)
@@ -92,6 +93,21 @@ class Routeguard(Generic[U]):
         self._required: dict[tuple[Policy, str], Compiled] = {}
         self._lock = anyio.Lock()
         self._running = False
+
+    @classmethod
+    def remote(
+        cls, url: str, client_id: str, secret: str, *, user: type[U] | None = None, audience: str | None = None,
+        tls: ClientTls | None = None, settings: Settings | None = None,
+    ) -> Self:  # fmt: skip
+        """Return the guard of an app whose identity service runs at `url`: the same policies, and no database here.
+
+        `client_id` and `secret` are what ``routeguard client create`` printed there. `audience` is the one of the
+        service's access tokens where that is not its issuer. `tls` is the certificate to show it. The app's own
+        `issuer` in `settings` is its own origin. Raises ConfigError.
+        """
+        settings = settings if settings is not None else Settings.load()
+        feature, settings = remote_feature(settings, (url, client_id, secret), user or User, audience, tls)
+        return cls(settings, user=user, features=[feature])
 
     # -- policies ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKey
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.errors import ConfigError
+from routeguard.core.secret import Secret
 from routeguard.core.services import Services
 from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.ephemeral.protocol import Ephemeral
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from routeguard.adapters.openapi import Facts
     from routeguard.core.feature import Feature
+    from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
 
 
@@ -62,6 +64,28 @@ def _built_in() -> list[Feature]:
     return [traffic, users, sessions, tokens, passwords, emails, api_keys, oauth_server, ui]
 
 
+def remote_feature(
+    settings: Settings, client: tuple[str, str, str], user: type[Any], audience: str | None, tls: ClientTls | None
+) -> tuple[Feature, Settings]:
+    """Return the feature of `Routeguard.remote`, and settings with a secret. `client` is URL, id and secret.
+
+    An app that was given no secret of its own makes one of the client's, the same in all its processes, so that
+    their CSRF tokens agree. Raises ConfigError without the remote extra.
+    """
+    url, client_id, secret = client
+    try:
+        from routeguard.remote.feature import Remote, remote  # noqa: PLC0415 - the remote extra
+    except ModuleNotFoundError as error:
+        if (error.name or "routeguard").partition(".")[0] == "routeguard":
+            raise
+        raise ConfigError(
+            f'Routeguard.remote needs `pip install "routeguard[remote]"` ({error.name} is missing)'
+        ) from None
+    if settings.secret is None:
+        settings = replace(settings, secret=Secret(Secret(secret).derive("remote-app").hex()))
+    return remote(Remote(url, client_id, Secret(secret), user, audience, tls)), settings
+
+
 def assemble(
     settings: Settings, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None
 ) -> Services:
@@ -75,7 +99,7 @@ def assemble(
     ephemeral = open_ephemeral(settings.ephemeral_url)
     services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
     services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies))
-    if features:
+    if any(feature.records for feature in features):
         _identity(services, settings, user)
     for feature in features:
         if feature.register is not None:

@@ -22,6 +22,7 @@ from routeguard.db.models import DatabaseSettings
 from routeguard.mail.models import MailSettings
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.passwords.models import PasswordSettings
+from routeguard.remote.models import RemoteSettings
 from routeguard.sessions.models import SessionSettings
 from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import ThrottleSettings, TrafficSettings
@@ -76,6 +77,7 @@ class Settings:
     tokens: TokenSettings = field(default_factory=TokenSettings)
     api_keys: ApiKeySettings = field(default_factory=ApiKeySettings)
     clients: ClientSettings = field(default_factory=ClientSettings)
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)

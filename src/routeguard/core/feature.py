@@ -27,5 +27,7 @@ class Feature:
     problems: tuple[ProblemType, ...] = ()
     events: tuple[type[Event], ...] = ()
     listeners: Callable[[Services], Sequence[tuple[type[Event], Any]]] | None = None
+    records: bool = True
+    """Whether it needs the database, or a slice that does. Without any that do, none is opened."""
     steps: Callable[[Services], Sequence[Any]] | None = None
     """Sign-in steps between proof and session, in the order of the feature list."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
     from routeguard.sessions.models import UserSession
-    from routeguard.sessions.resolver import CookieSessions
 
 U = TypeVar("U")
 
@@ -24,6 +23,19 @@ class Source(Protocol):
         ...
 
 
+class Cookies(Source, Protocol[U]):
+    """Finds the session behind our own cookie."""
+
+    @property
+    def user_class(self) -> type[U]:
+        """The class of the users in sessions."""
+        ...
+
+    async def resume(self, exchange: Exchange) -> UserSession[U] | None:
+        """Return the live session, or None. Raises Unavailable when that cannot be told."""
+        ...
+
+
 class SessionSources(Generic[U]):
     """The `SessionResolver` of the identity service.
 
@@ -31,7 +43,7 @@ class SessionSources(Generic[U]):
     401, whatever cookies came along. `explicit` and `ambient` are filled by features before the first request.
     """
 
-    def __init__(self, cookies: CookieSessions[U]) -> None:
+    def __init__(self, cookies: Cookies[U]) -> None:
         self._cookies = cookies
         self.explicit: Source | None = None
         """Access tokens as Bearer."""

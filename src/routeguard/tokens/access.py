@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from routeguard.users.models import public_user
 if TYPE_CHECKING:
     from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import UserSession
-    from routeguard.tokens.keys import SigningKeys
+    from routeguard.tokens.jwk import Key, KeySet
     from routeguard.tokens.models import TokenSettings
 
 TYPE: Final = "at+jwt"
@@ -53,6 +53,25 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
         return f"Claims({self.jti})"
 
 
+class AccessKeys(Protocol):
+    """The keys of access tokens: those of this service, or what another one publishes."""
+
+    epoch: int
+    """Changes when a key was taken out of use before its time: what was verified before is void."""
+
+    def find(self, kid: str) -> KeySet | None:
+        """Return the key of this id if its tokens count."""
+        ...
+
+    async def refresh(self) -> None:
+        """Look again for an id that is not known, but not too often. Raises Unavailable when that cannot be done."""
+        ...
+
+    def signer(self) -> Key:
+        """Return the key that signs now. Raises Unavailable where there is none."""
+        ...
+
+
 class _Known(msgspec.Struct, frozen=True):
     claims: Claims
     epoch: int
@@ -62,7 +81,7 @@ class AccessTokens:
     """Makes access tokens of sessions, and tells which are ours. What a session's end means is asked elsewhere."""
 
     def __init__(
-        self, keys: SigningKeys, *, clock: SteadyClock, settings: TokenSettings, issuer: str, skew: float
+        self, keys: AccessKeys, *, clock: SteadyClock, settings: TokenSettings, issuer: str, skew: float
     ) -> None:
         self._keys = keys
         self._clock = clock

@@ -1,0 +1,127 @@
+"""What the service said of credentials: remembered while nothing contradicts it, and asked once for all who wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from routeguard.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.feed import Feed
+
+T = TypeVar("T")
+
+_CAPACITY: Final = 8192
+"""Answers remembered; the oldest makes room. About 2 KB each."""
+_REFUSED_FOR: Final = 2.0
+"""Seconds a refusal is remembered: long enough for a client that does not stop, short enough for one made right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Generic[T]):
+    """An answer. It is void once one of `subjects` is invalidated, and from `ends_at` on (wall seconds).
+
+    `refused` says that it is a no. One that is not `shared` was given for one use: nobody else may have it.
+    """
+
+    value: T
+    subjects: tuple[str, ...] = ()
+    ends_at: float = float("inf")
+    refused: bool = False
+    shared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Known(Generic[T]):
+    finding: Finding[T]
+    until: float
+    """Monotonic seconds."""
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight(Generic[T]):
+    task: asyncio.Task[Finding[T]]
+    tick: int
+
+
+class Answers(Generic[T]):
+    """Answers by the digest of what was asked about, so that memory holds no credential."""
+
+    def __init__(self, *, clock: SteadyClock, feed: Feed, life: float) -> None:
+        """`life` is how long a yes is remembered, in seconds."""
+        self._clock = clock
+        self._feed = feed
+        self._life = life
+        self._known: dict[bytes, _Known[T]] = {}
+        self._flights: dict[bytes, _Flight[T]] = {}
+
+    async def get(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> T:
+        """Return what is known about `key`, else what `ask` finds out. Raises what it raises.
+
+        Of many who want the same at once, one asks, so that a service that comes back is not run over by them.
+        """
+        known = self._known.get(key)
+        if known is not None and self._counts(known):
+            return known.finding.value
+        flight = self._flights.get(key)
+        # One that began before something was revoked may bring an answer of before.
+        leads = flight is None or flight.tick != self._feed.tick
+        if flight is None or leads:
+            flight = self._begin(key, ask)
+        finding = await _result(flight)
+        if not leads and not finding.shared:
+            finding = await ask()
+        return finding.value
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for flight in tuple(self._flights.values()):
+            flight.task.cancel()
+        await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
+
+    def _begin(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> _Flight[T]:
+        # In a task of its own: whoever asked first may hang up, and the others wait on.
+        flight = _Flight(asyncio.ensure_future(_run(ask)), self._feed.tick)
+        self._flights[key] = flight
+
+        def landed(task: asyncio.Task[Finding[T]]) -> None:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+            if not task.cancelled() and task.exception() is None:
+                self._remember(key, task.result(), flight.tick)
+
+        flight.task.add_done_callback(landed)
+        return flight
+
+    def _counts(self, known: _Known[T]) -> bool:
+        feed, now = self._feed, self._clock.monotonic()
+        if now >= known.until or now >= feed.trusted_until or self._clock.time() >= known.finding.ends_at:
+            return False
+        stale = feed.stale
+        return not stale or all(stale.get(subject, 0) <= known.tick for subject in known.finding.subjects)
+
+    def _remember(self, key: bytes, finding: Finding[T], tick: int) -> None:
+        if not finding.shared:
+            return
+        known = self._known
+        if len(known) >= _CAPACITY and key not in known:
+            del known[next(iter(known))]
+        life = _REFUSED_FOR if finding.refused else self._life
+        known[key] = _Known(finding, self._clock.monotonic() + life, tick)
+
+
+async def _run(ask: Callable[[], Awaitable[Finding[Any]]]) -> Finding[Any]:
+    return await ask()
+
+
+async def _result(flight: _Flight[T]) -> Finding[T]:
+    """Wait for a flight without ending it. Each who waits gets an error of his own."""
+    try:
+        return await asyncio.shield(flight.task)
+    except Unavailable as error:
+        raise Unavailable(error.what, retry_after=error.retry_after) from error

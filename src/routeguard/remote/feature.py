@@ -1,0 +1,115 @@
+"""What stands in an app in place of the identity service's own slices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from routeguard.api_keys.models import ApiKey, KeyVerifier
+from routeguard.core.clock import Clock
+from routeguard.core.feature import Feature
+from routeguard.core.principal import Standing, Standings
+from routeguard.remote.answers import Answers
+from routeguard.remote.api_keys import RemoteKeyVerifier, Verdict
+from routeguard.remote.feed import LONGEST_WINDOW, RemoteRead
+from routeguard.remote.introspection import Introspector
+from routeguard.remote.keys import RemoteKeys
+from routeguard.remote.sessions import (
+    RemoteBearer,
+    RemoteCookies,
+    RemoteSessions,
+    RemoteTokenCookies,
+    TokenSessions,
+    Trust,
+)
+from routeguard.remote.standing import RemoteStanding
+from routeguard.remote.transport import Transport
+from routeguard.remote.users import RemoteUsers
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.feed import OVERLAP, Feed
+from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession
+from routeguard.sessions.sources import SessionSources
+from routeguard.tokens.access import AccessTokens
+from routeguard.tokens.ambient import OneWay
+from routeguard.tokens.cookies import TokenCookies
+from routeguard.tokens.models import TokenSettings
+
+if TYPE_CHECKING:
+    from routeguard.core.secret import Secret
+    from routeguard.core.services import Services
+    from routeguard.remote.models import ClientTls
+
+
+class Remote(NamedTuple):
+    """Which service, as whom, and for which users."""
+
+    url: str
+    client_id: str
+    secret: Secret
+    user: type[Any]
+    audience: str | None = None
+    tls: ClientTls | None = None
+
+
+def remote(where: Remote) -> Feature:
+    """Return the feature that guards an app by another service's word. It keeps no records of its own."""
+    return Feature(name="remote", register=partial(_register, where), records=False)
+
+
+def _register(where: Remote, services: Services, settings: Any) -> None:
+    clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))  # type: ignore[type-abstract]
+    transport = Transport(
+        where.url, where.client_id, where.secret.reveal().decode(), clock=clock, settings=settings.remote, tls=where.tls
+    )
+    services.add(Transport, transport, start=transport.start, close=transport.close)
+    # Whatever a token was issued before has to be remembered for as long as the token lives (attack SES-18).
+    keep = min((settings.tokens.access + settings.sessions.skew).total_seconds(), LONGEST_WINDOW - OVERLAP)
+    feed = Feed(
+        RemoteRead(transport), clock=clock, keep=keep,
+        poll=settings.sessions.poll.total_seconds(), trust=settings.sessions.trust.total_seconds(),
+    )  # fmt: skip
+    # The keys listen to the feed before it begins to speak.
+    keys = RemoteKeys(transport, clock=clock, feed=feed)
+    services.add(Feed, feed, start=feed.start, close=feed.close)
+    services.add(RemoteKeys, keys, start=keys.start, close=keys.close)
+    services.add(Introspector, Introspector(transport, timeout=settings.remote.timeout.total_seconds()))
+    _sessions(services, settings, where)
+    _api_keys(services, settings)
+    standings, standing = services.add(Standings, Standings()), RemoteStanding(feed, clock=clock)
+    standings.add(UserSession, standing)
+    standings.add(ApiKey, standing)
+    services.add(Standing, standings)  # type: ignore[type-abstract]
+
+
+def _sessions(services: Services, settings: Any, where: Remote) -> None:
+    """Wire the places where a session may come from, in the order of the service's own."""
+    clock, feed, keys = services.get(SteadyClock), services.get(Feed), services.get(RemoteKeys)
+    skew = settings.sessions.skew.total_seconds()
+    answers: Answers[UserSession[Any] | None] = Answers(
+        clock=clock, feed=feed, life=settings.sessions.envelope_life.total_seconds()
+    )
+    services.add(Answers, answers, close=answers.close)
+    users: RemoteUsers[Any] = RemoteUsers(where.user)
+    found = RemoteSessions(services.get(Introspector), users, answers=answers)
+    tokens = AccessTokens(
+        keys, clock=clock, settings=TokenSettings(audience=where.audience or ""),
+        issuer=settings.remote.issuer or services.get(Transport).url, skew=skew,
+    )  # fmt: skip
+    by_token = TokenSessions(
+        tokens, keys, users, sessions=found, feed=feed, clock=clock,
+        trust=Trust(feed.keep - skew, settings.remote.offline.total_seconds()),
+    )  # fmt: skip
+    name = COOKIE_NAME if settings.secure_cookies else PLAIN_COOKIE_NAME
+    sources = SessionSources(RemoteCookies(found, name=name, user_class=where.user))
+    cookies = TokenCookies(secure=settings.secure_cookies)
+    sources.explicit = OneWay(RemoteBearer(by_token), cookies)
+    sources.ambient = RemoteTokenCookies(by_token, cookies)
+    services.add(SessionResolver, sources)  # type: ignore[type-abstract]
+
+
+def _api_keys(services: Services, settings: Any) -> None:
+    answers: Answers[Verdict] = Answers(
+        clock=services.get(SteadyClock), feed=services.get(Feed), life=settings.sessions.envelope_life.total_seconds()
+    )
+    verifier = RemoteKeyVerifier(services.get(Introspector), answers=answers)
+    services.add(KeyVerifier, verifier, close=answers.close)  # type: ignore[type-abstract]

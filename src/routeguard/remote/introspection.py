@@ -1,0 +1,111 @@
+"""Asking the service what a credential is worth (RFC 7662)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from routeguard.api_keys.models import ApiKey  # noqa: TC001 - msgspec reads it
+from routeguard.core.errors import Unavailable
+from routeguard.core.principal import Assurance
+from routeguard.remote.breaker import SERVICE
+from routeguard.sessions.models import SessionId, UserSession
+
+if TYPE_CHECKING:
+    from routeguard.core.address import Address
+    from routeguard.remote.transport import Transport
+    from routeguard.remote.users import RemoteUsers
+
+logger = logging.getLogger("routeguard.remote")
+
+_LIMIT: Final = 64 * 1024
+_AT_ONCE: Final = 16
+"""Fewer than the pool has connections: the feed must get through whatever the crowd asks."""
+_OK: Final = 200
+
+
+class Worth(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service answered. Of a credential that is no good, nothing is said but, for some keys, why."""
+
+    active: bool
+    token_type: str = ""
+    sub: str = ""
+    sid: str = ""
+    auth_time: int = 0
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    user: dict[str, Any] | None = None
+    organization: Any = None
+    role: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    exp: float | None = None
+    key: ApiKey | None = None
+    reason: str = ""
+    retry_after: int = 1
+
+    def __repr__(self) -> str:
+        """Tell nothing of the person."""
+        return f"Worth({self.token_type or self.reason})"
+
+
+class Introspector:
+    """Asks, a few at a time."""
+
+    def __init__(self, transport: Transport, *, timeout: float) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._decoder = msgspec.json.Decoder(Worth)
+        self._refused = False
+
+    async def ask(self, credential: str, *, address: Address | None = None) -> Worth:
+        """Return what a credential is worth that was sent from `address`. Raises Unavailable."""
+        asked = {"token": credential} if address is None else {"token": credential, "address": str(address)}
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"{SERVICE} (too many questions)") from error
+        try:
+            answer = await self._transport.call("POST", "/oauth/introspect", msgspec.json.encode(asked), limit=_LIMIT)
+        finally:
+            self._turns.release()
+        if answer.status != _OK:
+            self._log(answer.status)
+            raise Unavailable(f"{SERVICE} (introspection answered {answer.status})")
+        try:
+            return self._decoder.decode(answer.body)
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"{SERVICE} (its answer cannot be read)") from error
+
+    def _log(self, status: int) -> None:
+        if not self._refused:
+            self._refused = True
+            logger.error(
+                "the identity service refuses our calls with %d: are client id, secret, URL and clock right?", status
+            )
+
+
+def session_of(worth: Worth, users: RemoteUsers[Any]) -> UserSession[Any]:
+    """Return the session the service told of. Raises Unavailable for an answer that lacks what a session has."""
+    if not (worth.sub and worth.sid and worth.user and worth.created_at and worth.expires_at):
+        raise Unavailable(f"{SERVICE} (its answer lacks what a session has)")
+    user = users.read(worth.user)
+    if user.id != worth.sub:
+        raise Unavailable(f"{SERVICE} (its answer contradicts itself)")
+    authenticated_at = datetime.fromtimestamp(worth.auth_time, UTC)
+    return UserSession(
+        SessionId(worth.sid), user, worth.created_at, authenticated_at, worth.expires_at, worth.organization,
+        worth.role, assurance_of(worth.acr, worth.amr, authenticated_at),
+    )  # fmt: skip
+
+
+def assurance_of(acr: str, amr: tuple[str, ...], authenticated_at: datetime) -> Assurance:
+    """Return how the user proved himself; a level that is not told is the lowest."""
+    level = acr.removeprefix("aal")
+    return Assurance(int(level) if level in {"1", "2", "3"} else 1, amr, authenticated_at)

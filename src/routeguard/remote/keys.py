@@ -1,0 +1,166 @@
+"""The service's public keys: fetched, kept while it is away, and never more of them than it publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+from routeguard.core.errors import Unavailable
+from routeguard.core.strict_json import JSONRefused, load_json
+from routeguard.remote.breaker import SERVICE
+from routeguard.tokens.jwk import InvalidToken, KeySet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from routeguard.core.clock import Clock
+    from routeguard.remote.transport import Transport
+    from routeguard.sessions.feed import Feed
+    from routeguard.tokens.jwk import Key
+
+logger = logging.getLogger("routeguard.remote")
+
+SUBJECT: Final = "signing-keys"
+"""What the service's feed says when its keys changed (`tokens.keys.SUBJECT`)."""
+_TARGET: Final = "/.well-known/jwks.json"
+_LIMIT: Final = 64 * 1024
+_MOST: Final = 100
+_COOL_DOWN: Final = 30.0
+"""Seconds between two fetches for key ids nobody knows: anybody can make those up (attack JWT-11)."""
+_EVERY: Final = 240.0
+"""Seconds between two fetches, give or take a quarter; a key is published ten minutes before it signs."""
+_RETRY: Final = 0.5
+_OK: Final = 200
+_KINDS: Final = frozenset({"OKP", "EC", "RSA"})
+"""A set that is published has no secrets in it, so a symmetric key was not put there by the service (JWT-03)."""
+
+
+class RemoteKeys:
+    """The `VerificationKeys` of an app. While the service is away, the keys it had go on verifying.
+
+    Once the feed has said that they changed, none of them counts until they were fetched anew: one may have been
+    stolen. `epoch` changes when a key is gone, so that what it verified before is void.
+    """
+
+    def __init__(self, transport: Transport, *, clock: Clock, feed: Feed) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._feed = feed
+        self._by_kid: Mapping[str, tuple[Any, KeySet]] = {}
+        self._due = True
+        self._changed_at = 0
+        self._asked_at = -math.inf
+        self._failed = False
+        self._fetching: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self.epoch = 0
+        feed.listen(SUBJECT, self._changed)
+
+    @property
+    def none_published(self) -> bool:
+        """Whether the service publishes no key at all, as with HS256: then only it can verify."""
+        return not self._due and not self._by_kid
+
+    async def start(self) -> None:
+        """Fetch the keys and look after them. A service that is away is waited for, verifying nothing."""
+        with contextlib.suppress(Unavailable):
+            await self._fetch()
+        self._task = asyncio.create_task(self._run(), name="routeguard-remote-keys")
+
+    async def close(self) -> None:
+        """Stop looking after them."""
+        for task in (self._task, self._fetching):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Unavailable):
+                    await task
+        self._task = self._fetching = None
+
+    def find(self, kid: str) -> KeySet | None:
+        """Return the key of this id, if it is published."""
+        if self._due:
+            return None
+        found = self._by_kid.get(kid)
+        return None if found is None else found[1]
+
+    async def refresh(self) -> None:
+        """Fetch the keys again for an id that is not known, if that was not done just now.
+
+        Raises Unavailable when it cannot be told whether there is such a key.
+        """
+        if self._due or self._clock.monotonic() - self._asked_at >= _COOL_DOWN:
+            await self._fetch()
+        elif self._failed:
+            raise Unavailable(f"{SERVICE} (keys)")
+
+    def signer(self) -> Key:
+        """Raise Unavailable: only the service signs."""
+        raise Unavailable(f"{SERVICE} (only it signs)")
+
+    def _changed(self) -> None:
+        self._due = True
+        self._changed_at = self._feed.tick
+        self.epoch += 1
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            wait = _RETRY if self._due or self._failed else _EVERY * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+            self._wake.clear()
+            with contextlib.suppress(Unavailable):
+                await self._fetch()
+
+    async def _fetch(self) -> None:
+        """Fetch once for everybody who waits. Raises Unavailable."""
+        if self._fetching is None:
+            self._fetching = asyncio.ensure_future(self._fetch_now())
+            self._fetching.add_done_callback(self._fetched)
+        try:
+            await asyncio.shield(self._fetching)
+        except Unavailable as error:
+            raise Unavailable(error.what, retry_after=error.retry_after) from error
+
+    def _fetched(self, task: asyncio.Task[None]) -> None:
+        self._fetching = None
+        if not task.cancelled():
+            self._failed = task.exception() is not None
+
+    async def _fetch_now(self) -> None:
+        tick, self._asked_at = self._feed.tick, self._clock.monotonic()
+        answer = await self._transport.fetch(_TARGET, limit=_LIMIT)
+        try:
+            found = _read(answer.body) if answer.status == _OK else None
+        except (JSONRefused, InvalidToken):
+            found = None
+        if found is None:
+            # A proxy's page, or worse: the keys of before are better than none.
+            logger.error("the identity service's keys cannot be read; those known before are kept")
+            raise Unavailable(f"{SERVICE} (keys)")
+        if any(kid not in found or found[kid][0] != jwk for kid, (jwk, _) in self._by_kid.items()):
+            self.epoch += 1
+        self._by_kid = found
+        if self._changed_at <= tick:
+            self._due = False
+
+
+def _read(body: bytes) -> dict[str, tuple[Any, KeySet]] | None:
+    """Return the keys of a JWKS by their ids (RFC 7517 section 5); None for what is none."""
+    document = load_json(body, max_depth=8)
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or len(keys) > _MOST:
+        return None
+    found: dict[str, tuple[Any, KeySet]] = {}
+    for jwk in keys:
+        if isinstance(jwk, dict) and jwk.get("kty") in _KINDS and isinstance(jwk.get("kid"), str):
+            with contextlib.suppress(InvalidToken):
+                found[jwk["kid"]] = (jwk, KeySet.load(jwk))
+    # Keys, and none that we understand: not the same as none at all.
+    return found if found or not keys else None

@@ -1,0 +1,202 @@
+"""Sessions in an app without their store: by access tokens read here, else by the service's word."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+from routeguard.core.cookies import find_cookie
+from routeguard.core.credentials import credential_of
+from routeguard.core.secret import digest
+from routeguard.core.security_log import note
+from routeguard.remote.answers import Answers, Finding
+from routeguard.remote.introspection import assurance_of, session_of
+from routeguard.sessions.models import SessionId, UserSession
+from routeguard.tokens.jwk import InvalidToken
+from routeguard.traffic.csrf import came_by_header
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.remote.introspection import Introspector
+    from routeguard.remote.keys import RemoteKeys
+    from routeguard.remote.users import RemoteUsers
+    from routeguard.sessions.clock import SteadyClock
+    from routeguard.sessions.feed import Feed
+    from routeguard.tokens.access import AccessTokens, Claims
+    from routeguard.tokens.cookies import TokenCookies
+
+U = TypeVar("U")
+
+_CAPACITY: Final = 8192
+"""Sessions of tokens remembered; the oldest makes room. About 2 KB each."""
+_COOKIE_VALUE: Final = re.compile(rb"[A-Za-z0-9_-]{1,4096}\.[A-Za-z0-9_-]{1,128}")
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{1,4096}\.[A-Za-z0-9_-]{1,16384}\.[A-Za-z0-9_-]{1,4096}")
+
+
+class Trust(NamedTuple):
+    """How far a token's own word goes, in seconds.
+
+    One `fresh` or younger counts if the feed had nothing against it; the feed has to have been heard within
+    `offline` after what it says stopped being trusted.
+    """
+
+    fresh: float
+    offline: float
+
+
+class RemoteSessions(Generic[U]):
+    """Asks the service about a credential and remembers the answer while the feed says nothing against it."""
+
+    def __init__(
+        self, introspector: Introspector, users: RemoteUsers[U], *, answers: Answers[UserSession[U] | None]
+    ) -> None:
+        self._introspector = introspector
+        self._users = users
+        self._answers = answers
+
+    async def find(self, credential: bytes) -> UserSession[U] | None:
+        """Return the live session of a cookie's value or of an access token, or None. Raises Unavailable."""
+
+        async def ask() -> Finding[UserSession[U] | None]:
+            worth = await self._introspector.ask(credential.decode("ascii"))
+            if not worth.active or worth.key is not None:
+                return Finding(None, refused=True)
+            session = session_of(worth, self._users)
+            ends_at = min(session.expires_at.timestamp(), worth.exp or float("inf"))
+            return Finding(session, (session.id, session.principal_id), ends_at)
+
+        return await self._answers.get(digest(credential), ask)
+
+
+class RemoteCookies(Generic[U]):
+    """The session behind the service's own cookie, where the app shares its origin."""
+
+    def __init__(self, sessions: RemoteSessions[U], *, name: str, user_class: type[U]) -> None:
+        self._sessions = sessions
+        self._name = name.encode("ascii")
+        self.user_class = user_class
+
+    def presents(self, exchange: Exchange) -> bool:
+        """Return whether a session cookie was sent."""
+        return b"routeguard=" in exchange.request.headers.get(b"cookie", b"")
+
+    async def resume(self, exchange: Exchange) -> UserSession[U] | None:
+        """Return the live session of a request, or None. Raises Unavailable when that cannot be told."""
+        header = exchange.request.headers.get(b"cookie")
+        if header is None:
+            return None
+        value, doubled = find_cookie(header, self._name)
+        # Two of them: one was planted, and order does not tell which (attack CSRF-16). What has not the form of one
+        # costs no call.
+        if value is None or doubled or _COOKIE_VALUE.fullmatch(value) is None:
+            return None
+        return await self._sessions.find(value)
+
+
+class TokenSessions(Generic[U]):
+    """The session of an access token: verified here, and asked about only where its own word does not do.
+
+    That is when the feed named its session or user, when the token is older than the feed reaches back, when it says
+    nothing of the user, and when the feed was not heard for long. While the service is away those are 503.
+    """
+
+    def __init__(
+        self, tokens: AccessTokens, keys: RemoteKeys, users: RemoteUsers[U], *, sessions: RemoteSessions[U],
+        feed: Feed, clock: SteadyClock, trust: Trust,
+    ) -> None:  # fmt: skip
+        self._tokens = tokens
+        self._keys = keys
+        self._users = users
+        self._sessions = sessions
+        self._feed = feed
+        self._clock = clock
+        self._trust = trust
+        self._known: dict[str, UserSession[U]] = {}
+
+    async def find(self, exchange: Exchange, token: bytes) -> UserSession[U] | None:
+        """Return the live session of a token, or None. Raises Unavailable when that cannot be told."""
+        claims = self._tokens.verify(token)
+        if claims is None:
+            if self._keys.none_published:
+                return await self._sessions.find(token) if _TOKEN.fullmatch(token) else None
+            claims = await self._read(exchange, token)
+        if claims is None:
+            return None
+        if not self._speaks(claims):
+            session = await self._sessions.find(token)
+            # Whatever is asked about, the answer is about this token or it is none.
+            return session if session is not None and session.id == claims.sid else None
+        return self._known.get(claims.jti) or self._remember(claims)
+
+    def _speaks(self, claims: Claims) -> bool:
+        """Whether a token's own word will do."""
+        feed = self._feed
+        if claims.user is None or not feed.heard:
+            return False
+        if self._clock.monotonic() >= feed.trusted_until + self._trust.offline:
+            return False
+        # Of what was revoked longer ago, the feed has forgotten: here, or before this process began.
+        if self._clock.time() - claims.iat > self._trust.fresh:
+            return False
+        return claims.sid not in feed.stale and claims.sub not in feed.stale
+
+    def _remember(self, claims: Claims) -> UserSession[U]:
+        authenticated_at = datetime.fromtimestamp(claims.auth_time, UTC)
+        session = UserSession(
+            SessionId(claims.sid), self._users.read(claims.user or {}),
+            datetime.fromtimestamp(claims.session_created_at, UTC), authenticated_at,
+            datetime.fromtimestamp(claims.session_expires_at, UTC),
+            assurance=assurance_of(claims.acr, claims.amr, authenticated_at),
+        )  # fmt: skip
+        if len(self._known) >= _CAPACITY:
+            del self._known[next(iter(self._known))]
+        self._known[claims.jti] = session
+        return session
+
+    async def _read(self, exchange: Exchange, token: bytes) -> Claims | None:
+        try:
+            return await self._tokens.find(token)
+        except InvalidToken as error:
+            if error.reason != "expired":
+                note("token-refused", exchange, reason=error.reason)
+            return None
+
+
+class RemoteBearer:
+    """Access tokens in `Authorization: Bearer` (RFC 6750 section 2.1) as a source of sessions."""
+
+    def __init__(self, tokens: TokenSessions[Any]) -> None:
+        self._tokens = tokens
+
+    def presents(self, exchange: Exchange) -> bool:
+        """Return whether an access token was sent. Raises ProblemError 400 for two credentials."""
+        found = credential_of(exchange.request)
+        return found is not None and found.kind == "token"
+
+    async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
+        """Return the live session of the token that was sent, or None. Raises Unavailable."""
+        found = credential_of(exchange.request)
+        if found is None or found.kind != "token":
+            return None
+        session = await self._tokens.find(exchange, found.value)
+        if session is not None:
+            came_by_header(exchange)
+        return session
+
+
+class RemoteTokenCookies:
+    """The access token in a browser's cookie. Only the service renews it: here, one that has expired is 401."""
+
+    def __init__(self, tokens: TokenSessions[Any], cookies: TokenCookies) -> None:
+        self._tokens = tokens
+        self._cookies = cookies
+
+    def presents(self, exchange: Exchange) -> bool:
+        """Return whether an access token came as a cookie."""
+        return self._cookies.access(exchange) is not None
+
+    async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
+        """Return the live session, or None. Raises Unavailable when that cannot be told."""
+        token = self._cookies.access(exchange)
+        return None if token is None else await self._tokens.find(exchange, token)
