@@ -24,7 +24,7 @@ from tests.backends import PostgresServer, ValkeyServer
 from tests.replicas.proxy import Proxy
 from tests.replicas.world import PATIENCE, Deployment, Person, deployed, eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 CYCLES = int(os.environ.get("ROUTEGUARD_OUTAGES", "5"))
 BACK_WITHIN = float(os.environ.get("ROUTEGUARD_BACK_WITHIN", "30"))

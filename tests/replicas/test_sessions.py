@@ -8,7 +8,7 @@ import pytest
 
 from tests.replicas.world import PASSWORD, Deployment, Person, eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 
 async def both(person: Person) -> list[int]:

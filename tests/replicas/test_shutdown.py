@@ -14,7 +14,7 @@ import pytest
 
 from tests.replicas.world import PASSWORD, Deployment, Person, Replica, eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 
 class Line:

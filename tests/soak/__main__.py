@@ -74,7 +74,7 @@ class Visitor:
         if answer.status_code == 200:
             self.refresh_token = answer.json()["refresh_token"]
             bearer = {"authorization": f"Bearer {answer.json()['access_token']}"}
-            await self.do("bearer", "GET", "/auth/session", headers=bearer | {"cookie": "a=b"})
+            await self.do("bearer", "GET", "/auth/session", headers=bearer, cookies=False)
 
     async def refresh(self) -> None:
         if self.refresh_token is not None:
@@ -88,7 +88,7 @@ class Visitor:
         if self.key is None:
             answer = await self.do("key", "POST", "/auth/api-keys", json={"name": "soak"})
             self.key = answer.json().get("key", "rg_test_none")
-        await self.do("use key", "POST", "/auth/api-keys/verify", headers={"x-api-key": self.key, "cookie": "a=b"})
+        await self.do("use key", "POST", "/auth/api-keys/verify", headers={"x-api-key": self.key}, cookies=False)
 
     async def guess(self) -> None:
         # From other addresses, at accounts of others: guesses at his own would slow himself down.
@@ -102,7 +102,7 @@ class Visitor:
             {"cookie": f"routeguard={value}.{value[:43]}"}, {"authorization": f"Bearer {value}"},
             {"authorization": "Bearer eyJhbGciOiJub25lIn0.e30."}, {"x-api-key": value},
         ])  # fmt: skip
-        await self.do("forged", "GET", "/auth/session", headers={"cookie": "a=b"} | headers, keep=False)
+        await self.do("forged", "GET", "/auth/session", headers=headers, cookies=False)
 
     async def too_large(self) -> None:
         body = {"email": "a@example.com", "password": "x" * 200_000}
