@@ -31,7 +31,7 @@ ORIGIN: Final = "http://127.0.0.1:8000"
 GOOD: Final = "seven grey herons at dawn"
 """A password nobody has a reason to refuse."""
 CHEAP: Final = PasswordSettings(time_cost=1, memory=64)
-UNLIMITED: Final = TrafficSettings(sign_in="off", sign_up="off", identity="off")
+UNLIMITED: Final = TrafficSettings(sign_in="off", sign_up="off", identity="off", refresh="off")
 """All browsers of a test share one address."""
 PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
 """For a machine that runs many tests at once; what impatience does is tested in tests/db."""

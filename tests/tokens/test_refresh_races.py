@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
-ROUNDS: Final = int(os.environ.get("ROUTEGUARD_RACE_ROUNDS", "12"))
+ROUNDS: Final = int(os.environ.get("ROUTEGUARD_RACE_ROUNDS", "8"))
 AT_ONCE: Final = 64
 BETWEEN_TWO: Final = 32
 

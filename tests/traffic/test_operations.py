@@ -137,8 +137,9 @@ async def test_every_operation_has_a_limit_in_the_matrix(world: World) -> None:
 
 
 async def test_the_defaults_are_those_promised(free: World) -> None:
-    assert TrafficSettings() == TrafficSettings(sign_in="20/minute", sign_up="30/hour", identity="120/minute")
-    assert not any("at most" in row.policy for row in free.guard.matrix())
+    promised = TrafficSettings(sign_in="20/minute", sign_up="30/hour", identity="120/minute", refresh="300/minute")
+    assert TrafficSettings() == promised
+    assert not any("by address" in row.policy for row in free.guard.matrix())
 
 
 def test_a_rate_that_is_none_is_a_finding() -> None:

@@ -347,8 +347,9 @@ def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
         .cte("moved")
     )
     told = (moved.c.client_id, moved.c.expires_at, moved.c.current_hash, sa.true(), sa.false())
+    columns: list[sa.ColumnElement[Any]] = [*told, *(used.c[column.name] for column in _STATE), *user_columns]
     rows = moved.join(used, used.c.user_id == moved.c.user_id).join(users, users.c.id == moved.c.user_id)
-    return sa.select(*told, *(used.c[column.name] for column in _STATE), *user_columns).select_from(rows)
+    return sa.select(*columns).select_from(rows)
 
 
 async def _rotate_in_steps(tx: Transaction, columns: Sequence[sa.ColumnElement[Any]], turn: Turn) -> Any:
@@ -374,8 +375,9 @@ def _family(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """Return the query for a family, its live session and its user."""
     family = refresh_families.c
     told = (family.client_id, family.expires_at, family.current_hash, _current(), _kept())
+    columns: list[sa.ColumnElement[Any]] = [*told, *_STATE, *user_columns]
     return (
-        sa.select(*told, *_STATE, *user_columns)
+        sa.select(*columns)
         .join_from(refresh_families, sessions, _ITS_SESSION)
         .join(users, users.c.id == sessions.c.user_id)
         .where(_ITS_FAMILY, _NOT_EXPIRED, _session_lives(_param("now")))
