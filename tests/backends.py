@@ -19,12 +19,18 @@ import psycopg
 _NOBODY = 65534
 
 
-def free_port() -> int:
-    """Return a free port below those the system gives to clients, so that none takes it while a server is down."""
+def free_port(*, second: int = 0) -> int:
+    """Return a free port below those the system gives to clients, so that none takes it while a server is down.
+
+    With `second` the port so far above it is free too, and also below those of clients.
+    """
     while True:
-        with socket.socket() as probe:
+        port = secrets.randbelow(12_000) + 20_000 - second
+        with socket.socket() as probe, socket.socket() as other:
             try:
-                probe.bind(("127.0.0.1", port := secrets.randbelow(12_000) + 20_000))
+                probe.bind(("127.0.0.1", port))
+                if second:
+                    other.bind(("127.0.0.1", port + second))
             except OSError:
                 continue
             return port

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import statistics
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.attacks.test_inj import settle
 from tests.attacks.world import COOKIE, ORIGIN, Browser, World, peer
 from tests.conformance.wire import Result
 from tests.core.test_redirect import ATTACKS as REDIRECTS
+from tests.steady import until
 
 pytestmark = pytest.mark.anyio
 
@@ -160,13 +162,26 @@ async def test_two_hundred_sign_ins_at_once(tmp_path: Path) -> None:
                 await asyncio.sleep(0.002)
                 lags.append(time.perf_counter() - begun - 0.002)
 
+        # Hashes end when all but those there is room for are refused, however fast this machine hashes.
+        pool: Any = world.guard.services.get(HashingPool)
+        go_on = threading.Event()
+        pool._executor.submit(go_on.wait, 60)
+        answered: list[Result] = []
+
+        async def sign_in(number: int) -> Result:
+            answered.append(await guess(Browser(world), f"n{number}@example.com"))
+            return answered[-1]
+
         prober = asyncio.create_task(probe())
-        answers = await asyncio.gather(*(guess(Browser(world), f"n{number}@example.com") for number in range(200)))
+        guesses = [asyncio.create_task(sign_in(number)) for number in range(200)]
+        await until(lambda: len(answered) == 191)
+        go_on.set()
+        answers = await asyncio.gather(*guesses)
         prober.cancel()
         statuses = {answer.status for answer in answers}
         assert statuses == {401, 503}
         assert all(answer.header("retry-after") for answer in answers if answer.status == 503)
-        assert 9 <= sum(answer.status == 401 for answer in answers) < 200
+        assert sum(answer.status == 401 for answer in answers) == 9
         assert statistics.median(lags) < 0.5
         world.calm()
         assert (await guess(Browser(world), "bob@example.com", world.passwords["bob"])).status == 200
@@ -347,7 +362,9 @@ async def test_a_session_is_taken_from_the_cookie_only(world: World) -> None:
     value = alice.cookies[COOKIE]
     guest = Browser(world)
     for name in (COOKIE, "session", "sid", "sessionid", "PHPSESSID", "jsessionid", "access_token", "token"):
-        assert (await guest.get(f"/api/me?{name}={quote(value)}")).status == 401
+        # Where RFC 6750 puts a token it is refused as such (JWT-39), whatever it is.
+        refused = 400 if name == "access_token" else 401
+        assert (await guest.get(f"/api/me?{name}={quote(value)}")).status == refused
         assert (await guest.get("/api/me", (f"x-{name}", value), (name, value))).status == 401
         body = urlencode({name: value}).encode()
         assert (await guest.ask("POST", "/account/name", FORM, body=body)).status == 401

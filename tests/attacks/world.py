@@ -27,7 +27,7 @@ from routeguard.guard.inventory import Row
 from routeguard.mail.queue import MailQueue
 from routeguard.settings import Settings
 from tests.conformance.wire import Result, connect, send
-from tests.passwords.world import CHEAP, Mailbox
+from tests.passwords.world import CHEAP, PATIENT, Mailbox
 
 ORIGIN: Final = "http://127.0.0.1:8000"
 SECRET: Final = Secret("kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3")
@@ -66,7 +66,9 @@ class World:
     @classmethod
     @asynccontextmanager
     async def open(cls, directory: Path, **settings: Any) -> AsyncIterator[World]:
-        given: dict[str, Any] = {"issuer": ORIGIN, "passwords": CHEAP, "environment": "development"} | settings
+        given: dict[str, Any] = {
+            "issuer": ORIGIN, "passwords": CHEAP, "environment": "development", "database": PATIENT
+        } | settings  # fmt: skip
         given.setdefault("database_url", f"sqlite:///{directory / 'routeguard.db'}")
         made = Settings(secret=SECRET, **given)
         people = await prepare(made)
@@ -190,7 +192,8 @@ def good_body(path: str) -> bytes:
         "/auth/email/resend": {"email": "bob@example.com"},
         "/auth/email/change": {"email": "other@example.com", "password": "wrong one"},
         "/auth/api-keys": {"name": "robot"},
-        "/auth/api-keys/{id}": {"name": "robot"},
+        "/auth/api-keys/{id:api_key}": {"name": "robot"},
+        "/auth/api-keys/verify": {"key": "rg_test_none"},
         "/account/name": {"name": "Other"},
         "/api/invoices": {"title": "Paper", "amount": 1},
         "/api/invoices/{invoice_id}": {"title": "Paper", "amount": 1},

@@ -18,8 +18,8 @@ class ValkeyProcess:
     """One server on a port of its own; nothing is written to disk."""
 
     def __init__(self, *options: str) -> None:
-        # Not any free port: that of a cluster's bus is 10000 above it, and has to be one too.
-        self.port: int = free_port()
+        # That of a cluster's bus is 10000 above it.
+        self.port: int = free_port(second=10_000)
         self.options = options
         self._process: subprocess.Popen[bytes] | None = None
 
