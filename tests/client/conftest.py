@@ -22,9 +22,12 @@ from routeguard.cli.accounts import make_account
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
+from routeguard.db.models import DatabaseSettings
 from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import TrafficSettings
 
+PATIENCE = 60.0
+"""Seconds that a client waits for an answer, on however busy a machine."""
 PASSWORD = "plum tractor wobble seventeen"
 PEOPLE = ("ada@example.com", "bob@example.com", "eve@example.com")
 
@@ -39,6 +42,7 @@ class Service:
         settings = Settings(
             issuer=self.url, secret=Secret("s" * 32), environment="development", traffic=off,
             database_url=f"sqlite:///{directory / 'test.db'}", tokens=TokenSettings(grace=timedelta(seconds=10)),
+            database=DatabaseSettings(timeout=timedelta(seconds=20), statement_timeout=timedelta(seconds=20)),
         )  # fmt: skip
         self.guard = Routeguard(settings)
         self.seen: list[tuple[str, str, dict[str, str]]] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from tests.client.conftest import PASSWORD, Service
+from tests.client.conftest import PASSWORD, PATIENCE, Service
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Route
@@ -84,7 +84,7 @@ def caught(page: Page, expression: str) -> dict[str, Any]:
 
 
 def test_the_module_is_served_to_everybody_and_kept_by_caches(service: Service) -> None:
-    with httpx2.Client(base_url=service.url) as client:
+    with httpx2.Client(base_url=service.url, timeout=PATIENCE) as client:
         served = client.get("/auth/client.js")
         assert served.status_code == 200
         assert served.headers["content-type"] == "text/javascript; charset=utf-8"

@@ -24,7 +24,7 @@ from routeguard.client import (
 )
 from routeguard.client.auth import CookieAuth
 from routeguard.core.errors import ConfigError
-from tests.client.conftest import PASSWORD, Service
+from tests.client.conftest import PASSWORD, PATIENCE, Service
 from tests.fakes import FakeClock
 
 REFRESH = "/auth/token/refresh"
@@ -68,13 +68,13 @@ def make(request: pytest.FixtureRequest) -> Maker:
 
 
 def signed_in(make: Maker, service: Service, email: str = "ada@example.com") -> Any:
-    client = make(service.url)
+    client = make(service.url, timeout=PATIENCE)
     client.sign_in(email, PASSWORD)
     return client
 
 
 def token_pair(service: Service) -> TokenPair:
-    with Client(service.url) as client:
+    with Client(service.url, timeout=PATIENCE) as client:
         client.sign_in("ada@example.com", PASSWORD)
         pair = client.tokens()
     service.seen.clear()
@@ -82,7 +82,7 @@ def token_pair(service: Service) -> TokenPair:
 
 
 def test_a_life_of_a_session(make: Maker, service: Service) -> None:
-    with make(service.url) as client:
+    with make(service.url, timeout=PATIENCE) as client:
         assert client.sign_up(f"new-{make.__name__}@example.com".lower(), PASSWORD, "New") is None
         with pytest.raises(ClientProblem) as refused:
             client.session()
@@ -127,7 +127,7 @@ def test_passwords(make: Maker, service: Service) -> None:
 def test_an_unsafe_call_carries_the_csrf_token_fetched_once(make: Maker, service: Service) -> None:
     """CSRF-08: and anew when it has become another session's."""
     auth = CookieAuth()
-    with make(service.url, auth=auth) as client:
+    with make(service.url, timeout=PATIENCE, auth=auth) as client:
         client.sign_in("ada@example.com", PASSWORD)
         service.seen.clear()
         assert client.request("post", "/api/strict", json={"a": 1}) == {"got": '{"a":1}'}
@@ -153,7 +153,7 @@ def test_to_step_up_is_told_apart(make: Maker, service: Service) -> None:
 
 def test_no_redirect_is_followed(make: Maker, service: Service) -> None:
     """RED-14: nor is the credential taken along."""
-    with make(service.url, auth=TokenAuth(token_pair(service))) as client:
+    with make(service.url, timeout=PATIENCE, auth=TokenAuth(token_pair(service))) as client:
         for method in ("GET", "POST"):
             with pytest.raises(ClientProblem) as refused:
                 client.request(method, "/api/away?to=/api/me")
@@ -177,7 +177,7 @@ def test_no_redirect_is_followed(make: Maker, service: Service) -> None:
     ],
 )
 def test_no_target_leads_elsewhere(make: Maker, service: Service, target: str) -> None:
-    with make(service.url) as client, pytest.raises(ValueError, match="encoded path"):
+    with make(service.url, timeout=PATIENCE) as client, pytest.raises(ValueError, match="encoded path"):
         client.request("GET", target)
     assert service.seen == []
 
@@ -196,7 +196,7 @@ def test_a_trusted_network_may_be_said() -> None:
 
 
 def test_a_token_client_sends_no_cookie_and_keeps_none(make: Maker, service: Service) -> None:
-    with make(service.url, auth=TokenAuth(token_pair(service))) as client:
+    with make(service.url, timeout=PATIENCE, auth=TokenAuth(token_pair(service))) as client:
         assert client.session()["user"]["email"] == "ada@example.com"
         client.sign_in("bob@example.com", PASSWORD)
         assert client.session()["user"]["email"] == "ada@example.com"
@@ -209,7 +209,7 @@ def test_tokens_are_renewed_before_their_end(make: Maker, service: Service) -> N
     clock, told = FakeClock(), []
     pair = token_pair(service)
     auth = TokenAuth(pair, clock=clock, on_change=told.append)
-    with make(service.url, auth=auth) as client:
+    with make(service.url, timeout=PATIENCE, auth=auth) as client:
         client.session()
         assert service.calls(REFRESH) == []
         clock.advance(pair.expires_in - 1)
@@ -223,7 +223,7 @@ def test_tokens_are_renewed_before_their_end(make: Maker, service: Service) -> N
 def test_a_401_renews_once_and_repeats_the_call(make: Maker, service: Service) -> None:
     pair = token_pair(service)
     auth = TokenAuth(TokenPair("not.a.token", pair.refresh_token, pair.expires_in))
-    with make(service.url, auth=auth) as client:
+    with make(service.url, timeout=PATIENCE, auth=auth) as client:
         assert client.request("POST", "/api/strict", json=[1]) == {"got": "[1]"}
         # A 401 that a new token does not change is what the caller gets; the tokens stay.
         with pytest.raises(StepUpRequired):
@@ -234,7 +234,7 @@ def test_a_401_renews_once_and_repeats_the_call(make: Maker, service: Service) -
 
 def test_spent_tokens_end_in_401_without_another_call(make: Maker, service: Service) -> None:
     auth = TokenAuth(TokenPair("not.a.token", "nor this", 600))
-    with make(service.url, auth=auth) as client:
+    with make(service.url, timeout=PATIENCE, auth=auth) as client:
         with pytest.raises(ClientProblem) as refused:
             client.session()
         assert refused.value.code == "authentication-required"
@@ -249,9 +249,9 @@ def test_spent_tokens_end_in_401_without_another_call(make: Maker, service: Serv
 def test_refresh_by_hand(make: Maker, service: Service) -> None:
     pair = token_pair(service)
     auth = TokenAuth(pair)
-    with make(service.url, auth=auth) as client:
+    with make(service.url, timeout=PATIENCE, auth=auth) as client:
         assert client.refresh() == auth.tokens != pair
-    with make(service.url) as client:
+    with make(service.url, timeout=PATIENCE) as client:
         assert client.refresh(auth.tokens.refresh_token).expires_in > 0
         with pytest.raises(ConfigError):
             client.refresh()
@@ -268,14 +268,14 @@ def test_threads_and_tasks_renew_once_together(service: Service) -> None:
         return email
 
     async def in_tasks() -> list[Any]:
-        async with AsyncClient(service.url, auth=auth) as tasks:
+        async with AsyncClient(service.url, timeout=PATIENCE, auth=auth) as tasks:
             return await asyncio.gather(*(tasks.session() for _ in range(16)))
 
     def loop() -> list[Any]:
         ready.wait(60)
         return asyncio.run(in_tasks())
 
-    with Client(service.url, auth=auth) as client, ThreadPoolExecutor(9) as pool:
+    with Client(service.url, timeout=PATIENCE, auth=auth) as client, ThreadPoolExecutor(9) as pool:
         others = pool.submit(loop)
         assert set(pool.map(in_thread, range(8))) == {"ada@example.com"}
         assert {one["user"]["email"] for one in others.result(60)} == {"ada@example.com"}
@@ -304,7 +304,10 @@ def test_a_refresh_whose_answer_was_lost_is_not_lost(service: Service) -> None:
     """SES-13: the same client presents the spent token again within the grace."""
     pair = token_pair(service)
     auth = TokenAuth(TokenPair("not.a.token", pair.refresh_token, pair.expires_in))
-    with httpx2.Client(transport=Flaky(REFRESH, 1)) as http, Client(service.url, auth=auth, http=http) as client:
+    with (
+        httpx2.Client(transport=Flaky(REFRESH, 1), timeout=PATIENCE) as http,
+        Client(service.url, auth=auth, http=http) as client,
+    ):
         assert client.session()["user"]["email"] == "ada@example.com"
     assert len(service.calls(REFRESH)) == 2
 
@@ -312,7 +315,10 @@ def test_a_refresh_whose_answer_was_lost_is_not_lost(service: Service) -> None:
 def test_no_answer_is_unavailable_and_takes_nobody_for_signed_out(service: Service) -> None:
     pair = token_pair(service)
     auth = TokenAuth(TokenPair("not.a.token", pair.refresh_token, pair.expires_in))
-    with httpx2.Client(transport=Flaky(REFRESH, 2)) as http, Client(service.url, auth=auth, http=http) as client:
+    with (
+        httpx2.Client(transport=Flaky(REFRESH, 2), timeout=PATIENCE) as http,
+        Client(service.url, auth=auth, http=http) as client,
+    ):
         with pytest.raises(ServiceUnavailable) as failed:
             client.session()
         assert failed.value.answered is False
@@ -334,7 +340,10 @@ async def test_a_task_that_gives_up_does_not_lose_the_renewal(service: Service) 
 
     pair = token_pair(service)
     auth = TokenAuth(TokenPair("not.a.token", pair.refresh_token, pair.expires_in))
-    async with httpx2.AsyncClient(transport=Slow()) as http, AsyncClient(service.url, auth=auth, http=http) as client:
+    async with (
+        httpx2.AsyncClient(transport=Slow(), timeout=PATIENCE) as http,
+        AsyncClient(service.url, auth=auth, http=http) as client,
+    ):
         impatient = asyncio.create_task(client.session())
         await entered.wait()
         patient = asyncio.create_task(client.session())
@@ -348,7 +357,7 @@ async def test_a_task_that_gives_up_does_not_lose_the_renewal(service: Service) 
 
 
 def test_a_key_is_sent_in_its_own_header_only(make: Maker, service: Service) -> None:
-    with make(service.url, auth=KeyAuth("rg_test_x_y")) as client, pytest.raises(ClientProblem):
+    with make(service.url, timeout=PATIENCE, auth=KeyAuth("rg_test_x_y")) as client, pytest.raises(ClientProblem):
         client.request("GET", "/api/me")
     [headers] = service.calls("/api/me")
     assert headers["x-api-key"] == "rg_test_x_y"
@@ -362,7 +371,7 @@ def test_nothing_secret_shows(service: Service) -> None:
         assert pair.access_token not in shown
         assert pair.refresh_token not in shown
         assert "rg_test" not in shown
-    with Client(service.url) as client, pytest.raises(ClientProblem) as refused:
+    with Client(service.url, timeout=PATIENCE) as client, pytest.raises(ClientProblem) as refused:
         client.refresh("a refresh token of somebody")
     assert "somebody" not in f"{refused.value!r} {refused.value} {refused.value.members}"
 

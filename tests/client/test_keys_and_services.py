@@ -12,7 +12,7 @@ from routeguard import Routeguard
 from routeguard.client import AsyncClient, Client, ClientProblem, KeyAuth, SignedAuth
 from routeguard.db.database import Database
 from routeguard.oauth_server.service import Clients
-from tests.client.conftest import PASSWORD, Service
+from tests.client.conftest import PASSWORD, PATIENCE, Service
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def registered(service: Service) -> tuple[str, str]:
 
 def test_a_life_of_a_key(service: Service) -> None:
     soon = datetime.now(UTC) + timedelta(days=1)
-    with Client(service.url) as client:
+    with Client(service.url, timeout=PATIENCE) as client:
         client.sign_in("ada@example.com", PASSWORD)
         keys = client.api_keys
         made = keys.create("reports", scopes=["reports:read"], expires_at=soon, networks=["127.0.0.0/8"])
@@ -65,12 +65,12 @@ def test_keys_by_an_async_client_and_by_a_key(service: Service) -> None:
     """KEY-11: a key manages no keys."""
 
     async def main() -> Any:
-        async with AsyncClient(service.url) as client:
+        async with AsyncClient(service.url, timeout=PATIENCE) as client:
             await client.sign_in("bob@example.com", PASSWORD)
             made = await client.api_keys.create("data", remaining=5, rate="100/minute")
             assert (await client.api_keys.list())["total"] == 1
             assert (await client.api_keys.verify(made["key"]))["valid"] is True
-        async with AsyncClient(service.url, auth=KeyAuth(made["key"])) as client:
+        async with AsyncClient(service.url, timeout=PATIENCE, auth=KeyAuth(made["key"])) as client:
             with pytest.raises(ClientProblem) as refused:
                 await client.api_keys.create("more")
         return refused.value.status
@@ -79,11 +79,11 @@ def test_keys_by_an_async_client_and_by_a_key(service: Service) -> None:
 
 
 def test_a_service_asks_what_credentials_are_worth(service: Service, registered: tuple[str, str]) -> None:
-    with Client(service.url) as user:
+    with Client(service.url, timeout=PATIENCE) as user:
         user.sign_in("ada@example.com", PASSWORD)
         pair = user.tokens()
         key = user.api_keys.create("data")["key"]
-        with Client(service.url, auth=SignedAuth(*registered)) as client:
+        with Client(service.url, timeout=PATIENCE, auth=SignedAuth(*registered)) as client:
             told = client.introspect(pair.access_token, hint="access_token")
             assert told["active"] is True
             assert told["user"]["email"] == "ada@example.com"
@@ -94,19 +94,19 @@ def test_a_service_asks_what_credentials_are_worth(service: Service, registered:
 
 def test_a_service_signs_for_the_name_the_service_calls_itself(service: Service, registered: tuple[str, str]) -> None:
     """RFC 9421 section 7.2.3: what was signed for one server is no good at another."""
-    with Client(service.url, auth=SignedAuth(*registered, issuer="https://id.example.com")) as client:
+    with Client(service.url, timeout=PATIENCE, auth=SignedAuth(*registered, issuer="https://id.example.com")) as client:
         with pytest.raises(ClientProblem) as refused:
             client.introspect("x")
         assert refused.value.status == 401
     by_another_name = service.url.replace("127.0.0.1", "localhost")
-    with Client(by_another_name, auth=SignedAuth(*registered, issuer=service.url)) as client:
+    with Client(by_another_name, timeout=PATIENCE, auth=SignedAuth(*registered, issuer=service.url)) as client:
         assert client.introspect("x") == {"active": False}
 
 
 def test_a_service_with_the_wrong_secret_is_refused(service: Service, registered: tuple[str, str]) -> None:
     from routeguard.signatures.keys import new_secret
 
-    with Client(service.url, auth=SignedAuth(registered[0], new_secret())) as client:
+    with Client(service.url, timeout=PATIENCE, auth=SignedAuth(registered[0], new_secret())) as client:
         with pytest.raises(ClientProblem) as refused:
             client.introspect("x")
         assert refused.value.status == 401
