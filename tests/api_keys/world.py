@@ -36,7 +36,8 @@ class World(Sessions):
     def __init__(self, database: Database, clock: Clock, **settings: Any) -> None:
         super().__init__(database, clock, SessionSettings())  # type: ignore[arg-type]
         steady = SteadyClock(clock)
-        own = ApiKeySettings(**{"failures": "1000000/minute"} | settings)
+        given: dict[str, Any] = {"failures": "1000000/minute"} | settings
+        own = ApiKeySettings(**given)
         self.ephemeral = MemoryEphemeral()
         self.uses = UseCounter(database, clock=steady, flush=own.flush)
         self.verifier = StoredKeys(

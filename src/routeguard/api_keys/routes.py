@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from msgspec import UNSET, Meta, UnsetType
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from routeguard.api_keys.checks import ManagedKeys, NoApiKey
 from routeguard.api_keys.models import ApiKey, KeyVerifier, Privilege
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
 BODY_LIMIT: Final = 2048
 """Bytes of any body about keys."""
 
+
+class _KeyId(StringConvertor):
+    """Any id but the word of the route beside it, so that other methods of that one stay 405."""
+
+    regex = "(?!verify(?:/|$))[^/]+"
+
+
+register_url_convertor("api_key", _KeyId())
+
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
@@ -48,7 +58,7 @@ def routes(services: Services) -> list[Route]:
 
     # The key is the proof, so that neither a session nor a CSRF token is asked for; failures are counted by address.
     anyone = public & body_limit(BODY_LIMIT)
-    one = "/auth/api-keys/{id:str}"
+    one = "/auth/api-keys/{id:api_key}"
     return [
         get("/auth/api-keys", endpoints.list, managed("api-keys")),
         post("/auth/api-keys", endpoints.create, managed("api-key-create")),
