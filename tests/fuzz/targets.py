@@ -387,6 +387,7 @@ TARGETS: Final = (
         (b"A" * 64 + b"\n__Host-routeguard-csrf=" + b"a" * 43,),
         COOKIE_WORDS,
     ),
+    Target("refresh token", tokens.read_refresh_token, (), (tokens.REFRESH,), tokens.TOKEN_WORDS),
     Target("envelope", CODEC.open, (), (b"A" * 120 + b"." + b"A" * 43,), (b".", b"A" * 43, b"-", b"=")),
     Target(
         "csrf()",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from routeguard.core.secret import Secret
 from routeguard.tokens.jwk import InvalidToken, KeySet
 from routeguard.tokens.jws import LONGEST, read_header, verify_jws
 from routeguard.tokens.jwt import Expected, check_claims
+from routeguard.tokens.refresh import RefreshCodec, RefreshToken
 
 # A fixed token by a fixed key (RFC 7515 appendix A.1), so that a run can be repeated.
 _KEYS: Final = KeySet.load(
@@ -50,4 +52,12 @@ def read_claims(data: bytes) -> None:
     assert found.get("nbf", 0) <= _NOW
 
 
+def read_refresh_token(data: bytes) -> None:
+    """Only the one that was written is read, in its one spelling."""
+    assert _REFRESH.read(data) is None or data == REFRESH
+
+
+_REFRESH: Final = RefreshCodec(Secret(b"k" * 32))
+# Made by that key of a fixed secret, so that a run can be repeated.
+REFRESH: Final = _REFRESH.successor(RefreshToken("usr_1", "fam_1", 0, b"s" * 32)).encode()
 ALLOWED: Final = (InvalidToken,)
