@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from routeguard.api_keys.models import ApiKey as ApiKey
 from routeguard.app import Routeguard as Routeguard
 from routeguard.assembly import defaults as defaults
@@ -53,6 +51,8 @@ from routeguard.sessions.identify import ByHeader as ByHeader
 from routeguard.sessions.match import match_user as match_user
 from routeguard.sessions.models import UserSession as UserSession
 from routeguard.settings import Settings as Settings
+from routeguard.tokens.jwt import verify_jwt as verify_jwt
+from routeguard.tokens.models import InvalidToken as InvalidToken
 from routeguard.traffic.body_limit import body_limit as body_limit
 from routeguard.traffic.callers import api_key as api_key
 from routeguard.traffic.callers import ip as ip
@@ -73,20 +73,3 @@ from routeguard.traffic.security_headers import csp_nonce as csp_nonce
 from routeguard.traffic.security_headers import security_headers as security_headers
 from routeguard.traffic.strict_json import strict_json as strict_json
 from routeguard.users.models import User as User
-
-if TYPE_CHECKING:
-    from routeguard.tokens.jwk import InvalidToken as InvalidToken
-    from routeguard.tokens.jwt import verify_jwt as verify_jwt
-
-
-def __getattr__(name: str) -> Any:
-    """Load what needs the identity extra when it is asked for: the base install guards without it."""
-    if name == "InvalidToken":
-        from routeguard.tokens.jwk import InvalidToken  # noqa: PLC0415 - see above
-
-        return InvalidToken
-    if name == "verify_jwt":
-        from routeguard.tokens.jwt import verify_jwt  # noqa: PLC0415 - see above
-
-        return verify_jwt
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

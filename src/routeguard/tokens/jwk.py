@@ -13,6 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from routeguard.core.strict_json import JSONRefused, load_json
+from routeguard.tokens.models import InvalidToken as InvalidToken  # noqa: PLC0414 - found here by those who use keys
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,14 +30,6 @@ _MARKERS: Final = (b"-----BEGIN ", b"---- BEGIN ", b"ssh-rsa ", b"ssh-dss ", b"s
 _FAULTS: Final = (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm, OverflowError)
 
 AnyKey = ECKey | OctKey | OKPKey | RSAKey
-
-
-class InvalidToken(ValueError):
-    """A token that must not be believed. `reason` is one word for the log; nothing of the token is in it."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"invalid token: {reason}")
 
 
 class UnusableKey(InvalidToken):
@@ -195,8 +188,9 @@ def _read_pem(pem: bytes) -> AnyKey:
     try:
         found: Any = serialization.load_pem_public_key(pem.strip())
         for kind in (RSAKey, ECKey, OKPKey):
-            if kind.binding.check_cryptography_key(found):
-                return _READERS[kind.key_type](kind.binding.convert_raw_key_to_dict(found, private=False))
+            binding: Any = kind.binding
+            if binding.check_cryptography_key(found):
+                return _READERS[kind.key_type](binding.convert_raw_key_to_dict(found, private=False))
     except _FAULTS as error:
         raise error if isinstance(error, UnusableKey) else UnusableKey("key") from None
     raise UnusableKey("key-type")
