@@ -19,6 +19,7 @@ from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.guard.guard import Guard
 from routeguard.traffic import deduplicate as deduplicating
+from routeguard.traffic.answers import Flight
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
@@ -80,7 +81,7 @@ _followers: list[object] = []
 @pytest.fixture(autouse=True)
 def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
     _followers.clear()
-    for of, name in ((deduplicating.Flight, "wait"), (deduplicating._Joiner, "_follow")):
+    for of, name in ((Flight, "wait"), (deduplicating._Joiner, "_follow")):
 
         async def counted(self: Any, *options: Any, real: Any = getattr(of, name)) -> Any:
             _followers.append(self)
