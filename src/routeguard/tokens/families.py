@@ -187,8 +187,8 @@ class RefreshFamilies(Generic[U]):
         if reused is not None:
             network = None if exchange is None else network_of(self._site.address(exchange))
             note(
-                "refresh-token-reused", exchange, level=logging.WARNING, user=turn.user_id, network=network,
-                **reused._asdict(),
+                "refresh-token-reused", exchange, level=logging.WARNING, user=turn.user_id,
+                session=reused.session_id, client=reused.client_id, network=network,
             )  # fmt: skip
 
     def _turn(self, token: RefreshToken, text: str | bytes, binding: bytes, successor: str = "") -> store.Turn:
