@@ -53,7 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         with deployed(
             directory, database_url=url, ephemeral_url=f"valkey://127.0.0.1:{to_valkey.port}",
             ROUTEGUARD_SESSIONS_ENVELOPE_LIFE="50ms", ROUTEGUARD_SESSIONS_POLL="200ms",
-            ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT="800ms",
+            ROUTEGUARD_DATABASE_TIMEOUT="1s", ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT="800ms",
         ) as deployment:  # fmt: skip
             yield World(postgres, valkey, to_postgres, to_valkey, deployment)
     finally:
@@ -119,13 +119,13 @@ async def load(world: World) -> AsyncIterator[Load]:
     await eventually(refused)
     first, second = deployment.replicas
     kinds: list[tuple[str, Callable[[], Awaitable], float]] = [
-        ("signed in", lambda: good.get(to=first, keep=False), 0.01),
-        ("signed in", lambda: good.get(to=second, keep=False), 0.01),
-        ("signed out", lambda: stolen.get(keep=False), 0.01),
-        ("forged", lambda: forged.get(keep=False), 0.02),
-        ("nobody", lambda: nobody.get(keep=False), 0.05),
-        ("right password", lambda: arriving.sign_in(keep=False), 0.1),
-        ("wrong password", lambda: guessing.sign_in("not this one", keep=False), 0.1),
+        ("signed in", lambda: good.get(patient=False, to=first, keep=False), 0.01),
+        ("signed in", lambda: good.get(patient=False, to=second, keep=False), 0.01),
+        ("signed out", lambda: stolen.get(patient=False, keep=False), 0.01),
+        ("forged", lambda: forged.get(patient=False, keep=False), 0.02),
+        ("nobody", lambda: nobody.get(patient=False, keep=False), 0.05),
+        ("right password", lambda: arriving.sign_in(keep=False, patient=False), 0.1),
+        ("wrong password", lambda: guessing.sign_in("not this one", keep=False, patient=False), 0.1),
     ]
     tasks = [asyncio.create_task(found.ask(*kind)) for kind in kinds]
     yield found
@@ -143,7 +143,7 @@ async def is_back(load: Load) -> bool:
     """Whether each replica says that it is ready, and does what it says."""
     for replica in load.deployment.replicas:
         async with Person(load.deployment) as person:
-            if (await person.get("/readyz", to=replica)).status_code != 200:
+            if (await person.get("/readyz", to=replica, patient=False)).status_code != 200:
                 return False
     return True
 

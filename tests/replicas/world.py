@@ -122,6 +122,10 @@ class Deployment:
             "ROUTEGUARD_TRAFFIC_IDENTITY": "off",
             "ROUTEGUARD_TRAFFIC_SIGN_IN": "off",
             "ROUTEGUARD_TRAFFIC_REFRESH": "off",
+            # As patient as a machine with many tests needs it; what impatience does is tried in test_outages.
+            "ROUTEGUARD_DATABASE_TIMEOUT": "20s",
+            "ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT": "20s",
+            "ROUTEGUARD_TOKENS_GRACE": "10s",
             # A new signing key signs soon.
             "ROUTEGUARD_TOKENS_PUBLISH_AHEAD": "2s",
         } | values
@@ -167,7 +171,8 @@ class Person:
         number = next(_addresses)
         self.address = f"198.18.{number // 250}.{number % 250 + 1}"
         self.cookies: dict[str, str] = {}
-        self._client = httpx2.AsyncClient(timeout=30, limits=httpx2.Limits(max_connections=200))
+        self.put_off = 0
+        self._client = httpx2.AsyncClient(timeout=PATIENCE, limits=httpx2.Limits(max_connections=200))
 
     async def __aenter__(self) -> Self:
         return self
@@ -177,15 +182,25 @@ class Person:
 
     async def send(
         self, method: str, path: str, *, to: Replica | None = None, json: object = None,
-        headers: Mapping[str, str] | None = None, keep: bool = True, cookies: bool = True,
+        headers: Mapping[str, str] | None = None, keep: bool = True, cookies: bool = True, patient: bool = True,
     ) -> httpx2.Response:  # fmt: skip
-        """Send one request, with and keeping cookies as a browser does, unless told otherwise."""
+        """Send one request, with and keeping cookies as a browser does, unless told otherwise.
+
+        A machine that has more to do than it can says 503, "in a moment": who is `patient` comes back, and counts it.
+        """
         where = to or self.deployment.next()
         fields = {"origin": ISSUER, "x-forwarded-for": self.address}
         if self.cookies and cookies:
             fields["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         self._client.cookies.clear()
-        answer = await self._client.request(method, where.url + path, json=json, headers=fields | dict(headers or {}))
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            sent = fields | dict(headers or {})
+            answer = await self._client.request(method, where.url + path, json=json, headers=sent)
+            if answer.status_code != 503 or not patient or time.monotonic() > deadline:
+                break
+            self.put_off += 1
+            await asyncio.sleep(0.2)
         if keep and cookies:
             for name, value in answer.cookies.items():
                 self.cookies[name] = value
