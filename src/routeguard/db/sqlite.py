@@ -127,9 +127,13 @@ class SqliteBackend:
         """Make the file for its owner only: it holds password hashes and addresses.
 
         Before every connection, for SQLite would make it readable by all, and a migration connects before any start.
+        A file that exists is not opened: closing it would give up every lock this process has on it (fcntl(2)), and
+        the next process to leave would take away the log under us, with what is written there from then on.
         """
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
         except OSError as error:
             raise sqlite3.OperationalError(f"cannot open: {error.strerror}") from None
 
