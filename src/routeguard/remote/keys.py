@@ -93,9 +93,10 @@ class RemoteKeys:
 
         Raises Unavailable when it cannot be told whether there is such a key.
         """
-        if self._due or self._clock.monotonic() - self._asked_at >= _COOL_DOWN:
+        # Attack JWT-12: a set that cannot be read is no reason to ask for it with every request.
+        if self._clock.monotonic() - self._asked_at >= (_RETRY if self._due else _COOL_DOWN):
             await self._fetch()
-        elif self._failed:
+        elif self._due or self._failed:
             raise Unavailable(f"{SERVICE} (keys)")
 
     def signer(self) -> Key:
@@ -140,8 +141,9 @@ class RemoteKeys:
             found = _read(answer.body) if answer.status == _OK else None
         except (JSONRefused, InvalidToken):
             found = None
-        if found is None:
-            # A proxy's page, or worse: the keys of before are better than none.
+        if found is None or (self._by_kid and not found and not self._due):
+            # A proxy's page, or an empty set: the keys of before are better than none (attack JWT-12). A service that
+            # has changed to HS256 publishes none, and its feed has said that they changed.
             logger.error("the identity service's keys cannot be read; those known before are kept")
             raise Unavailable(f"{SERVICE} (keys)")
         if any(kid not in found or found[kid][0] != jwk for kid, (jwk, _) in self._by_kid.items()):

@@ -1,0 +1,138 @@
+"""Answers: asked once for all who wait, void when the feed says so, and never shared when they were for one use."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from routeguard.core.errors import Unavailable
+from routeguard.remote.answers import Answers, Finding
+from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.feed import Feed, Row
+from tests.fakes import FakeClock
+
+pytestmark = pytest.mark.anyio
+
+
+class Scene:
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        steady = SteadyClock(clock)
+        self.feed = Feed(self._read, clock=steady, poll=1, trust=4, keep=1500)
+        self.answers: Answers[Any] = Answers(clock=steady, feed=self.feed, life=60)
+        self.asked = 0
+        self.finding: Finding[Any] | None = Finding("yes", ("ses_a", "usr_a"))
+        self.held: asyncio.Event | None = None
+
+    async def _read(self, *, window: float, after_id: int) -> list[Row]:
+        assert window > 0 <= after_id
+        return []
+
+    async def ask(self) -> Finding[Any]:
+        self.asked += 1
+        finding = self.finding
+        if self.held is not None:
+            await self.held.wait()
+        if finding is None:
+            raise Unavailable("the service")
+        return finding
+
+    async def get(self) -> Any:
+        return await self.answers.get(b"key", self.ask)
+
+
+@pytest.fixture
+async def scene(clock: FakeClock) -> Scene:
+    scene = Scene(clock)
+    await scene.feed.poll()
+    return scene
+
+
+async def test_an_answer_is_remembered_while_the_feed_is_heard(scene: Scene):
+    for _ in range(3):
+        assert await scene.get() == "yes"
+    assert scene.asked == 1
+    scene.clock.advance(5)
+    await scene.get()
+    assert scene.asked == 2, "the feed was not heard for longer than it is trusted"
+
+
+@pytest.mark.parametrize("subject", ["ses_a", "usr_a"])
+async def test_what_was_invalidated_is_asked_anew(scene: Scene, subject: str):
+    await scene.get()
+    scene.feed.learn("usr_other")
+    await scene.get()
+    assert scene.asked == 1
+    scene.feed.learn(subject)
+    scene.finding = Finding(None, refused=True)
+    assert await scene.get() is None
+    assert scene.asked == 2
+
+
+async def test_it_does_not_outlive_its_time_nor_what_it_speaks_of(scene: Scene):
+    scene.finding = Finding("yes", (), scene.clock.time() + 2)
+    await scene.get()
+    scene.clock.advance(3)
+    await scene.get()
+    assert scene.asked == 2
+    scene.finding = Finding(None, refused=True)
+    scene.clock.advance(3)
+    await scene.feed.poll()
+    for _ in range(3):
+        assert await scene.get() is None
+    assert scene.asked == 3
+    scene.clock.advance(3)
+    await scene.get()
+    assert scene.asked == 4, "a refusal is soon asked about again"
+
+
+async def test_of_many_one_asks_though_he_gives_up(scene: Scene):
+    scene.held = asyncio.Event()
+    tasks = [asyncio.ensure_future(scene.get()) for _ in range(100)]
+    while not scene.asked:
+        await asyncio.sleep(0)
+    tasks[0].cancel()
+    await asyncio.sleep(0)
+    scene.held.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert found[1:] == ["yes"] * 99
+    assert scene.asked == 1
+
+
+async def test_an_outage_is_everybodys_and_is_not_remembered(scene: Scene):
+    scene.finding = None
+    found = await asyncio.gather(*(scene.get() for _ in range(20)), return_exceptions=True)
+    assert {type(one) for one in found} == {Unavailable}
+    assert len({id(one) for one in found}) == 20
+    assert scene.asked == 1
+    scene.finding = Finding("yes")
+    assert await scene.get() == "yes"
+
+
+async def test_who_comes_after_a_revocation_does_not_get_the_answer_of_before(scene: Scene):
+    """SES-18"""
+    scene.held = asyncio.Event()
+    before = asyncio.ensure_future(scene.get())
+    while not scene.asked:
+        await asyncio.sleep(0)
+    scene.feed.learn("ses_a")
+    scene.finding = Finding(None, refused=True)
+    after = asyncio.ensure_future(scene.get())
+    while scene.asked < 2:
+        await asyncio.sleep(0)
+    scene.held.set()
+    await before
+    assert await after is None
+    assert await scene.get() is None
+
+
+async def test_an_answer_for_one_use_is_given_to_one(scene: Scene):
+    """KEY-13"""
+    scene.finding = Finding("yes", shared=False)
+    await asyncio.gather(*(scene.get() for _ in range(7)))
+    assert scene.asked == 7
+    await scene.get()
+    assert scene.asked == 8
