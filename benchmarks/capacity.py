@@ -110,7 +110,7 @@ async def operations(postgres: PostgresServer, valkey: ValkeyServer, count: int)
     asking = dataclasses.replace(settings.sessions, envelope_life=timedelta(microseconds=1))
     others = (postgres.pid, valkey.pid)
     print(f"| {'microseconds an operation':34} |     wall |      ours | PostgreSQL |   Valkey |")
-    for label, one in (("", settings), (", store asked", dataclasses.replace(settings, sessions=asking))):
+    for label, one in (("", settings), (", from the store", dataclasses.replace(settings, sessions=asking))):
         app = create(one)
         await app.state.guard.start()
         call = Caller(app)
