@@ -11,7 +11,7 @@ from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
 from routeguard.remote.answers import Answers
 from routeguard.remote.api_keys import RemoteKeyVerifier, Verdict
-from routeguard.remote.feed import LONGEST_WINDOW, RemoteRead
+from routeguard.remote.feed import LONGEST_WINDOW, RemoteFeed
 from routeguard.remote.introspection import Introspector
 from routeguard.remote.keys import RemoteKeys
 from routeguard.remote.sessions import (
@@ -64,8 +64,8 @@ def _register(where: Remote, services: Services, settings: Any) -> None:
     services.add(Transport, transport, start=transport.start, close=transport.close)
     # Whatever a token was issued before has to be remembered for as long as the token lives (attack SES-18).
     keep = min((settings.tokens.access + settings.sessions.skew).total_seconds(), LONGEST_WINDOW - OVERLAP)
-    feed = Feed(
-        RemoteRead(transport), clock=clock, keep=keep,
+    feed = RemoteFeed(
+        transport, clock=clock, keep=keep,
         poll=settings.sessions.poll.total_seconds(), trust=settings.sessions.trust.total_seconds(),
     )  # fmt: skip
     # The keys listen to the feed before it begins to speak.

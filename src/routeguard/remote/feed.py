@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -9,8 +10,10 @@ import msgspec
 
 from routeguard.core.errors import Unavailable
 from routeguard.remote.breaker import SERVICE
+from routeguard.sessions.feed import Feed
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import Clock
     from routeguard.remote.transport import Transport
     from routeguard.sessions.feed import Row
 
@@ -18,6 +21,8 @@ LONGEST_WINDOW: Final = 3600
 """Seconds the service tells of."""
 _LIMIT: Final = 8 * 1024 * 1024
 _OK: Final = 200
+_SOON: Final = 1.0
+"""Seconds by which a process of the service has usually heard what another one revoked."""
 
 
 class _Rows(msgspec.Struct):
@@ -42,3 +47,39 @@ class RemoteRead:
             return self._decoder.decode(answer.body).rows
         except msgspec.DecodeError as error:
             raise Unavailable(f"{SERVICE} (the feed cannot be read)") from error
+
+
+class RemoteFeed(Feed):
+    """The feed of an app, which says everything again after a while.
+
+    What was revoked is told as soon as it is stored; the process of the service that is asked next may not have heard
+    of it yet, and answer from its own memory. So what is remembered here of a subject is void once more when the
+    process has usually heard, and for good when it would trust no memory without having heard (attack SES-18).
+    """
+
+    def __init__(self, transport: Transport, *, clock: Clock, poll: float, trust: float, keep: float) -> None:
+        """`trust` is also how long a process of the service believes its memory. All are in seconds."""
+        super().__init__(RemoteRead(transport), clock=clock, poll=poll, trust=trust, keep=keep)
+        self._again = sorted({min(_SOON, trust), trust})
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    def learn(self, *subjects: str) -> None:
+        """Distrust what is remembered of `subjects`: now, soon, and when every process must have heard."""
+        super().learn(*subjects)
+        for delay in self._again:
+            self._repeat(delay, subjects)
+
+    async def close(self) -> None:
+        """Stop polling; from now on nothing is trusted."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        await super().close()
+
+    def _repeat(self, delay: float, subjects: tuple[str, ...]) -> None:
+        def repeat() -> None:
+            self._timers.discard(timer)
+            super(RemoteFeed, self).learn(*subjects)
+
+        timer = asyncio.get_running_loop().call_later(delay, repeat)
+        self._timers.add(timer)
