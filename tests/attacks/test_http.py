@@ -206,7 +206,8 @@ async def test_a_body_that_never_ends_changes_nothing(world: World, alice: Brows
             answer = await alice.ask(
                 row.method, filled(row.path, "x_none"), ("content-type", "application/json"), body=half
             )
-            assert answer.status in {0, 400, 404}, (row, answer.status)
+            # Of a call that no registered client signed, no byte of the body is read.
+            assert answer.status in ({401} if "signed by" in row.policy else {0, 400, 404}), (row, answer.status)
             assert answer.error is None
     assert await world.rows() == before
 

@@ -35,6 +35,9 @@ _KNOWN: Final = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, ME
 def respond(connection: HTTPConnection, problem: Problem) -> Response:
     """Return a problem as a Starlette response; the edge adds what every response carries."""
     exchange = connection.scope.get(SCOPE_KEY)
+    if isinstance(exchange, Connection) and exchange.refusal is not None:
+        # The edge answers with that instead, and says so: the framework's idea of an interrupted body is no news.
+        return Response(status_code=exchange.refusal.type.status)
     if isinstance(exchange, Connection):
         instance = exchange.log(problem, "", "answered")
         reply = exchange.page(problem, instance) or render(problem, exchange.request, instance)

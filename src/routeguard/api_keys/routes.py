@@ -20,6 +20,7 @@ from routeguard.core.problem import MALFORMED_REQUEST, PERMISSION_DENIED, Proble
 from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.traffic.body_limit import body_limit
+from routeguard.traffic.csrf import csrf
 from routeguard.traffic.operations import operation
 from routeguard.traffic.site import site_of
 from routeguard.web.body import read
@@ -56,8 +57,9 @@ def routes(services: Services) -> list[Route]:
         by_hand = Policy((NoApiKey(),)) & checks.session() & body_limit(BODY_LIMIT)
         return by_hand & operation(services, name, tells=True)
 
-    # The key is the proof, so that neither a session nor a CSRF token is asked for; failures are counted by address.
-    anyone = public & body_limit(BODY_LIMIT)
+    # The key is the proof, so that no session is asked for; failures are counted by address. A program's request
+    # passes the forgery check; a foreign page's must not try keys from its visitors' addresses.
+    anyone = public & csrf() & body_limit(BODY_LIMIT)
     one = "/auth/api-keys/{id:api_key}"
     return [
         get("/auth/api-keys", endpoints.list, managed("api-keys")),
