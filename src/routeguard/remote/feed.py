@@ -79,7 +79,9 @@ class RemoteFeed(Feed):
     def _repeat(self, delay: float, subjects: tuple[str, ...]) -> None:
         def repeat() -> None:
             self._timers.discard(timer)
+            self.repeats = True
             super(RemoteFeed, self).learn(*subjects)
+            self.repeats = False
 
         timer = asyncio.get_running_loop().call_later(delay, repeat)
         self._timers.add(timer)

@@ -104,6 +104,10 @@ class RemoteKeys:
         raise Unavailable(f"{SERVICE} (only it signs)")
 
     def _changed(self) -> None:
+        if self._feed.repeats:
+            # They were fetched since. Looked at once more, they count meanwhile, should the service go away just now.
+            self._wake.set()
+            return
         self._due = True
         self._changed_at = self._feed.tick
         self.epoch += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -37,7 +37,8 @@ class RemoteUsers(Generic[U]):
         missing = sorted(self._needed - told.keys())
         try:
             if not missing:
-                return msgspec.convert({name: told[name] for name in self._needed}, self.user_class)
+                kind: Any = self.user_class
+                return cast("U", msgspec.convert({name: told[name] for name in self._needed}, kind))
             cause = f"are not told: {', '.join(missing)} (the service shows fields it declares public)"
         except msgspec.ValidationError:
             cause = "have another type there"

@@ -55,6 +55,8 @@ class Feed:
         self._last_answer: tuple[float, float] | None = None
         self._task: asyncio.Task[None] | None = None
         self._listeners: dict[str, set[Callable[[], None]]] = {}
+        self.repeats = False
+        """Whether what is being learned was learned before, and is said again."""
         self.tick = 0
         self.stale: dict[str, int] = {}
         self.trusted_until = -math.inf
