@@ -1,6 +1,6 @@
 """kill -9 while tokens are refreshed: the client, which got no answer, asks again and goes on. None lost, none doubled.
 
-The long version: ``ROUTEGUARD_KILLS=84 python -m pytest tests/tokens/test_refresh_kills.py``, for each database.
+The long version: ``ROUTEGUARD_KILLS=1000 python -m pytest tests/tokens/test_refresh_kills.py``, for each database.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 
-KILLS: Final = int(os.environ.get("ROUTEGUARD_KILLS", "36"))
+KILLS: Final = int(os.environ.get("ROUTEGUARD_KILLS", "84"))
 """At random, for each database; the named points come on top."""
 AT_ONCE: Final = 6
 AT_EACH_POINT: Final = 4
