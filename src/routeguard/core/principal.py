@@ -32,7 +32,7 @@ class Assurance:
 class Standing(Protocol):
     """Knows how long a principal stands: what an open WebSocket waits for (attack WS-05)."""
 
-    async def until_ended(self, principal: Any) -> None:
+    async def until_ended(self, principal: Any, /) -> None:
         """Return once the principal is none any more: signed out, revoked, suspended, expired, or changed."""
         ...
 
