@@ -199,6 +199,8 @@ class Routeguard(Generic[U]):
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told."""
         exchange = _connection(connection)
+        # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.
+        exchange.guarded = True
         if isinstance(exchange.principal, UserSession):
             return cast("UserSession[U]", exchange.principal)
         found = await self.services.get(SessionResolver).resume(exchange)  # type: ignore[type-abstract]

@@ -42,6 +42,24 @@ def behind(policy: Policy, handler: Any, guard: Guard | None = None) -> Edge:
     return edge(app, guard=guard)
 
 
+async def test_a_path_with_a_nul_reaches_nobody() -> None:
+    guarded = edge(answers())
+    for method, path in (("GET", "/a\0b"), ("DELETE", "/\0")):
+        result = await send(guarded, method, path)
+        assert (result.status, result.problem) == (400, "malformed-request")
+
+
+async def test_a_cookie_of_ours_is_in_no_shared_cache() -> None:
+    """SES-18: on a public route whose handler wants to be cached, too."""
+
+    async def handler(scope: Any, receive: Any, sender: Any) -> None:
+        scope[SCOPE_KEY].add_header(b"set-cookie", b"routeguard=x")
+        await answers(200, [(b"cache-control", b"public, max-age=3600")])(scope, receive, sender)
+
+    result = await send(behind(public, handler), "GET", "/")
+    assert [value for name, value in result.headers if name == b"cache-control"] == [b"private, no-store"]
+
+
 def answers(status: int = 200, headers: Any = (), *bodies: bytes) -> Any:
     async def app(scope: Any, receive: Any, sender: Any) -> None:
         await sender({"type": "http.response.start", "status": status, "headers": list(headers)})

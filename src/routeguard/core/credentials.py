@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from routeguard.core.problem import MALFORMED_REQUEST
 
@@ -14,7 +15,9 @@ KEY_PREFIX: Final = b"rg_"
 """How every API key of ours begins, in `X-API-Key` and as Bearer."""
 
 _TOKEN68: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
-_IN_QUERY: Final = re.compile(rb"(?:^|&)(?:access_token|api_key|apikey|x-api-key|key=rg_)", re.IGNORECASE)
+_IN_QUERY: Final = re.compile(
+    rb"(?:^|[&;])(?:access_token|api_key|apikey|x-api-key)(?:[=&;]|$)|=rg_(?:live|test)_", re.IGNORECASE
+)
 
 
 class Credential(NamedTuple):
@@ -35,7 +38,7 @@ def credential_of(request: RequestView) -> Credential | None:
     JWT-40). Other schemes are not ours: a proxy in front may ask for Basic.
     """
     query: bytes = request.scope.get("query_string", b"")
-    if query and _IN_QUERY.search(query):
+    if query and _IN_QUERY.search(unquote_to_bytes(query) if b"%" in query else query):
         raise MALFORMED_REQUEST(debug="a credential in the query").error()
     headers, repeated = request.headers, request.repeated
     authorization, key = headers.get(b"authorization"), headers.get(b"x-api-key")

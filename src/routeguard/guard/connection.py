@@ -29,6 +29,7 @@ from routeguard.guard.log import logger, record
 from routeguard.guard.render import is_navigation, render, to_sign_in
 
 if TYPE_CHECKING:
+    from routeguard.core.principal import Principal
     from routeguard.guard.guard import Compiled, Guard
 
 Message = MutableMapping[str, Any]
@@ -199,10 +200,10 @@ class Connection(Exchange):
         standing = self.guard.services.find(Standing)  # type: ignore[type-abstract]
         if standing is None or self.principal is None or self.watcher is not None or self.request.kind == "http":
             return
-        self.watcher = asyncio.create_task(self._close_after(standing.until_ended(self.principal)))
+        self.watcher = asyncio.create_task(self._close_after(standing, self.principal))
 
-    async def _close_after(self, ended: Awaitable[None]) -> None:
-        await ended
+    async def _close_after(self, standing: Standing, principal: Principal) -> None:
+        await standing.until_ended(principal)
         if self.accepted or not self.started:
             await self.close(1008)
 
@@ -254,9 +255,11 @@ class Connection(Exchange):
 
     def _finish(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Append effects, then the defaults whose names are still free. Nothing is rebuilt or doubled (HDR-02)."""
-        if self.guarded:
+        effects = self.effects
+        # A cookie of ours is one caller's, on a public route too: no shared cache hands it to the next (attack SES-18).
+        if self.guarded or (effects and any(name == b"set-cookie" for name, _ in effects)):
             keep_private(headers)
-        headers += self.effects
+        headers += effects
         defaults = self.defaults
         if defaults:
             present = dict(headers)
