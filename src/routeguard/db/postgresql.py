@@ -35,6 +35,8 @@ logger = logging.getLogger("routeguard.db")
 
 _GRACE: Final = 0.2
 """Seconds between the server's own statement timeout and ours, so that a living server answers first."""
+_CURRENT: Final = ("primary", "read-write")
+"""The values of libpq's `target_session_attrs` with which no standby is taken."""
 
 
 class WatchedConnection(psycopg.AsyncConnection[Any]):
@@ -137,6 +139,9 @@ class PostgresBackend:
             "keepalives_count": 2, "application_name": "routeguard",
         }  # fmt: skip
         arguments = {name: value for name, value in defaults.items() if name not in given}
+        # Attack OPS-06: a standby that is behind would still let in who has signed out, so it is never asked.
+        if given.get("target_session_attrs") not in _CURRENT:
+            arguments["target_session_attrs"] = "primary"
         arguments["options"] = f"{own} {given.get('options', '')}".strip()
         return arguments
 
