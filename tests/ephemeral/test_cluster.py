@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
+import hiredis
 import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.ephemeral.connection import Address
 from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, Read
 from routeguard.ephemeral.redis import RedisEphemeral, slot_of
+from tests.backends import free_port
 from tests.conformance.ephemeral import EphemeralConformance
 from tests.ephemeral.server import ValkeyProcess
 
@@ -165,6 +167,61 @@ async def test_a_server_that_dies_is_replaced_by_its_replica(cluster: Servers) -
                 await asyncio.sleep(0.05)
     finally:
         await store.close()
+
+
+async def answering(*answers: bytes, port: int = 0) -> asyncio.Server:
+    """Return a server that takes any greeting and answers CLUSTER SLOTS and then everything else as given."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = hiredis.Reader()
+        while data := await reader.read(65536):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                name = command[0].upper()
+                known = {b"CLUSTER": answers[0], b"GET": answers[1]}
+                writer.write(known.get(name, b"+OK\r\n"))
+        writer.close()
+
+    return await asyncio.start_server(talk, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("slots", [b"*1\r\n:1\r\n", b"+OK\r\n", b"*1\r\n*3\r\n:0\r\n:99999\r\n*2\r\n$1\r\na\r\n:1\r\n"])
+async def test_a_map_that_makes_no_sense_is_an_outage_and_is_asked_for_again(slots: bytes) -> None:
+    server = await answering(slots, b"$-1\r\n")
+    store = RedisEphemeral.from_url(f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}?cluster=1", deadline=2.0)
+    await store.start()
+    try:
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await store.get("k")
+            await asyncio.sleep(0.15)
+        assert store._cluster is not None
+        assert store._cluster._keeper is not None
+        assert not store._cluster._keeper.done()
+    finally:
+        await store.close()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0.05)  # For its connections to see that we have gone.
+
+
+@pytest.mark.parametrize(
+    "answer", [b"-MOVED garbage\r\n", b"-MOVED 1 host:port\r\n", b"-ASK\r\n", b"-MOVED 1 h:99999\r\n"]
+)
+async def test_a_redirection_that_makes_no_sense_is_an_outage(answer: bytes) -> None:
+    port = free_port()
+    slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % port
+    server = await answering(slots, answer, port=port)
+    store = RedisEphemeral.from_url(f"valkey://127.0.0.1:{port}?cluster=1", deadline=2.0)
+    await store.start()
+    try:
+        with pytest.raises(Unavailable):
+            await store.get("k")
+    finally:
+        await store.close()
+        server.close()
+        await server.wait_closed()
+        await asyncio.sleep(0.05)  # For its connections to see that we have gone.
 
 
 def test_servers_to_begin_with_are_read_from_the_url() -> None:

@@ -26,6 +26,7 @@ logger = logging.getLogger("routeguard.ephemeral")
 
 SLOTS: Final = 16384
 _REDIRECTIONS: Final = 3
+_PORTS: Final = 65536
 _LOOK_AGAIN: Final = 30.0
 """Seconds after which the map is asked for though nobody complained."""
 _SHORTEST: Final = 0.1
@@ -122,16 +123,19 @@ class Cluster:
             except (Unavailable, hiredis.ReplyError) as error:
                 logger.debug("%s:%d tells no slots: %s", *place, error)
                 continue
-            await self._take(rows, connection.address)
+            try:
+                await self._take(rows, connection.address)
+            except Unavailable as error:
+                logger.warning("%s:%d: %s", *place, error.what)
+                continue
             return
         raise Unavailable("valkey: no server of the cluster answers", retry_after=1)
 
     async def _take(self, rows: list[Any], told_by: Address) -> None:
         """Use a map: rows of first slot, last slot, and servers, of which the first takes commands."""
         owners: list[Connection | None] = [None] * SLOTS
-        for first, last, (host, port, *_), *_replicas in rows:
-            # An empty host means the one we asked.
-            owner = await self._connect((host.decode() if host else told_by.host, port))
+        for first, last, place in _ranges(rows, told_by):
+            owner = await self._connect(place)
             owners[first : last + 1] = [owner] * (last + 1 - first)
         self._owners = owners
         # Those that have no slots any more are of no use, but for those we began with.
@@ -167,6 +171,26 @@ async def _send(connection: Connection, parts: Sequence[Part], *, asking: bool) 
 
 
 def _place_of(rest: str, asked: Address) -> Place:
-    """Read ``3999 host:port`` of a redirection."""
+    """Read ``3999 host:port`` of a redirection. Raises Unavailable for what is none.
+
+    Whoever sends us elsewhere has our password already, so that going there tells nobody anything he cannot know.
+    """
     host, _, port = rest.rpartition(" ")[2].rpartition(":")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < _PORTS):
+        raise Unavailable("valkey: a redirection that leads nowhere", retry_after=1)
     return (host or asked.host, int(port))
+
+
+def _ranges(rows: Any, asked: Address) -> list[tuple[int, int, Place]]:
+    """Read an answer to CLUSTER SLOTS: ranges, each with its master. Raises Unavailable for anything else."""
+    found: list[tuple[int, int, Place]] = []
+    try:
+        for first, last, (host, port, *_), *_replicas in rows:
+            # An empty host means the one we asked.
+            found.append((first, last, (host.decode("ascii") if host else asked.host, port)))
+        sound = all(0 <= first <= last < SLOTS and 0 < place[1] < _PORTS for first, last, place in found)
+    except (TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise Unavailable("valkey: a map of slots that cannot be read", retry_after=1)
+    return found
