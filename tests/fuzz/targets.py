@@ -455,5 +455,6 @@ TARGETS: Final = (
     Target("token", tokens.read_token, tokens.ALLOWED, (tokens.TOKEN,), tokens.TOKEN_WORDS),
     Target("token header", tokens.read_token_header, tokens.ALLOWED, (tokens.TOKEN,), tokens.TOKEN_WORDS),
     Target("claims", tokens.read_claims, tokens.ALLOWED, (tokens.CLAIMS,), tokens.CLAIM_WORDS),
+    Target("keys", tokens.read_keys, tokens.ALLOWED, (tokens.JWKS,), tokens.JWK_WORDS),
     Target("log line", lambda data: escape(data.decode("latin-1")), (), (b"/a",), (b"\r\n", b'"', b"\x1b[")),
 )

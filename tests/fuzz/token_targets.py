@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from routeguard.core.secret import Secret
+from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.tokens.jwk import InvalidToken, KeySet
 from routeguard.tokens.jws import LONGEST, read_header, verify_jws
 from routeguard.tokens.jwt import Expected, check_claims
@@ -26,6 +27,19 @@ CLAIMS: Final = b'{"iss":"me","aud":"us","sub":"usr_1","exp":1800000900,"nbf":1,
 CLAIM_WORDS: Final = (
     b'"exp":', b'"aud":["us"]', b'"sub":', b'"nbf":1e400', b"[", b"{", b"]", b"}", b",", b":", b"null", b"true", b"-1",
     b"NaN", b'"\\ud800"', b'"iss":"me"', b"1800000900", b" ", b'"x":1',
+)  # fmt: skip
+JWKS: Final = (
+    b'{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","use":"sig","alg":"EdDSA",'
+    b'"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},'
+    b'{"kty":"EC","crv":"P-256","key_ops":["verify"],"x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",'
+    b'"y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},{"kty":"oct","k":"' + b"A" * 43 + b'"},'
+    b'{"kty":"RSA","n":"AQAB","e":"AQAB"}]}'
+)
+JWK_WORDS: Final = (
+    b'"kty":"RSA"', b'"kty":"EC"', b'"kty":"OKP"', b'"kty":"oct"', b'"kty":[]', b'"n":null', b'"n":5', b'"e":"AQAB"',
+    b'"x":5', b'"y":{}', b'"k":[]', b'"crv":["P-256"]', b'"crv":"P-256"', b'"alg":["EdDSA"]', b'"alg":{}', b'"kid":5',
+    b'"use":["sig"]', b'"key_ops":[["verify"]]', b'"key_ops":{}', b'"key_ops":"verify"', b'"\\ud800"', b"null", b"1",
+    b"[", b"]", b"{", b"}", b",", b'"keys":',
 )  # fmt: skip
 _NOW: Final = 1_800_000_000.0
 _EXPECTED: Final = Expected(issuer="me", audience="us")
@@ -50,6 +64,17 @@ def read_claims(data: bytes) -> None:
     assert found["aud"] in ("us", ["us"])
     assert found["exp"] > _NOW
     assert found.get("nbf", 0) <= _NOW
+
+
+def read_keys(data: bytes) -> None:
+    """Whatever JSON there is in a key's place: keys that are for something, or InvalidToken (RFC 7517 section 5)."""
+    try:
+        document = load_json(data, max_depth=8)
+    except JSONRefused:
+        raise InvalidToken("json") from None
+    for key in KeySet.load(document).narrowed(None):
+        assert key.algorithms
+        assert isinstance(key.kid, str | None)
 
 
 def read_refresh_token(data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -104,6 +104,38 @@ async def test_rubbish_leaves_the_keys_of_before_and_the_cool_down(scene: Scene,
         assert scene.keys.find("a") is not None
     assert scene.keys.epoch == epoch
     assert len(scene.stub.asked) == 2
+
+
+BAD_KEYS: list[dict[str, Any]] = [
+    {"kty": "RSA", "kid": "x", "n": None, "e": "AQAB"}, {"kty": "RSA", "kid": "x", "n": 5, "e": "AQAB"},
+    {"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "x", "alg": ["EdDSA"]},
+    {"kty": "EC", "crv": ["P-256"], "x": 5, "y": {}, "kid": "x"}, {"kty": "EC", "kid": "x", "key_ops": [[]]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD_KEYS, ids=repr)
+async def test_a_key_that_is_none_beside_good_ones_is_left_out(scene: Scene, bad: dict[str, Any]):
+    """JWT-12: and no member of any type ends the task that looks after the keys."""
+    scene.stub.say(jwks(bad))
+    await scene.keys.start()
+    try:
+        # Nothing but that one: as unreadable as a proxy's page, at start-up too.
+        assert scene.keys.find("x") is None
+        assert not scene.keys.none_published
+        scene.stub.say(jwks(bad, jwk("good"), bad))
+        await _until(lambda: scene.keys.find("good") is not None)
+        scene.stub.say(jwks(jwk("good"), jwk("better")))
+        scene.feed.learn(SUBJECT)
+        await _until(lambda: scene.keys.find("better") is not None)
+        assert scene.keys.find("x") is None
+    finally:
+        await scene.keys.close()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_redirect_is_not_followed(scene: Scene):

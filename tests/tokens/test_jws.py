@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from joserfc.jwk import OKPKey
 from routeguard.tokens.jwk import InvalidToken, KeySet, UnusableKey
 from routeguard.tokens.jws import verify_jws
 from routeguard.tokens.jwt import verify_jwt
-from tests.tokens.forge import KEYS, b64, claims, public, token, unb64, unsigned
+from tests.tokens.forge import AUDIENCE, ISSUER, KEYS, NOW, b64, claims, hs256, public, token, unb64, unsigned
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "jws_vectors.json").read_text("utf-8"))
 every_vector = pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
@@ -225,6 +226,43 @@ def test_secrets_that_are_none() -> None:
     assert len(KeySet.load(b"\x00" * 32)) == 1
 
 
+@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "RS256"])
+def test_a_public_key_in_another_spelling_is_no_secret(algorithm: str) -> None:
+    """JWT-04: without its frame, in base64 or hex, or saved by an editor; what is random passes in all of them."""
+    key = KEYS[algorithm].public_key
+    pem = KEYS[algorithm].as_pem(private=False)
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    ssh = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    body = b"\n".join(pem.splitlines()[1:-1])
+    bare = ssh.split()[1]
+    spellings = [
+        der + b"\n", der + b"\r\n", der.hex().encode(), der.hex(":").upper().encode(), b"0x" + der.hex().encode(),
+        body, body.replace(b"\n", b""), body.replace(b"\n", b"\r\n") + b"\r\n", b64(der).encode(), bare, bare + b"\n",
+        base64.b64decode(bare), base64.b64encode(pem), pem.hex().encode(),
+        json.dumps(public(algorithm)).encode().hex().encode(),
+    ]  # fmt: skip
+    for secret in spellings:
+        with pytest.raises(UnusableKey):
+            verify_jws(hs256(secret), secret)
+    random = bytes(range(7, 71))
+    for secret in (random, random.hex().encode(), base64.b64encode(random), b64(random).encode(), random[:32]):
+        assert verify_jws(hs256(secret), secret)
+
+
+def test_the_other_spelling_of_an_ecdsa_signature_is_the_same_token() -> None:
+    """JWT-26: of (r, s) everybody can make (r, n - s). It verifies, so a token's name is its `jti`, never its text."""
+    first = token("ES256")
+    head, body, signature = first.split(".")
+    raw = unb64(signature)
+    other = P256_ORDER - int.from_bytes(raw[32:])
+    second = f"{head}.{body}.{b64(raw[:32] + other.to_bytes(32))}"
+    assert second != first
+    keys = public("ES256")
+    said = [verify_jwt(one, keys, issuer=ISSUER, audience=AUDIENCE, now=NOW) for one in (first, second)]
+    assert said[0] == said[1]
+    assert said[0]["jti"] == "j"
+
+
 @pytest.mark.parametrize(
     "key",
     [None, 1, 1.5, [], {}, {"kty": "EC"}, {"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, {"kty": "oct"},
@@ -237,6 +275,26 @@ def test_secrets_that_are_none() -> None:
 def test_keys_that_cannot_be_used_verify_nothing(key: object) -> None:
     with pytest.raises(InvalidToken):
         verify_jws(token(), key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"alg": ["EdDSA"]}, {"alg": {}}, {"alg": 5}, {"key_ops": [["verify"]]}, {"key_ops": [{}]}, {"key_ops": "verify"},
+     {"key_ops": {"verify": 1}}, {"use": ["sig"]}, {"kty": "RSA", "n": 5, "e": "AQAB"}, {"kty": "RSA", "n": None},
+     {"kty": "RSA", "n": "AQAB", "e": {}}, {"kty": "oct", "k": 5}, {"kty": "oct", "k": ["A" * 43]}, {"kty": {}},
+     {"kty": "EC", "crv": ["P-256"], "x": "AA", "y": "AA"}, {"kty": "EC", "crv": "P-256", "x": 5, "y": []},
+     {"x": None}, {"x": "\ud800"}, {"crv": []}, {"kid": ["a"]}],
+    ids=repr,
+)  # fmt: skip
+def test_a_key_with_a_member_of_another_type_is_no_key_and_spoils_no_set(change: dict[str, Any]) -> None:
+    """RFC 7517 section 5: by itself it is InvalidToken and nothing else; in a set it is left out."""
+    bad = public("EdDSA", **change)
+    for keys in (bad, [bad], {"keys": [bad]}):
+        with pytest.raises(InvalidToken):
+            verify_jwt(token(), keys, now=NOW)
+    good = public("EdDSA", kid="a")
+    assert len(KeySet.load({"keys": [bad, good, bad]})) == 1
+    assert verify_jws(token(header={"kid": "a"}), {"keys": [bad, good]})
 
 
 def test_keys_for_something_else() -> None:

@@ -37,6 +37,8 @@ _RETRY: Final = 0.5
 _OK: Final = 200
 _KINDS: Final = frozenset({"OKP", "EC", "RSA"})
 """A set that is published has no secrets in it, so a symmetric key was not put there by the service (JWT-03)."""
+_UNREADABLE: Final = (JSONRefused, InvalidToken, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What an answer may be that is none: whatever it is, the task that looks after the keys goes on."""
 
 
 class RemoteKeys:
@@ -143,7 +145,7 @@ class RemoteKeys:
         answer = await self._transport.fetch(_TARGET, limit=_LIMIT)
         try:
             found = _read(answer.body) if answer.status == _OK else None
-        except (JSONRefused, InvalidToken):
+        except _UNREADABLE:
             found = None
         if found is None or (self._by_kid and not found and not self._due):
             # A proxy's page, or an empty set: the keys of before are better than none (attack JWT-12). A service that

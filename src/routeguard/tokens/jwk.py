@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from binascii import unhexlify
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cryptography import x509
@@ -26,8 +28,24 @@ _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _RSA_BITS: Final = range(2048, 8193)
 """Below, it can be broken; above, it is there to cost us time."""
 _RSA_EXPONENTS: Final = range(3, 2**32)
+_WIRE: Final = tuple(
+    len(name).to_bytes(4) + name
+    for name in (
+        b"ssh-rsa",
+        b"ssh-dss",
+        b"ssh-ed25519",
+        b"ecdsa-sha2-nistp256",
+        b"ecdsa-sha2-nistp384",
+        b"ecdsa-sha2-nistp521",
+    )
+)
+"""How a public key of OpenSSH begins where its prefix is left out and the rest decoded (RFC 4253 section 6.6)."""
+_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 _MARKERS: Final = (b"-----BEGIN ", b"---- BEGIN ", b"ssh-rsa ", b"ssh-dss ", b"ssh-ed25519 ", b"ecdsa-sha2-")
-_FAULTS: Final = (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm, OverflowError)
+_TEXTS: Final = ("kty", "kid", "alg", "use", "crv", "n", "e", "x", "y", "k")
+_FAULTS: Final = (
+    JoseError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm, OverflowError,
+)  # fmt: skip
 
 AnyKey = ECKey | OctKey | OKPKey | RSAKey
 
@@ -134,18 +152,22 @@ def _read_set(keys: Any, algorithms: Sequence[str] | None) -> list[Key]:
 
 
 def _read_jwk(jwk: Any, algorithms: Sequence[str] | None) -> Key:
-    if not isinstance(jwk, Mapping):
-        raise UnusableKey("key")
-    kid, operations = jwk.get("kid"), jwk.get("key_ops", ["verify"])
-    if not isinstance(kid, str | None) or jwk.get("use", "sig") != "sig":
-        raise UnusableKey("key-use")
-    if not isinstance(operations, Sequence) or not {"verify", "sign"}.intersection(operations):
-        raise UnusableKey("key-use")
     try:
-        native = _READERS[jwk["kty"]](jwk)
+        return _read_members(jwk, algorithms)
     except _FAULTS as error:
         raise error if isinstance(error, UnusableKey) else UnusableKey("key") from None
-    return _key(kid, native, jwk.get("alg"), algorithms)
+
+
+def _read_members(jwk: Any, algorithms: Sequence[str] | None) -> Key:
+    # RFC 7517 section 4: what we look at is text, and anybody may have written something else there.
+    if not isinstance(jwk, Mapping) or not all(isinstance(jwk.get(name), str | None) for name in _TEXTS):
+        raise UnusableKey("key")
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, (list, tuple)):
+        raise UnusableKey("key-use")
+    if "verify" not in operations and "sign" not in operations:
+        raise UnusableKey("key-use")
+    return _key(jwk.get("kid"), _READERS[jwk["kty"]](jwk), jwk.get("alg"), algorithms)
 
 
 def _read_rsa(jwk: Mapping[str, Any]) -> RSAKey:
@@ -206,15 +228,33 @@ def _secret(value: bytes) -> OctKey:
 
 
 def _is_public(value: bytes) -> bool:
-    if any(marker in value for marker in _MARKERS):
+    """Whether everybody may know this: a public key, as it is or copied without its frame, in base64 or in hex."""
+    text = b"".join(value.split())
+    return any(_is_published(form) for form in (value, value.strip(), *_decoded(text)))
+
+
+def _decoded(text: bytes) -> Iterator[bytes]:
+    for form in (text.removeprefix(b"0x"), text.replace(b":", b"")):
+        with contextlib.suppress(ValueError):
+            yield unhexlify(form)
+    with contextlib.suppress(ValueError):
+        yield urlsafe_b64decode(text.translate(_URLSAFE).rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
+
+
+def _is_published(value: bytes) -> bool:
+    if any(marker in value for marker in _MARKERS) or value.startswith(_WIRE):
         return True
-    text = value.strip()
-    if text.startswith((b"{", b"[")):
+    if value.startswith((b"{", b"[")):
         try:
-            load_json(text)
+            load_json(value)
         except JSONRefused:
             return False
         return True
+    # A file that was saved as text has a line's end after it.
+    return any(_is_der(value.removesuffix(end)) for end in (b"", b"\n", b"\r\n"))
+
+
+def _is_der(value: bytes) -> bool:
     for load in (serialization.load_der_public_key, x509.load_der_x509_certificate):
         try:
             load(value)
