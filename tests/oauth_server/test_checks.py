@@ -7,15 +7,19 @@ import json
 import time
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.services import Services
+from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.oauth_server import checks
 from routeguard.oauth_server.checks import SignedClient, signed_client
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.signatures.keys import new_secret
+from tests.conformance.wire import send
 from tests.oauth_server.world import ISSUER, JSON, Service, World
 
 pytestmark = pytest.mark.anyio
@@ -163,8 +167,6 @@ async def test_a_body_over_the_limit_is_413(world: World, shop: Service) -> None
 
 async def test_a_doubled_field_is_refused(world: World, shop: Service) -> None:
     """WH-07"""
-    from tests.conformance.wire import send
-
     headers = shop.signed("POST", "/service", b"x", JSON)
     for name in ("signature", "signature-input", "content-digest", "content-type"):
         raw = [(key.encode(), value.encode()) for key, value in headers.items()]
@@ -224,3 +226,66 @@ def test_it_needs_clients_to_know() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         ClientSettings(**wrong)  # type: ignore[arg-type]
+
+
+async def test_a_call_held_back_counts_by_what_is_so_when_it_is_whole(world: World, shop: Service) -> None:
+    """WH-03: whose client is revoked while its body is on the way, or comes after somebody else used the signature."""
+    other = await world.client("other")
+    for service, before in ((shop, "used"), (other, "revoked")):
+        headers = service.signed("POST", "/service", b"xy")
+        gate, half = asyncio.Event(), asyncio.Event()
+
+        async def held(scope: Any, receive: Any, sender: Any, gate: Any = gate, half: Any = half) -> None:
+            async def slowly() -> Any:
+                message = await receive()
+                if not message.get("more_body", False):
+                    half.set()
+                    await gate.wait()
+                return message
+
+            await world.app(scope, slowly, sender)
+
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        call = asyncio.create_task(send(held, "POST", "/service", raw, [b"x", b"y"], raw_path=b"/service"))
+        await half.wait()
+        if before == "used":
+            assert (await world.send("POST", "/service", headers, b"xy")).status == 200
+        else:
+            async with world.database.transaction() as tx:
+                assert await world.clients.revoke(tx, service.id)
+        gate.set()
+        assert (await call).status == 401
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    world: World, shop: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_BODY_SECONDS", 0.05)
+    forever = asyncio.Event()
+
+    async def held(scope: Any, receive: Any, sender: Any) -> None:
+        async def never() -> Any:
+            await forever.wait()
+            return await receive()
+
+        await world.app(scope, never, sender)
+
+    headers = shop.signed("POST", "/service", b"x")
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert (await send(held, "POST", "/service", raw, b"x", raw_path=b"/service")).status == 401
+
+
+async def test_a_process_that_forgot_what_was_used_takes_nothing_from_before(world: World, shop: Service) -> None:
+    """WH-03: `memory://` is empty after a restart."""
+    headers = shop.signed("GET", "/service", now=time.time() - 5)
+    assert (await world.send("GET", "/service", headers)).status == 401
+    assert (await shop.call("GET", "/service")).status == 200
+
+
+async def test_a_client_may_call_often_over_memory(world: World, shop: Service) -> None:
+    """A subject's share of `memory://` is 2,000 values; nonces of one client are spread over many."""
+    store = world.guard.services.get(Ephemeral)  # type: ignore[type-abstract]
+    assert isinstance(store, MemoryEphemeral)
+    for _ in range(300):
+        assert (await shop.call("GET", "/service")).status == 200
+    assert max(count for count, _ in store._shares._held.values()) < 30

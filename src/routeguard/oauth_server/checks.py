@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.problem import authentication_required
+from routeguard.core.secret import digest
 from routeguard.core.security_log import network_of, note
+from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral, hash_tag
 from routeguard.oauth_server.service import Clients
 from routeguard.sessions.clock import SteadyClock
@@ -23,8 +26,10 @@ if TYPE_CHECKING:
     from routeguard.core.request import RequestView
     from routeguard.core.services import Services
     from routeguard.oauth_server.models import ClientPrincipal
+    from routeguard.oauth_server.service import KnownClient
     from routeguard.signatures.fields import Signature
 
+_BODY_SECONDS: Final = 10.0
 _ONCE: Final = frozenset({b"signature-input", b"signature", b"content-digest", b"content-type"})
 _FORGED_INPUT: Final = (
     'sig=("@method" "@authority" "@path" "@query" "content-digest");created=1;expires=2'
@@ -107,6 +112,8 @@ class _Verifier:
         self._store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
         self._calls = services.get(SignedCalls)
         self._clock: Clock = services.get(SteadyClock)
+        # Seconds since the epoch; None where the store outlives this process.
+        self._begun = int(self._clock.time()) if isinstance(self._store, MemoryEphemeral) else None
 
     async def client_of(self, exchange: Exchange) -> ClientPrincipal:
         """Return who signed a call. Raises SignatureError, and Unavailable when that cannot be told."""
@@ -114,17 +121,27 @@ class _Verifier:
         message = _head(exchange.request, calls.authorities[0])
         signature = signature_of(message)
         require_current(signature, now=self._clock.time(), skew=calls.skew)
+        await self._known(signature)
+        if exchange.read_body is None:
+            raise SignatureError("the body cannot be read before the handler")
+        # Only now: of a call that names no client, no byte of the body is read. Whoever holds it back holds a call
+        # of a client that is revoked meanwhile, or one that was used and forgotten: all is asked again (attack WH-03).
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body = await exchange.read_body()
+        except TimeoutError:
+            raise SignatureError("the body did not come in time") from None
+        require_current(signature, now=self._clock.time(), skew=calls.skew)
+        client = await self._known(signature)
+        self._verify(message, signature, body, client.keys(self._clock.monotonic()))
+        await self._use_up(client.principal.id, signature)
+        return client.principal
+
+    async def _known(self, signature: Signature) -> KnownClient:
         client = await self._clients.find(signature.keyid or "")
         if client is None:
             raise SignatureError("the client is not known")
-        if exchange.read_body is None:
-            raise SignatureError("the body cannot be read before the handler")
-        # Only now: of a call that names no client, no byte of the body is read.
-        body = await exchange.read_body()
-        keys = client.keys(self._clock.monotonic())
-        self._verify(message, signature, body, keys)
-        await self._use_up(client.principal.id, signature)
-        return client.principal
+        return client
 
     def _verify(self, message: Message, signature: Signature, body: bytes, keys: tuple[bytes, ...]) -> None:
         *others, last = self._calls.authorities
@@ -144,8 +161,14 @@ class _Verifier:
         takes the signature any more, were its clock behind ours by twice what is allowed.
         """
         assert signature.expires is not None
+        assert signature.created is not None
+        if self._begun is not None and signature.created < self._begun:
+            # What this process used up before it was started again, it has forgotten (attack WH-03).
+            raise SignatureError("the signature is older than this process and its memory")
         left = max(signature.expires - self._clock.time(), 1.0) + 2 * self._calls.skew
-        key = f"{hash_tag(client_id)}:nonce:{signature.nonce}"
+        # Over many tags: one subject has a small share of `memory://`, and a client may call thousands of times.
+        nonce = digest(signature.nonce or "")
+        key = f"{hash_tag(f'{client_id}:{nonce[0]:02x}')}:nonce:{nonce.hex()}"
         if await self._store.claim(key, b"1", ttl=left) is not None:
             raise SignatureError("the signature was used before")
 
