@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import time
 from collections import Counter
@@ -66,6 +67,9 @@ ALLOWED = {
     "signed out": {401, 503},
     "forged": {401},
     "nobody": {401},
+    "tampered token": {401, 503},
+    "revoked key": {401, 429, 503},
+    "spent refresh token": {401, 503},
     "right password": {200, 503},
     "wrong password": {401, 429, 503},
 }
@@ -103,8 +107,9 @@ class Load:
 async def load(world: World) -> AsyncIterator[Load]:
     deployment = world.deployment
     found = Load(deployment)
-    good, gone, forged, nobody, arriving, guessing = people = [Person(deployment) for _ in range(6)]
+    good, gone, forged, nobody, arriving, guessing, robbed = people = [Person(deployment) for _ in range(7)]
     await good.arrive()
+    await robbed.arrive()
     await gone.arrive()
     stolen = gone.copy()
     assert (await gone.post("/auth/sign-out")).status_code == 204
@@ -112,6 +117,7 @@ async def load(world: World) -> AsyncIterator[Load]:
     await guessing.sign_up()
     noise = base64.urlsafe_b64encode(bytes(80)).decode().rstrip("=")
     forged.cookies["routeguard"] = f"{noise}.{noise[:43]}"
+    tampered, key, spent = await _worthless(good, robbed)
 
     async def refused() -> bool:
         return {(await stolen.get(to=one, keep=False)).status_code for one in deployment.replicas} == {401}
@@ -124,10 +130,23 @@ async def load(world: World) -> AsyncIterator[Load]:
         ("signed out", lambda: stolen.get(patient=False, keep=False), 0.01),
         ("forged", lambda: forged.get(patient=False, keep=False), 0.02),
         ("nobody", lambda: nobody.get(patient=False, keep=False), 0.05),
+        ("tampered token", lambda: good.bearer(tampered, patient=False), 0.02),
+        (
+            "revoked key",
+            lambda: nobody.post(
+                "/auth/api-keys/verify", headers={"x-api-key": key}, cookies=False, keep=False, patient=False
+            ),
+            0.05,
+        ),
+        ("spent refresh token", lambda: robbed.refresh(spent, keep=False, patient=False), 0.05),
         ("right password", lambda: arriving.sign_in(keep=False, patient=False), 0.1),
         ("wrong password", lambda: guessing.sign_in("not this one", keep=False, patient=False), 0.1),
     ]
     tasks = [asyncio.create_task(found.ask(*kind)) for kind in kinds]
+    # Each kind is what it is called, before anything is taken away.
+    await found.more("signed in", 200, 1)
+    for kind in ("signed out", "forged", "tampered token", "revoked key", "spent refresh token"):
+        await found.more(kind, 401, 1)
     yield found
     for task in tasks:
         task.cancel()
@@ -136,7 +155,22 @@ async def load(world: World) -> AsyncIterator[Load]:
         await person.__aexit__()
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes), outcomes
     assert not found.wrong
-    assert all(found.told[kind, status] for kind, status in (("signed in", 200), ("signed out", 401), ("forged", 401)))
+
+
+async def _worthless(good: Person, robbed: Person) -> tuple[str, str, str]:
+    """Return an access token that says more than was signed, a revoked API key and a refresh token that was stolen."""
+    head, claims, signature = (await good.tokens())["access_token"].split(".")
+    said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    said["exp"] += 1
+    more = base64.urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+    made = (await good.post("/auth/api-keys", {"name": "revoked"})).json()
+    assert (await good.send("DELETE", f"/auth/api-keys/{made['id']}")).status_code == 204
+    spent = (await robbed.tokens())["refresh_token"]
+    assert (await robbed.refresh(spent)).status_code == 200
+    thief = {"user-agent": "a thief's"}
+    stolen = {"refresh_token": spent}
+    assert (await robbed.post("/auth/token/refresh", stolen, headers=thief, cookies=False)).status_code == 401
+    return f"{head}.{more}.{signature}", made["key"], spent
 
 
 async def is_back(load: Load) -> bool:
@@ -201,3 +235,16 @@ async def test_valkey_frozen(world: World, load: Load) -> None:
 
 async def test_valkey_reset(world: World, load: Load) -> None:
     await cycles(load, VALKEY_AWAY, world.to_valkey.reset, world.to_valkey.restore)
+
+
+async def test_valkey_flushed(world: World, load: Load) -> None:
+    """R7: what was counted is counted anew; nobody is let in by it, and nobody is put out."""
+    for _ in range(CYCLES):
+        await asyncio.to_thread(world.valkey.flush)
+        await load.more("signed in", 200, 5)
+        for kind in ("signed out", "forged", "tampered token", "spent refresh token"):
+            await load.more(kind, 401, 1)
+        # An answer to the right password, or to a wrong one, is what it was: only the counts are gone.
+        await load.more("right password", 200, 1)
+        await load.more("wrong password", 401, 1)
+    assert not load.wrong

@@ -10,7 +10,7 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from routeguard.core.errors import ConfigError
+from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.db.errors import Contended, Outage, faults
 from routeguard.db.models import DatabaseSettings
 from routeguard.db.sqlite import SqliteBackend
@@ -33,13 +33,14 @@ _TRIES: Final = 5
 class Transaction:
     """A unit of work. Statements take effect together at the end of the `async with`, or not at all."""
 
-    __slots__ = ("_connection", "_outage", "callbacks", "events")
+    __slots__ = ("_connection", "_outage", "callbacks", "doubts", "events")
 
     def __init__(self, connection: AsyncConnection, outage: Outage) -> None:
         self._connection = connection
         self._outage = outage
         self.events: list[Event] = []
         self.callbacks: list[Callable[[], None]] = []
+        self.doubts: list[Callable[[], None]] = []
 
     async def execute(self, statement: sa.Executable, params: Any = None) -> CursorResult[Any]:
         """Run a statement. Raises UniqueViolation, ConstraintViolation, or Unavailable when the database cannot."""
@@ -64,9 +65,14 @@ class Transaction:
         """Store an event in this very transaction; it is delivered after the commit, or never."""
         self.events.append(event)
 
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Call `callback` right after the commit, before anything else of this process runs."""
+    def after_commit(self, callback: Callable[[], None], *, in_doubt: bool = False) -> None:
+        """Call `callback` right after the commit, before anything else of this process runs.
+
+        With `in_doubt` also when the connection ends during the commit, and nobody knows whether it was made.
+        """
         self.callbacks.append(callback)
+        if in_doubt:
+            self.doubts.append(callback)
 
 
 class Database:
@@ -113,8 +119,13 @@ class Database:
                 if tx.events and self.recorder is not None:
                     await self.recorder(tx, tx.events)
                 # Shielded: a client that goes away must not leave a commit half known (attack OPS-04).
-                with anyio.CancelScope(shield=True), faults(self._backend.outage):
-                    await connection.commit()
+                try:
+                    with anyio.CancelScope(shield=True), faults(self._backend.outage):
+                        await connection.commit()
+                except Unavailable:
+                    for callback in tx.doubts:
+                        callback()
+                    raise
             for callback in tx.callbacks:
                 callback()
 

@@ -41,7 +41,8 @@ class Invalidations(Feed):
     async def invalidate(self, tx: Transaction, *subjects: str) -> None:
         """Make every process forget what cookies say about `subjects`, if and when `tx` commits."""
         await store.insert_invalidations(tx, subjects)
-        tx.after_commit(lambda: self.learn(*subjects))
+        # Attack OPS-04: what may have been ended is looked up again, so that asking once more does end it here.
+        tx.after_commit(lambda: self.learn(*subjects), in_doubt=True)
 
     async def poll(self) -> None:
         """Ask the database once, and drop what is over now and then. Raises Unavailable."""
