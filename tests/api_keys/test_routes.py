@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from routeguard.api_keys.routes import _Verify
 from routeguard.api_keys.text import parse_key
 from routeguard.api_keys.uses import UseCounter
 from tests.attacks.world import Browser, World
@@ -155,6 +156,48 @@ async def test_a_key_shows_who_it_is_at_the_verify_route(world: World, alice: Br
     twice = json.dumps({"key": text}).encode()
     assert (await world.ask("POST", "/auth/api-keys/verify", [*sent, ("x-api-key", text)], body=twice)).status == 400
     assert (await world.ask("POST", "/auth/api-keys/verify", sent, body=b"{}")).status == 401
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [['a"b'], ["a\r\nset-cookie: x=y"], ["\u20ac"], ["two words"], [""], ["*"], ["a:b"] * 51],
+    ids=ascii,
+)
+async def test_scopes_that_are_none_are_422_and_in_no_header(world: World, alice: Browser, scopes: list[str]) -> None:
+    """Nothing of it gets into the challenge, and no use is counted."""
+    key = await made(alice, remaining=1)
+    sent = [("content-type", "application/json"), ("x-api-key", key["key"])]
+    answer = await world.ask("POST", "/auth/api-keys/verify", sent, body=json.dumps({"scopes": scopes}).encode())
+    assert answer.status == 422, answer.body
+    assert answer.header("www-authenticate") is None
+    assert (await by_key(world, key["key"])).status == 200
+
+
+async def test_what_a_change_answers_says_whether_the_key_still_works(alice: Browser) -> None:
+    key = await made(alice)
+    path = f"/auth/api-keys/{key['id']}"
+    assert body(await alice.send("PATCH", path, {}))["valid"] is True
+    assert (await alice.ask("DELETE", path)).status == 204
+    assert body(await alice.send("PATCH", path, {}))["valid"] is False
+    assert (await alice.send("PATCH", path, {"name": "other"})).status == 409
+
+
+async def test_a_use_is_in_the_counts_that_come_with_it(world: World, alice: Browser) -> None:
+    """By a handler and by the verify route alike, and whatever is written in between."""
+    key = await made(alice)
+    sent = [("content-type", "application/json"), ("x-api-key", key["key"])]
+    uses = world.guard.services.get(UseCounter)
+    for number in range(1, 6):
+        found = body(await world.ask("POST", "/auth/api-keys/verify", sent, body=b"{}"))
+        assert found["usage_count"] == number
+        assert found["last_used_at"] is not None
+        if number == 3:
+            await uses.flush()
+
+
+def test_no_repr_shows_a_key() -> None:
+    """KEY-15"""
+    assert "rg_secret" not in repr(_Verify(key="rg_secret"))
 
 
 async def test_uses_are_written_in_batches_and_summed(world: World, alice: Browser) -> None:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from routeguard.api_keys import store
 from routeguard.api_keys.models import ApiKey
 from routeguard.api_keys.text import new_id, new_key
+from routeguard.core.errors import ProblemError
 from routeguard.core.problem import Problem
 from tests.api_keys.world import World
 from tests.fakes import FakeClock
@@ -116,6 +117,37 @@ async def test_uses_from_a_wrong_address_or_over_the_rate_spend_nothing(world: W
     assert found.remaining == 1
     assert await world.status(made.text) == 429
     assert (await world.keys.find(made.key.owner_id, made.key.id))[0].remaining == 1
+
+
+async def test_uses_in_a_row_are_counted_with_or_without_a_warm_memory(world: World) -> None:
+    made = await world.key()
+    counts = []
+    for step in range(6):
+        found = await world.verify(made.text)
+        assert isinstance(found, ApiKey)
+        assert found.last_used_at is not None
+        counts.append(found.usage_count)
+        if step == 1:
+            await world.uses.flush()
+        if step == 3:
+            # Changed: asked of the database again, before this process has written what it counted.
+            await world.keys.update(made.key.owner_id, made.key.id, {"name": "other"})
+    assert counts == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_is_given_narrows_what_is_said_and_what_is_left_out(database: Any) -> None:
+    async with World.of(database, privileges=("demo", "full")) as world:
+        user = await world.user()
+        key = (await world.key(user)).key
+        assert key.privilege == "demo"
+        for wished in ({"scopes": ["a:b"]}, {"scopes": ["a:b"], "privilege": "full"}, {"privilege": "protected"}):
+            with pytest.raises(ProblemError) as refused:
+                await world.key(user, **wished)
+            assert refused.value.problem.status == 403
+            with pytest.raises(ProblemError):
+                await world.keys.update(user.id, key.id, wished)
+        changed, valid = await world.keys.update(user.id, key.id, {"scopes": [], "privilege": "full"})
+        assert (changed.privilege, changed.scopes, valid) == ("full", (), True)
 
 
 @pytest.mark.parametrize("end", ["revoke", "rotate", "privilege", "suspend", "expire"])

@@ -16,6 +16,8 @@ from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, Problem, authentication_required
 from routeguard.core.security_log import network_of, note
 from routeguard.traffic.csrf import came_by_header
+from routeguard.traffic.deduplicate import Deduplicate
+from routeguard.traffic.idempotent import Idempotent
 from routeguard.traffic.site import site_of
 
 if TYPE_CHECKING:
@@ -192,6 +194,17 @@ class ManagedKeys:
 
         return offered
 
+    def unfit_with(self, policy: Policy) -> str | None:
+        """Return why this check cannot be part of a policy, or None.
+
+        What is kept to be said again would be the text of a key, in clear, outside the database (attack KEY-15).
+        """
+        if not any(isinstance(check, Idempotent | Deduplicate) for check in policy.find(object)):
+            return None
+        return (
+            "manage_api_keys: deduplicate() and idempotent() would keep the answer that shows a key, and say it again"
+        )
+
     def describe(self) -> str:
         """Say it in words."""
         return f"own API keys: {', '.join(self.allowed)}"
@@ -212,10 +225,16 @@ def _verifier(services: Services) -> Verify:
     address_of = site_of(services).address
 
     async def verify(exchange: Exchange, key: bytes) -> ApiKey | Problem:
+        known: ApiKey | Problem | None = exchange.facts.get(KeyVerifier)
+        if known is not None:
+            return known
         address = address_of(exchange)
         found = await verifier.verify(key, address=address)
         if isinstance(found, Problem):
             note("api-key-refused", exchange, level=WARNING, cause=found.debug, network=network_of(address))
+        # For the whole request: another branch of a `|`, or a mount's route, would spend another use (attack KEY-13).
+        for one in exchange.lineage():
+            one.facts[KeyVerifier] = found
         return found
 
     return verify

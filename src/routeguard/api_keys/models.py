@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, Protocol, runtime_checkable
@@ -11,7 +12,7 @@ from routeguard.core.events import Event
 from routeguard.core.rate import parse_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from routeguard.core.address import Address
     from routeguard.core.problem import Problem
@@ -22,9 +23,17 @@ Privilege = Literal["custom", "demo", "restricted", "protected", "full"]
 
 LADDER: Final[tuple[Privilege, ...]] = ("demo", "restricted", "protected", "full")
 """From the least to the most a key may be for: one passes wherever no more than its own is asked."""
+MOST_SCOPES: Final = 50
+"""Of one key, and of one question about it."""
+_SCOPE: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,40}(?::(?:[A-Za-z0-9_.\-/:]{1,40}|\*))?", re.ASCII)
 CUSTOM: Final[Privilege] = "custom"
 """Outside the ladder: for keys whose scopes say what they are for. It passes only where custom is asked."""
 PRIVILEGES: Final[tuple[Privilege, ...]] = (CUSTOM, *LADDER)
+
+
+def are_scopes(scopes: Sequence[str]) -> bool:
+    """Return whether these are at most 50 words such as ``reports:read`` or ``reports:*``, fit for a header too."""
+    return len(scopes) <= MOST_SCOPES and all(_SCOPE.fullmatch(scope) is not None for scope in scopes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +42,9 @@ class ApiKey:
 
     `user_id` is who made it, `owner_id` whose it is: the same user, or an organization. `networks` are the addresses
     and CIDR ranges it may be used from, all when empty. `remaining` is how many uses are left, None for no end;
-    `rate` such as "60/minute". `last_used_at` and `usage_count` are as of the last write of batched counts.
+    `rate` such as "60/minute". `last_used_at` and `usage_count` are what is written and what this process has counted.
+
+    Its owner sets `privilege` and `scopes`: they limit the key, and prove nothing about him.
     """
 
     id: str

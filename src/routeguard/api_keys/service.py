@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +14,7 @@ from routeguard.api_keys.models import (
     ApiKeyCreated,
     ApiKeyRevoked,
     ApiKeyRotated,
+    are_scopes,
 )
 from routeguard.api_keys.problems import API_KEY_CONFLICT, TOO_MANY_API_KEYS
 from routeguard.api_keys.text import new_id, new_key
@@ -25,7 +25,7 @@ from routeguard.core.rate import parse_rate
 from routeguard.core.secret import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from routeguard.api_keys.models import ApiKeySettings
     from routeguard.api_keys.text import Environment
@@ -37,13 +37,12 @@ if TYPE_CHECKING:
 
 _NAME_LENGTH: Final = 100
 _MOST: Final = 50
-"""Scopes, and networks, of one key."""
+"""Networks of one key."""
 _KEPT: Final = 100
 """Ended keys an owner still sees in his list."""
 _LONGEST_RATE: Final = 60
 _LAST_YEAR: Final = 9999
 _MOST_USES: Final = 2**31 - 1
-_SCOPE: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,40}(?::(?:[A-Za-z0-9_.\-/:]{1,40}|\*))?", re.ASCII)
 
 
 class NewKey(NamedTuple):
@@ -70,16 +69,18 @@ class ApiKeys:
         self._uses = uses
         self._environment: Environment = environment
 
-    async def create(self, user_id: str, wished: Mapping[str, Any]) -> NewKey:
+    async def create(self, user_id: str, wished: Mapping[str, Any], *, give: Collection[str] = PRIVILEGES) -> NewKey:
         """Make a key of a user and return it with its text.
 
         `wished` are `name` and perhaps `expires_at`, `scopes`, `privilege`, `networks`, `rate` and `remaining`; without
-        a privilege it is `demo`, or `custom` for a key with scopes. Raises ProblemError: 422 for what makes no sense,
-        403 for a privilege the settings give nobody, 409 `too-many-api-keys`.
+        a privilege it is `demo`, or `custom` for a key with scopes. `give` are the privileges it may get, and scopes
+        only with `custom` among them. Raises ProblemError: 422 for what makes no sense, 403 for what is not given
+        here or by the settings, 409 `too-many-api-keys`.
         """
         now, key_id = self._clock.time(), new_id()
-        values = self._read(wished, now)
-        values.setdefault("privilege", CUSTOM if values.get("scopes") else "demo")
+        # Said before it is looked at: what is left out is given like what is asked for.
+        wished = {"privilege": CUSTOM if wished.get("scopes") else "demo"} | dict(wished)
+        values = self._read(wished, now, give)
         text = new_key(self._environment, key_id)
         row: dict[str, Any] = {"scopes": "", "networks": "", "created_at": now} | values
         row |= {"id": key_id, "owner_id": user_id, "user_id": user_id} | _secret(text)
@@ -132,13 +133,16 @@ class ApiKeys:
             tx.record(ApiKeyRotated(key_id=key_id, owner_id=owner_id, overlap_until=until))
         return NewKey((await self.find(owner_id, key_id))[0], text)
 
-    async def update(self, owner_id: str, key_id: str, wished: Mapping[str, Any]) -> ApiKey:
+    async def update(
+        self, owner_id: str, key_id: str, wished: Mapping[str, Any], *, give: Collection[str] = PRIVILEGES
+    ) -> tuple[ApiKey, bool]:
         """Change a key's `name`, `networks`, `privilege`, `scopes` or `expires_at`. Every process learns of it.
 
-        Raises ProblemError: 404, 409 for a key that has ended, 422, and 403 for a privilege nobody is given.
+        Returns it with whether it may be used. Raises ProblemError: 404, 409 for a key that has ended, 422, and 403
+        for a privilege, or scopes, that are not given; see `create`.
         """
         now = self._clock.time()
-        values = self._read(wished, now)
+        values = self._read(wished, now, give)
         await self._find(owner_id, key_id)
         if values:
             async with self._database.transaction() as tx:
@@ -146,7 +150,7 @@ class ApiKeys:
                     raise API_KEY_CONFLICT("This API key was revoked or has expired.").error()
                 await self._feed.invalidate(tx, key_id)
                 tx.record(ApiKeyChanged(key_id=key_id, owner_id=owner_id, fields=tuple(sorted(values))))
-        return (await self.find(owner_id, key_id))[0]
+        return await self.find(owner_id, key_id)
 
     async def revoke(self, owner_id: str, key_id: str) -> None:
         """End a key for good, everywhere. Raises ProblemError 404 when there is none to end."""
@@ -166,13 +170,9 @@ class ApiKeys:
 
     def _current(self, stored: store.StoredKey) -> ApiKey:
         """Return a key with what this process has counted and not written yet."""
-        pending = self._uses.pending(stored.id)
-        if pending is not None:
-            last = max(stored.last_used_at or 0.0, pending.last)
-            stored = stored._replace(usage_count=stored.usage_count + pending.number, last_used_at=last)
-        return stored.key()
+        return self._uses.added_to(stored).key()
 
-    def _read(self, wished: Mapping[str, Any], now: float) -> dict[str, Any]:
+    def _read(self, wished: Mapping[str, Any], now: float, give: Collection[str]) -> dict[str, Any]:
         """Return the columns for what was wished. Raises ProblemError 422 with every fault, or 403."""
         values: dict[str, Any] = {}
         faults: list[tuple[str, str]] = []
@@ -185,8 +185,10 @@ class ApiKeys:
             faults.append(("expires_at", "This is in the past."))
         if faults:
             raise VALIDATION_FAILED(errors=[{"pointer": f"/{name}", "detail": text} for name, text in faults]).error()
-        privilege = values.get("privilege")
-        if privilege is not None and privilege not in self._settings.privileges:
+        asked = {values["privilege"]} if "privilege" in values else set[str]()
+        # Scopes are what a custom key is for: with them, any place on the ladder would do as much.
+        asked |= {CUSTOM} if values.get("scopes") else set[str]()
+        if not asked <= set(give).intersection(self._settings.privileges):
             raise PERMISSION_DENIED("Keys are not given this privilege here.").error()
         return values
 
@@ -214,7 +216,7 @@ def _privilege(value: str) -> str:
 
 
 def _scopes(value: list[str]) -> str:
-    if len(value) > _MOST or not all(_SCOPE.fullmatch(scope) for scope in value):
+    if not are_scopes(value):
         raise ValueError("Expected at most 50 scopes such as reports:read or reports:*.")
     return " ".join(dict.fromkeys(value))
 

@@ -68,6 +68,14 @@ class UseCounter:
             return None
         return store.Uses(found[0].owner_id, sum(use.number for use in found), max(use.last for use in found))
 
+    def added_to(self, stored: store.StoredKey) -> store.StoredKey:
+        """Return a row with what this process has counted for its key and not written yet."""
+        pending = self.pending(stored.id)
+        if pending is None:
+            return stored
+        last = max(stored.last_used_at or 0.0, pending.last)
+        return stored._replace(usage_count=stored.usage_count + pending.number, last_used_at=last)
+
     async def flush(self) -> None:
         """Write what was counted up to now. Raises Unavailable, and keeps the counts for the next time."""
         async with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -91,8 +92,7 @@ class StoredKeys:
             if left is None:
                 return await self._failed(address, "used up")
             found = replace(found, remaining=left)
-        self._uses.count(stored.id, stored.owner_id)
-        return found
+        return self._count(digest(key), stored.owner_id, found)
 
     async def until_ended(self, principal: Any) -> None:
         """Return once a key was revoked, has expired, was rotated or may do something else (attack WS-05)."""
@@ -125,7 +125,7 @@ class StoredKeys:
         if stored is None or ends_at is None:
             self._known.pop(presented, None)
             return None
-        key = stored.key()
+        key = self._uses.added_to(stored).key()
         self._remember(presented, _Known(stored, key, self._clock.monotonic() + self._life, ends_at, tick))
         return stored, key
 
@@ -141,6 +141,15 @@ class StoredKeys:
         if len(known) >= _CAPACITY and presented not in known:
             del known[next(iter(known))]
         known[presented] = found
+
+    def _count(self, presented: bytes, owner_id: str, found: ApiKey) -> ApiKey:
+        """Count a use, and return the key with it, and with those before it that are not written yet."""
+        self._uses.count(found.id, owner_id)
+        known, now = self._known.get(presented), datetime.fromtimestamp(self._clock.time(), UTC)
+        number = (found if known is None else known.key).usage_count + 1
+        if known is not None:
+            self._known[presented] = known._replace(key=replace(known.key, usage_count=number, last_used_at=now))
+        return replace(found, usage_count=number, last_used_at=now)
 
     async def _look(self, key_id: str) -> store.StoredKey | None:
         while True:
