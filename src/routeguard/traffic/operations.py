@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SIGN_IN: Final = "sign-in"
 SIGN_UP: Final = "sign-up"
+_LEASE: Final = "10s"
+"""As long as an equal request waits: one whose leader was killed goes on itself, and is not sent away."""
 REFRESH: Final = "refresh"
 
 _REFRESH_BURST: Final = 60
@@ -43,4 +45,4 @@ def once(services: Services, name: str, *, tells: bool = False) -> Policy:
     An answer with cookies goes to all who sent that very request, in this process: whoever can send it, its password
     or its session's cookie included, needs nobody else's answer to be signed in or out (attack DDP-01).
     """
-    return operation(services, name, tells=tells) & deduplicate(share_cookies=True)
+    return operation(services, name, tells=tells) & deduplicate(share_cookies=True, lease=_LEASE)
