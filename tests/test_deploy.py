@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,13 @@ def test_the_page_names_every_file(path: Path) -> None:
 
 
 def test_kubernetes() -> None:
-    deployment, service, budget, scaler = yaml_of("kubernetes.yaml")
+    deployment, service, ingress, budget, scaler = yaml_of("kubernetes.yaml")
     pod = deployment["spec"]["template"]
     labels = pod["metadata"]["labels"]
     for selector in (deployment["spec"]["selector"]["matchLabels"], service["spec"]["selector"]):
         assert selector.items() <= labels.items()
+    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend == {"name": service["metadata"]["name"], "port": {"name": service["spec"]["ports"][0]["name"]}}
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
@@ -108,6 +111,8 @@ def test_kubernetes() -> None:
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
     assert main["securityContext"]["readOnlyRootFilesystem"]
     assert {one["image"] for one in (main, *pod["spec"]["initContainers"])} == {main["image"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert main["image"].rpartition(":")[2] == project["version"]
 
 
 def test_compose() -> None:
@@ -120,6 +125,8 @@ def test_compose() -> None:
     assert (ROOT / "deploy" / services["routeguard"]["build"]["dockerfile"]).resolve().name == "Dockerfile"
     subnet = made["networks"]["inside"]["ipam"]["config"][0]["subnet"]
     assert services["routeguard"]["environment"]["ROUTEGUARD_TRUSTED_PROXIES"] == subnet
+    password = made["secrets"]["postgres"]["file"].removeprefix("./")
+    assert f"deploy/{password}" in DOCS
     assert "noeviction" in services["valkey"]["command"]
 
 
@@ -155,3 +162,37 @@ def test_proxies_give_idle_connections_up_before_the_server_does() -> None:
     assert "keepalive_timeout 4s" in (FOLDER / "nginx.conf").read_text("utf-8")
     assert re.search(r"\bkeepalive 4s", (FOLDER / "Caddyfile").read_text("utf-8"))
     assert "pool-purge-delay 4s" in (FOLDER / "haproxy.cfg").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "haproxy.cfg"])
+def test_proxies_find_the_processes_of_the_unit(name: str) -> None:
+    """`systemctl enable --now routeguard@8001 routeguard@8002`, on the address that the unit listens on."""
+    text = (FOLDER / "routeguard@.service").read_text("utf-8")
+    host = re.search(r"--host (\S+)", text)
+    assert host is not None
+    wanted = {f"{host[1]}:{port}" for port in re.findall(r"routeguard@(\d+)", text)}
+    assert set(re.findall(r"^ *server (?:\S+ )?([\d.]+:\d+)", text, re.MULTILINE)) == wanted
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "haproxy.cfg", "Caddyfile"])
+def test_proxies_keep_readiness_from_the_public(name: str) -> None:
+    text = (FOLDER / name).read_text("utf-8")
+    assert re.search(
+        r"respond /readyz 404|location = /readyz \{ return 404; \}|deny_status 404 if \{ path /readyz \}", text
+    )
+
+
+def test_every_way_says_which_proxy_to_believe() -> None:
+    """Else every client has the proxy's address, and shares the limits of all others."""
+    for name in ("routeguard.env.example", "compose.yaml", "kubernetes.yaml"):
+        assert re.search(r"ROUTEGUARD_TRUSTED_PROXIES(=|: |\n +value: )\S", (FOLDER / name).read_text("utf-8")), name
+
+
+def test_the_example_is_refused_until_it_is_filled_in() -> None:
+    """OPS-11"""
+    lines = (FOLDER / "routeguard.env.example").read_text("utf-8").splitlines()
+    environ = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    settings, _ = Settings.read(environ=environ, directory=Path("/nonexistent"))
+    found = " ".join(settings.findings())
+    assert "database_url holds" in found
+    assert "mail.url holds" in found

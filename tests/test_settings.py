@@ -11,6 +11,7 @@ import pytest
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret, new_token
+from routeguard.sessions.models import SessionSettings
 from routeguard.settings import Settings, keep_development_secret
 
 STRONG = "kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3"
@@ -27,6 +28,7 @@ def production(**changes: object) -> Settings:
         "issuer": "https://id.example.com",
         "secret": Secret(STRONG),
         "database_url": "postgresql://db/routeguard",
+        "ephemeral_url": "valkey://cache:6379",
         "mail": Settings.load(environ={"ROUTEGUARD_MAIL_URL": "smtps://mail.example.com"}, directory=Path("/")).mail,
     }
     return Settings(**{**values, **changes})  # type: ignore[arg-type]
@@ -89,6 +91,9 @@ def test_a_sound_production_is_accepted() -> None:
         pytest.param({"issuer": "https://id.example.com/path"}, "must be an origin", id="path"),
         pytest.param({"database_url": "sqlite://"}, "in memory", id="memory"),
         pytest.param({"mail": Settings().mail}, "console", id="mail"),
+        pytest.param({"database_url": "postgresql://a:b@db/c", "ephemeral_url": "memory://"}, "ephemeral", id="two"),
+        pytest.param({"database_url": "postgresql://a:PASSWORD@db/c"}, "placeholder", id="OPS-11-example"),
+        pytest.param({"ephemeral_url": "valkey://USER:x@cache:6379"}, "placeholder", id="OPS-11-user"),
         pytest.param({"trusted_origins": ("*",)}, "trusted origin", id="CSRF-07-wildcard"),
         pytest.param({"trusted_origins": ("https://a.example/",)}, "trusted origin", id="CSRF-07-slash"),
         pytest.param({"trusted_origins": ("a.example",)}, "trusted origin", id="CSRF-06-host"),
@@ -99,6 +104,16 @@ def test_a_sound_production_is_accepted() -> None:
 )
 def test_an_unsafe_production_is_refused(changes: dict[str, object], words: str) -> None:
     assert any(words in finding for finding in production(**changes).findings())
+
+
+def test_one_process_may_do_with_its_memory() -> None:
+    changes: dict[str, object] = {"database_url": "postgresql://a:b@db/c", "ephemeral_url": "memory://"}
+    assert production(**changes, unsafe_memory_in_production=True).findings() == []
+    assert production(**changes | {"ephemeral_url": "valkey://cache:6379"}).findings() == []
+
+
+def test_a_feed_that_is_asked_too_seldom_is_refused() -> None:
+    assert "sessions.poll" in " ".join(production(sessions=SessionSettings(poll=timedelta(seconds=5))).findings())
 
 
 def test_all_findings_come_at_once() -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "ROUTEGUARD_"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _WELL_KNOWN: Final = ("secret", "changeme", "change-me", "password", "development", "insecure", "default", "example")
+_PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _SIZES: Final = frozenset({"body_limit"})
@@ -69,6 +70,8 @@ class Settings:
     """Bytes a request body may have unless a route's policy says otherwise."""
     unsafe_observe_in_production: bool = False
     """Permits `install(mode="observe")`, which refuses nothing, in production."""
+    unsafe_memory_in_production: bool = False
+    """Permits `memory://` beside PostgreSQL in production: for one process, and never two."""
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     mail: MailSettings = field(default_factory=MailSettings)
     users: UserSettings = field(default_factory=UserSettings)
@@ -175,6 +178,18 @@ def _unsafe(settings: Settings) -> list[str]:
         # Attack JWT-30, OPS-11: defaults and keyboard patterns are the first keys anybody tries.
         if len(set(text)) < 12 or any(text.startswith(word) or text.endswith(word) for word in _WELL_KNOWN):
             found.append("secret looks like a default or has too little variety")
+    urls = {
+        "database_url": settings.database_url,
+        "ephemeral_url": settings.ephemeral_url,
+        "mail.url": settings.mail.url,
+    }
+    found += [
+        f"{name} holds a placeholder such as PASSWORD: put your own user and password there"
+        for name, url in urls.items()
+        if _has_placeholder(url)
+    ]
+    if settings.sessions.poll > settings.sessions.trust:
+        found.append("sessions.poll is longer than sessions.trust: between two answers none would be trusted")
     if urlsplit(settings.issuer).scheme != "https":
         found.append("issuer must be https in production")
     return found
@@ -184,9 +199,24 @@ def _unsafe_identity(settings: Settings) -> list[str]:
     found: list[str] = []
     if settings.database_url in {"sqlite://", "sqlite:///:memory:"}:
         found.append("database_url keeps everything in memory: users would be lost at each restart")
+    if (
+        settings.database_url.startswith("postgresql") and settings.ephemeral_url.startswith("memory")
+        and not settings.unsafe_memory_in_production
+    ):  # fmt: skip
+        # Two processes would take one signature each, and count each limit twice.
+        found.append(
+            "ephemeral_url keeps limits, claims and used signatures in the memory of one process: set "
+            "ROUTEGUARD_EPHEMERAL_URL to valkey://... (or unsafe_memory_in_production, for one process and never two)"
+        )
     if settings.mail.url.startswith("console"):
         found.append("mail.url prints mails with sign-in links on the console; set ROUTEGUARD_MAIL_URL to smtp://...")
     return found
+
+
+def _has_placeholder(url: str) -> bool:
+    """Whether the user or password in `url` was copied from an example (attack OPS-11)."""
+    user_info, at, _ = url.partition("://")[2].rpartition("@")
+    return bool(at) and not _PLACEHOLDERS.isdisjoint(user_info.split(":"))
 
 
 def keep_development_secret(directory: Path) -> Secret:

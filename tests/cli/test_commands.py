@@ -157,6 +157,7 @@ def test_a_bad_user_is_refused_in_words(command: Command, arguments: tuple[str, 
 def test_config_show_says_where_values_come_from_and_hides_secrets(command: Command, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.routeguard.sessions]\nidle = '2d'\n")
     values = SAFE | {"ROUTEGUARD_DATABASE_URL": "postgresql://app:pass-of-db@db/app?password=pass-of-query"}
+    values["ROUTEGUARD_EPHEMERAL_URL"] = "valkey://cache:6379"
     shown = ""
     for style in ("table", "json"):
         ended = command("config", "show", "--format", style, **values)
@@ -169,6 +170,7 @@ def test_config_show_says_where_values_come_from_and_hides_secrets(command: Comm
     assert rows["issuer"]["source"] == "environment ROUTEGUARD_ISSUER"
     assert rows["database_url"]["value"] == "postgresql://(hidden)@db/app?password=(hidden)"
     assert rows["body_limit"]["source"] == "default"
+    assert rows["secret"]["value"] == "(hidden)"
 
 
 @pytest.mark.parametrize("arguments", [("nonsense",), ("dev", "--port", "x"), ("user", "create"), ("dev", "--nope")])

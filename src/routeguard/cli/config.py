@@ -61,7 +61,7 @@ def _in_force(settings: Settings, name: str) -> str | None:
         return str(settings.users.verified_email_required(production=settings.production))
     if name == "secret":
         made = "missing" if settings.production else "generated, in .routeguard/secret"
-        return "set" if settings.secret is not None else made
+        return _HIDDEN if settings.secret is not None else made
     return None
 
 
