@@ -30,6 +30,8 @@ from tests.tokens.world import GRACE, PATIENT
 ACCESS: Final = "routeguard-access"
 REFRESH: Final = "routeguard-refresh"
 SESSION: Final = "routeguard"
+GATES: Final[dict[str, asyncio.Event]] = {}
+"""What `/held/{name}` waits for before it answers."""
 AGENT: Final = ("user-agent", "Browser/1.0")
 
 
@@ -122,6 +124,12 @@ def _application(guard: Routeguard[Any]) -> FastAPI:
     @app.get("/perhaps")
     @guard(guard.optional_session())
     async def perhaps() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.get("/held/{name}")
+    @guard(guard.session())
+    async def held(name: str) -> dict[str, bool]:
+        await GATES[name].wait()
         return {"ok": True}
 
     @app.get("/fails")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from routeguard.db.database import Database
-from routeguard.sessions.by_id import SessionsById
+from routeguard.sessions.by_id import SessionsById, proof_second
 from routeguard.sessions.clock import SteadyClock
 from routeguard.tokens import access
 from routeguard.tokens.jws import sign_jws
@@ -151,16 +151,16 @@ async def test_a_session_by_its_id(database: Database) -> None:
         own = (await world.sign_in(user)).session
         current = await own()
         sessions = by_id(world)
-        assert await sessions.find(user.id, current.id) == current
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) == current
         for user_id, session_id in ((other.id, current.id), (user.id, "ses_none"), ("", ""), ("usr_none", current.id)):
-            assert await sessions.find(user_id, session_id) is None
+            assert await sessions.find(user_id, session_id, proven_at=proof_second(current)) is None
         # From memory: the row is gone, and nobody said so.
         await world.delete_rows_behind_its_back()
-        assert await sessions.find(user.id, current.id) == current
-        assert await by_id(world).find(user.id, current.id) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) == current
+        assert await by_id(world).find(user.id, current.id, proven_at=proof_second(current)) is None
         # Not without news of what was revoked, and not for long (attack SES-18).
         world.clock.advance(4.5)
-        assert await sessions.find(user.id, current.id) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
 
 
 async def test_its_end_is_known_here_at_once_and_elsewhere_soon(database: Database) -> None:
@@ -169,13 +169,13 @@ async def test_its_end_is_known_here_at_once_and_elsewhere_soon(database: Databa
         user = await world.user()
         current = await (await world.sign_in(user)).session()
         here, there = by_id(world), by_id(other)
-        assert await here.find(user.id, current.id)
-        assert await there.find(user.id, current.id)
+        assert await here.find(user.id, current.id, proven_at=proof_second(current))
+        assert await there.find(user.id, current.id, proven_at=proof_second(current))
         async with database.transaction() as tx:
             await world.sessions.revoke(tx, user.id, current.id)
-        assert await here.find(user.id, current.id) is None
+        assert await here.find(user.id, current.id, proven_at=proof_second(current)) is None
         await other.feed.poll()
-        assert await there.find(user.id, current.id) is None
+        assert await there.find(user.id, current.id, proven_at=proof_second(current)) is None
 
 
 async def test_the_user_is_as_he_is_now(database: Database) -> None:
@@ -184,13 +184,13 @@ async def test_the_user_is_as_he_is_now(database: Database) -> None:
         await world.user(role="admin")
         current = await (await world.sign_in(user)).session()
         sessions = by_id(world)
-        assert await sessions.find(user.id, current.id)
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current))
         await world.set_role(user, "moderator")
-        found = await sessions.find(user.id, current.id)
+        found = await sessions.find(user.id, current.id, proven_at=proof_second(current))
         assert found is not None
         assert found.user.role == "moderator"
         await world.suspend(user)
-        assert await sessions.find(user.id, current.id) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
 
 
 async def test_a_use_is_noted_and_an_unused_one_ends(database: Database) -> None:
@@ -201,9 +201,9 @@ async def test_a_use_is_noted_and_an_unused_one_ends(database: Database) -> None
         idle = world.settings.idle.total_seconds()
         for _ in range(3):
             await world.wait(idle * 0.6)
-            assert await sessions.find(user.id, current.id)
+            assert await sessions.find(user.id, current.id, proven_at=proof_second(current))
         (row,) = await world.rows()
         assert row.last_seen_at == world.clock.time()
         await world.wait(idle + 1)
-        assert await sessions.find(user.id, current.id) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
         assert await world.rows() == []

@@ -299,3 +299,12 @@ async def test_nothing_secret_is_shown(world: World) -> None:
     assert token is not None
     assert repr(token) == f"RefreshToken({token.family_id} 0)"
     assert repr(family) == f"Refreshed({family.session.id})"
+
+
+async def test_a_clock_that_was_set_back_makes_the_grace_no_longer(world: World) -> None:
+    """OPS-10: a use in the future is covered by none."""
+    first = (await world.family()).refresh_token
+    assert await world.rotate(first) is not None
+    await world.age(-60)
+    assert await world.rotate(first) is None
+    assert await world.family_rows() == []

@@ -13,11 +13,17 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.errors import Unavailable
+from routeguard.sessions import store as sessions
+from routeguard.sessions.by_id import SessionsById
+from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.service import Sessions
 from routeguard.tokens import store
+from routeguard.tokens.access import AccessTokens
 from routeguard.tokens.families import RefreshFamilies
+from routeguard.tokens.service import Tokens
+from routeguard.traffic.models import TrafficSettings
 from routeguard.users.models import User
-from tests.tokens.app import ACCESS, REFRESH, SESSION, App, TokenBrowser
+from tests.tokens.app import ACCESS, GATES, REFRESH, SESSION, App, TokenBrowser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,12 +107,30 @@ async def test_the_new_cookies_leave_whatever_the_handler_does(app: App, path: s
     assert (await browser.get("/me")).status == 200
 
 
-async def test_a_socket_is_told_too(app: App) -> None:
+@pytest.mark.parametrize("state", ["near its end", "missing"])
+async def test_a_socket_rotates_nothing(app: App, state: str) -> None:
+    """A handshake that is refused carries no cookies: whoever rotated on it would sign the user out."""
     browser = await app.with_tokens()
-    del browser.cookies[ACCESS]
+    if state == "missing":
+        del browser.cookies[ACCESS]
+    else:
+        browser.age(NEAR)
     answer = await browser.socket("/ws")
     assert answer.sent[0]["type"] == "websocket.accept"
-    assert set(cookies_of(answer)) == {ACCESS, REFRESH}
+    assert cookies_of(answer) == {}
+    assert [row.generation for row in await rows(app)] == [0]
+
+
+async def test_a_socket_is_opened_by_no_spent_token(app: App) -> None:
+    browser = await app.with_tokens()
+    del browser.cookies[ACCESS]
+    old = browser.copy()
+    assert (await browser.get("/me")).status == 200
+    assert (await old.socket("/ws")).sent[0]["type"] == "websocket.accept"
+    await _no_grace_left(app)
+    _forget(app)
+    assert (await old.socket("/ws")).sent[0]["type"] != "websocket.accept"
+    assert (await browser.get("/me")).status == 200
 
 
 async def test_a_write_needs_what_every_write_of_a_browser_needs(app: App) -> None:
@@ -185,9 +209,8 @@ async def test_a_request_that_is_given_up_leaves_the_others_theirs(app: App, mon
 async def test_a_dead_refresh_token_is_taken_away(app: App) -> None:
     """SES-17, CK-12: 401, and both cookies go, with the attributes they came with."""
     browser = await app.with_tokens()
-    sessions = app.guard.services.get(Sessions)
     async with app.database.transaction() as tx:
-        await sessions.revoke(tx, browser.id, browser.session_id)
+        await app.guard.services.get(Sessions).revoke(tx, browser.id, browser.session_id)
     browser.age(EXPIRED)
     given = [value.decode() for name, value in (await browser.copy().get("/me")).headers if name == b"set-cookie"]
     assert sorted(given) == [
@@ -206,9 +229,129 @@ async def test_an_access_token_that_still_is_good_stays(app: App) -> None:
         await tx.execute(sa.delete(store.refresh_families))
     browser.age(NEAR)
     assert (await browser.get("/me")).status == 200
-    assert set(browser.cookies) == {ACCESS}
     browser.age(EXPIRED)
     assert (await browser.get("/me")).status == 401
+    assert browser.cookies == {}
+
+
+async def test_a_spent_token_beside_a_good_one_ends_nothing(app: App) -> None:
+    """The answer with its successor may be on its way; alone, it is a reuse as ever."""
+    browser = await app.with_tokens()
+    browser.age(NEAR)
+    old = browser.copy()
+    assert (await browser.get("/me")).status == 200
+    await _no_grace_left(app)
+    _forget(app)
+    before = dict(old.cookies)
+    answer = await old.get("/me")
+    assert (answer.status, cookies_of(answer)) == (200, {})
+    assert old.cookies == before
+    assert (await browser.get("/me")).status == 200
+    old.age(EXPIRED)
+    assert (await old.get("/me")).status == 401
+    assert (await browser.get("/me")).status == 401
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_another_site_starts_no_rotation_that_can_wait(app: App, site: str) -> None:
+    """Its browser may keep no cookies of the answer, or never get it."""
+    browser = await app.with_tokens()
+    browser.age(NEAR)
+    answer = await browser.get("/me", ("sec-fetch-site", site))
+    assert (answer.status, cookies_of(answer)) == (200, {})
+    assert [row.generation for row in await rows(app)] == [0]
+    assert set(cookies_of(await browser.get("/me", ("sec-fetch-site", "same-origin")))) == {ACCESS, REFRESH}
+    browser.age(EXPIRED)
+    assert set(cookies_of(await browser.get("/me", ("sec-fetch-site", site)))) == {ACCESS, REFRESH}
+
+
+async def test_the_grace_begins_when_the_answer_leaves(app: App) -> None:
+    """The handler takes longer than the grace: the page's other requests get what its answer will bring."""
+    browser = await app.with_tokens()
+    browser.age(EXPIRED)
+    slow, other, stranger, late = (browser.copy() for _ in range(4))
+    stranger.agent = ("user-agent", "curl/8.0")
+    gate = GATES["rotation"] = asyncio.Event()
+    waiting = asyncio.create_task(slow.get("/held/rotation"))
+    async with asyncio.timeout(60):
+        while [row.generation for row in await rows(app)] != [1]:
+            await asyncio.sleep(0.01)
+    # Nobody else's request may have been let in by the database's own grace.
+    await _no_grace_left(app)
+    assert (await other.get("/me")).status == 200
+    assert [row.generation for row in await rows(app)] == [1]
+    gate.set()
+    assert (await waiting).status == 200
+    assert slow.cookies[REFRESH] == other.cookies[REFRESH]
+    assert (await browser.copy().get("/me")).status == 200
+    del slow.cookies[ACCESS]
+    assert (await slow.get("/me")).status == 200
+    await _no_grace_left(app)
+    # Its successor is spent, so it is not given out again: that would end the session at its next use.
+    assert (await late.get("/me")).status == 401
+
+
+async def test_a_rotation_underway_is_its_clients_alone(app: App) -> None:
+    """SES-13, SES-17: another client, or one program with the cookie's token, is a thief; the session's end ends it."""
+    for thief in ("curl", "json", "signed out"):
+        browser = await app.with_tokens()
+        browser.age(EXPIRED)
+        slow, other = browser.copy(), browser.copy()
+        gate = GATES[thief] = asyncio.Event()
+        waiting = asyncio.create_task(slow.get(f"/held/{thief}"))
+        async with asyncio.timeout(60):
+            while [row.generation for row in await rows(app)] != [1]:
+                await asyncio.sleep(0.01)
+        await _no_grace_left(app)
+        if thief == "curl":
+            other.agent = ("user-agent", "curl/8.0")
+        if thief == "json":
+            body = {"refresh_token": other.cookies[REFRESH]}
+            assert (await other.post("/auth/token/refresh", body)).status == 401
+        if thief == "signed out":
+            async with app.database.transaction() as tx:
+                await app.guard.services.get(Sessions).revoke(tx, browser.id, browser.session_id)
+        assert (await other.get("/me")).status == 401
+        gate.set()
+        await waiting
+        assert await rows(app) == []
+
+
+async def test_rotations_on_the_way_spend_the_budget_of_refreshes(sqlite_url: str, tmp_path: Path) -> None:
+    """RL-19: one for a rotation, however many wait for it; a token that still is good goes on."""
+    traffic = TrafficSettings(refresh="3/hour", identity="off")
+    async with App.run(sqlite_url, tmp_path, traffic=traffic) as app:
+        browser = await app.with_tokens()
+        browser.peer = "203.0.113.7"
+        for _ in range(3):
+            del browser.cookies[ACCESS]
+            tabs = [browser.copy() for _ in range(8)]
+            for tab in tabs:
+                tab.peer = browser.peer
+            assert {answer.status for answer in await asyncio.gather(*(tab.get("/me") for tab in tabs))} == {200}
+            browser.cookies = tabs[0].cookies
+        browser.age(NEAR)
+        answer = await browser.get("/me")
+        assert (answer.status, cookies_of(answer)) == (200, {})
+        del browser.cookies[ACCESS]
+        answer = await browser.get("/me")
+        assert (answer.status, cookies_of(answer)) == (429, {})
+        assert int(answer.header("retry-after") or 0) > 0
+        assert (await browser.post("/auth/token/refresh", {})).status == 429
+        browser.peer = None
+        assert (await browser.get("/me")).status == 200
+
+
+async def test_a_refused_access_cookie_is_in_the_security_log(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """JWT-01: one line, as for Bearer; none for one that has only expired."""
+    browser = await app.with_tokens()
+    browser.age(EXPIRED)
+    with caplog.at_level("INFO", logger="routeguard.security"):
+        assert (await browser.get("/either")).status == 403
+        assert "token-refused" not in caplog.text
+        browser.cookies[ACCESS] = "a.b.c"
+        assert (await browser.get("/mine")).status == 200
+    assert caplog.text.count("token-refused") == 1
 
 
 async def test_tokens_of_two_sessions_are_not_mixed(app: App) -> None:
@@ -276,6 +419,14 @@ async def test_signing_out_takes_all(app: App) -> None:
         assert await rows(app) == []
 
 
+async def test_signing_out_ends_the_access_cookies_session_too(app: App) -> None:
+    """SES-17: it is another one than the session cookie's, and nobody will see it in this browser again."""
+    browser, other = await app.signed_in(), await app.with_tokens()
+    browser.cookies[ACCESS] = other.cookies[ACCESS]
+    assert (await browser.post("/auth/sign-out", {})).status == 204
+    assert (await other.get("/me")).status == 401
+
+
 async def test_signing_out_everywhere_takes_all(app: App) -> None:
     """SES-09, SES-18"""
     user = await app.user()
@@ -307,14 +458,21 @@ async def test_another_password_makes_the_tokens_of_before_void(app: App) -> Non
         assert (await browser.post("/auth/sign-in", person)).status == 200
         assert (await browser.post("/auth/token", {"cookies": True})).status == 200
         browser.cookies = {name: browser.cookies[name] for name in kept}
+        # Proofs are told apart by the second.
+        await _proven_earlier(app, browser)
         thief = browser.copy()
         changed = {"current_password": person["password"], "new_password": "eight red foxes at dusk"}
         assert (await browser.post("/auth/password/change", changed)).status == 204
         assert (await browser.get("/me")).status == 200
         browser.cookies.pop(ACCESS, None)
         assert (await browser.get("/me")).status == 200
-        thief.cookies = {REFRESH: thief.cookies[REFRESH]}
+        held = dict(thief.cookies)
+        thief.cookies = {REFRESH: held[REFRESH]}
         assert (await thief.get("/me")).status == 401
+        thief.cookies = {ACCESS: held[ACCESS]}
+        assert (await thief.get("/me")).status == 401
+        bearer = [("authorization", f"Bearer {held[ACCESS]}")]
+        assert (await app.ask("GET", "/me", bearer)).status == 401
 
 
 async def test_a_user_with_much_to_show_still_fits(sqlite_url: str, tmp_path: Path) -> None:
@@ -325,6 +483,26 @@ async def test_a_user_with_much_to_show_still_fits(sqlite_url: str, tmp_path: Pa
         assert all(len(value) < 1500 for value in browser.cookies.values())
         del browser.cookies[ACCESS]
         assert json.loads((await browser.get("/auth/session")).body)["user"]["essay"] == "x" * 6000
+
+
+async def _proven_earlier(app: App, browser: TokenBrowser) -> None:
+    """Let the user have proven himself a while ago, and the browser have got its tokens then."""
+    table, services = sessions.sessions, app.guard.services
+    async with app.database.transaction() as tx:
+        await tx.execute(sa.update(table).values(authenticated_at=table.c.authenticated_at - 60))
+        found = await tx.one(sa.select(table.c.user_id, table.c.id).order_by(table.c.created_at.desc()).limit(1))
+        await services.get(Invalidations).invalidate(tx, found.id)
+    claims = await services.get(AccessTokens).find(browser.cookies[ACCESS].encode())
+    session = await services.get(SessionsById).find(found.user_id, found.id, proven_at=claims.auth_time - 60)
+    assert session is not None
+    browser.cookies[ACCESS] = services.get(AccessTokens).mint(session, client_id="routeguard", lean=True)
+    before = TokenBrowser(app, {ACCESS: browser.cookies[ACCESS]}, "", session=session)
+    assert (await before.get("/me")).status == 200
+
+
+def _forget(app: App) -> None:
+    """What another process, or this one after the grace, knows of rotations underway."""
+    app.guard.services.get(Tokens)._underway.clear()
 
 
 async def _no_grace_left(app: App) -> None:

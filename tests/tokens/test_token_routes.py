@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from routeguard.core.problem import Problem
+from routeguard.sessions.routes import _SignOut
+from routeguard.tokens.routes import _Refresh
 from routeguard.traffic.models import TrafficSettings
+from tests.attacks.world import ORIGIN
 from tests.tokens.app import ACCESS, REFRESH, SESSION, App, TokenBrowser
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from tests.conformance.wire import Result
 
 pytestmark = pytest.mark.anyio
+
+ORIGIN_FIELD = ("origin", ORIGIN)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +69,21 @@ async def test_a_bodiless_request_is_one_for_a_pair(app: App) -> None:
     assert "refresh_token" in json.loads(answer.body)
 
 
-async def test_a_token_gets_another_family_and_both_go_on(app: App) -> None:
+async def test_an_access_token_gets_no_refresh_token(app: App) -> None:
+    """A copy of one is good for minutes, and must not become one that is good for days."""
+    browser = await app.signed_in()
+    pair = json.loads((await browser.post("/auth/token", {})).body)
+    assert (await bearer(app, "/auth/token", pair["access_token"], "POST")).problem == "permission-denied"
+    both = [*browser.headers(), ("authorization", f"Bearer {pair['access_token']}")]
+    assert (await app.ask("POST", "/auth/token", both)).problem == "permission-denied"
+    tokens = await app.with_tokens()
+    assert (await tokens.post("/auth/token", {})).status == 200
+
+
+async def test_a_session_gets_another_family_and_both_go_on(app: App) -> None:
     browser = await app.signed_in()
     first = json.loads((await browser.post("/auth/token", {})).body)
-    second = json.loads((await bearer(app, "/auth/token", first["access_token"], "POST")).body)
+    second = json.loads((await browser.post("/auth/token", {})).body)
     for pair in (first, second):
         assert (await refresh(app, pair["refresh_token"])).status == 200
 
@@ -218,6 +234,30 @@ async def test_signing_out_by_a_token_ends_the_session(app: App) -> None:
     assert (await browser.get("/me")).status == 401
     assert (await bearer(app, "/me", pair["access_token"])).status == 401
     assert (await refresh(app, pair["refresh_token"])).problem == "invalid-token"
+
+
+@pytest.mark.parametrize("credential", ["expired", "rubbish", "empty"])
+async def test_signing_out_by_a_token_that_is_no_good_is_refused(app: App, credential: str) -> None:
+    """It would say "done" of what goes on. Its refresh token is the way out."""
+    browser = await app.signed_in()
+    pair = json.loads((await browser.post("/auth/token", {})).body)
+    browser.age(3600)
+    token = {"expired": browser.cookies.pop(ACCESS), "rubbish": "a.b.c", "empty": ""}[credential]
+    header = ("authorization", f"Bearer {token}")
+    assert (await app.ask("POST", "/auth/sign-out", [header])).problem == "authentication-required"
+    assert (await app.ask("POST", "/auth/sign-out", [("cookie", f"{ACCESS}=a.b.c"), ORIGIN_FIELD])).status == 204
+    assert (await browser.get("/me")).status == 200
+    body = json.dumps({"refresh_token": pair["refresh_token"]}).encode()
+    content = ("content-type", "application/json")
+    assert (await app.ask("POST", "/auth/sign-out", [header, content], body=body)).status == 204
+    assert (await browser.get("/me")).status == 401
+    assert (await refresh(app, pair["refresh_token"])).status == 401
+    assert (await app.ask("POST", "/auth/sign-out", [content], body=body)).status == 204
+    assert (await app.ask("POST", "/auth/sign-out", [content], body=b'{"other": 1}')).status == 422
+
+
+def test_a_request_shows_no_token() -> None:
+    assert "secret" not in repr(_Refresh("secret")) + repr(_SignOut("secret"))
 
 
 def test_the_problem_is_a_value() -> None:

@@ -232,7 +232,11 @@ class Connection(Exchange):
             self._captured = bytearray()
             self.facts[Captured] = (message["status"], tuple(headers))
         self.started = True
-        await self._send({**message, "headers": self._finish(headers)})
+        try:
+            await self._send({**message, "headers": self._finish(headers)})
+        finally:
+            if self.departed is not None:
+                self.departed()
 
     @property
     def _undecided(self) -> bool:

@@ -232,7 +232,8 @@ class Passwords:
         if not await store.replace(tx, user.id, old=old.hash or "", new=new, now=now):
             raise invalid_credentials("the password was changed meanwhile").error()
         await self._on.sessions.revoke_all(tx, user.id, keep=session.id, reason="password-changed")
-        await self._on.sessions.rotate(tx, exchange)
+        # He has just given the old one: a proof. Access tokens from before it are no good any more.
+        await self._on.sessions.rotate(tx, exchange, amr=("pwd",))
         await self._changed(tx, user, reason="change")
 
     async def forgot(self, *, email: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from msgspec import structs
 
@@ -34,6 +34,11 @@ class _Known(Generic[U]):
     tick: int
 
 
+def proof_second(session: UserSession[Any]) -> int:
+    """Return when the user of a session last proved himself, in whole seconds: the `auth_time` of its tokens."""
+    return int(session.authenticated_at.timestamp())
+
+
 class SessionsById(Generic[U]):
     """Live sessions by the ids of user and session.
 
@@ -57,14 +62,25 @@ class SessionsById(Generic[U]):
         self._known: dict[tuple[str, str], _Known[U]] = {}
         self._touching: set[str] = set()
 
-    async def find(self, user_id: str, session_id: str) -> UserSession[U] | None:
+    async def find(self, user_id: str, session_id: str, *, proven_at: int) -> UserSession[U] | None:
         """Return the live session of a user, or None: ended, expired, of somebody else, or its user is suspended.
 
-        Raises Unavailable when that cannot be told.
+        `proven_at` is when, as the credential says, its user had last proven himself, in whole seconds since the
+        epoch. One from before a later proof (a changed password) is no good any more: a copy of it may be why he
+        changed it (attack SES-02). Raises Unavailable when that cannot be told.
         """
         known = self._known.get((user_id, session_id))
-        if known is not None and self._counts(known, user_id, session_id):
+        # Where they differ this process may not have heard of the proof yet, so the store is asked.
+        if (
+            known is not None
+            and self._counts(known, user_id, session_id)
+            and proof_second(known.session) == proven_at
+        ):  # fmt: skip
             return known.session
+        found = await self._find(user_id, session_id)
+        return found if found is not None and proof_second(found) == proven_at else None
+
+    async def _find(self, user_id: str, session_id: str) -> UserSession[U] | None:
         # What is learned while the query runs may be missing from its answer.
         tick = self._feed.tick
         found = await self._load(user_id, session_id)

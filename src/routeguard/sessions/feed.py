@@ -54,11 +54,14 @@ class Feed:
         self._expiry: deque[tuple[float, str, int]] = deque()
         self._last_answer: tuple[float, float] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._told = False
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self.repeats = False
         """Whether what is being learned was learned before, and is said again."""
         self.tick = 0
         self.stale: dict[str, int] = {}
+        self.floor = 0
+        """What was learned before this tick counts no more, whatever it is about: some of the feed was missed since."""
         self.trusted_until = -math.inf
         """Monotonic seconds up to which `stale` is known to be complete enough."""
 
@@ -106,21 +109,31 @@ class Feed:
     async def poll(self) -> None:
         """Ask once. Raises Unavailable."""
         asked_at, wall = self._clock.monotonic(), self._clock.time()
-        window = self.keep + OVERLAP
+        window, missed = self.keep + OVERLAP, False
         if self._last_answer is not None:
             # Both clocks, because the monotonic one stands still while a machine sleeps.
             gap = max(asked_at - self._last_answer[0], wall - self._last_answer[1], 0.0)
-            window = min(gap + OVERLAP, window)
+            window, missed = min(gap + OVERLAP, window), gap > self.keep
         rows = await self._read(window=window, after_id=self._last_id)
         fresh = [row for row in rows if row not in self._seen]
         if fresh:
             self.learn(*{subject for _, subject, _ in fresh})
             self._seen.update((row, asked_at) for row in fresh)
             self._last_id = max(self._last_id, *(number for number, _, _ in fresh))
+        if missed:
+            self._miss()
         # From the moment of asking, not of the answer: what was committed in between may be missing from it.
         self._last_answer = (asked_at, wall)
         self.trusted_until = asked_at + self._trust
         self._forget(asked_at)
+
+    def _miss(self) -> None:
+        """Distrust all that is remembered, and wake all who watch: what was asked for does not reach back so far."""
+        self.tick += 1
+        self.floor = self.tick
+        for wakes in tuple(self._listeners.values()):
+            for wake in tuple(wakes):
+                wake()
 
     def _forget(self, now: float) -> None:
         while self._expiry and self._expiry[0][0] < now:
@@ -136,9 +149,21 @@ class Feed:
             await self._attempt()
 
     async def _attempt(self) -> None:
-        was_trusted = self._clock.monotonic() < self.trusted_until
         try:
             await self.poll()
         except Unavailable as error:
-            if was_trusted:
-                logger.warning("session invalidations cannot be read, cookies will be checked one by one: %s", error)
+            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - attack SES-18: a feed that has ended lets in who was revoked
+            self._failed(error)
+        else:
+            self._told = False
+
+    def _failed(self, error: Exception) -> None:
+        """Say so once per outage."""
+        if not self._told:
+            self._told = True
+            known = isinstance(error, Unavailable)
+            logger.warning(
+                "what was revoked cannot be read; what is remembered counts for another %g seconds at most: %s",
+                self._trust, error if known else type(error).__name__, exc_info=None if known else error,
+            )  # fmt: skip

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from routeguard.core.credentials import credential_of
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.problem import NOT_FOUND, authentication_required
 from routeguard.sessions import checks
@@ -11,6 +13,7 @@ from routeguard.sessions.models import UserSession
 from routeguard.sessions.service import Sessions
 from routeguard.traffic.operations import once, operation
 from routeguard.users.models import public_user
+from routeguard.web.body import JSON_TYPE, media_type_of, read
 from routeguard.web.reply import no_content, reply
 from routeguard.web.routes import delete, get, post
 
@@ -54,6 +57,11 @@ def session_body(session: UserSession[Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _SignOut:
+    refresh_token: str | None = field(default=None, repr=False)
+
+
 class _Endpoints:
     def __init__(self, sessions: Sessions[Any]) -> None:
         self._sessions = sessions
@@ -63,7 +71,13 @@ class _Endpoints:
 
     async def sign_out(self, request: Request) -> Response:
         exchange = exchange_of(request)
-        await self._sessions.sign_out(exchange)
+        token = await _token_in(request)
+        # Whoever put a credential into a header field wants that one ended; "done" would be untrue of one that is no
+        # good, and its refresh token would live on.
+        sent = credential_of(exchange.request)
+        if token is None and exchange.principal is None and sent is not None and sent.kind == "token":
+            raise authentication_required("the credential to sign out is no good").error()
+        await self._sessions.sign_out(exchange, token=token)
         return _signed_out(exchange)
 
     async def sign_out_everywhere(self, request: Request) -> Response:
@@ -96,6 +110,12 @@ class _Endpoints:
         if not await self._sessions.revoke_own(exchange_of(request), session_of(request), request.path_params["id"]):
             raise NOT_FOUND().error()
         return no_content()
+
+
+async def _token_in(request: Request) -> str | None:
+    """Return the refresh token in a JSON body. Other bodies are nobody's business: signing out must not fail."""
+    sent = [value for name, value in request.scope["headers"] if name == b"content-type"]
+    return (await read(request, _SignOut)).refresh_token if media_type_of(sent) == JSON_TYPE else None
 
 
 def _signed_out(exchange: Exchange) -> Response:

@@ -13,6 +13,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.secret import digest, new_token
 from routeguard.sessions import store
+from routeguard.sessions.by_id import proof_second
 from routeguard.sessions.models import SessionEnded, SessionId, SessionRecord, SessionStarted, SessionState, UserSession
 from routeguard.sessions.problems import USER_SUSPENDED
 
@@ -41,6 +42,10 @@ class Companion(Protocol):
 
     async def end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str) -> None:
         """End the session that was presented with the request, if it lives."""
+        ...
+
+    async def end_named(self, tx: Transaction, token: str, *, reason: str) -> None:
+        """End the session of a token that a program sent, if it lives."""
         ...
 
     async def replace(self, tx: Transaction, exchange: Exchange, session: UserSession[Any]) -> None:
@@ -156,6 +161,15 @@ class Sessions(Generic[U]):
         await self._ended(tx, user_id, session_id, reason=reason)
         return True
 
+    async def revoke_proven(
+        self, tx: Transaction, user_id: str, session_id: str, *, proven_at: int, reason: str
+    ) -> bool:
+        """End the session a verified token names, unless the token is from before the user's last proof."""
+        state = await store.find(tx, user_id, session_id)
+        if state is None or proof_second(state.session(None)) != proven_at:
+            return False
+        return await self.revoke(tx, user_id, session_id, reason=reason)
+
     async def revoke_own(self, exchange: Exchange, current: UserSession[U], session_id: str) -> bool:
         """End one of the caller's sessions, and clear the cookie when it is the one he uses. False if not his."""
         async with self._database.transaction() as tx:
@@ -191,13 +205,19 @@ class Sessions(Generic[U]):
         async with self._database.read() as tx:
             return await store.find_live(tx, user_id, now=self._clock.time())
 
-    async def sign_out(self, exchange: Exchange) -> None:
-        """End the presented session, if it lives, by whatever it was presented, and take its cookies away."""
+    async def sign_out(self, exchange: Exchange, *, token: str | None = None) -> None:
+        """End the presented session, if it lives, by whatever it was presented, and take its cookies away.
+
+        `token` is a refresh token whose session ends too.
+        """
         current = _principal_of(exchange)
         async with self._database.transaction() as tx:
             await self._end_presented(tx, exchange, reason="sign-out")
             if current is not None:
                 await self.revoke(tx, current.principal_id, current.id, reason="sign-out")
+            if token is not None:
+                for companion in self.companions:
+                    await companion.end_named(tx, token, reason="sign-out")
         self._clear(exchange)
 
     async def sign_out_everywhere(self, exchange: Exchange, user_id: str) -> None:

@@ -216,11 +216,21 @@ async def insert_invalidations(tx: Transaction, subjects: Iterable[str]) -> None
     )
 
 
-async def read_invalidations(database: Database, *, window: float, after_id: int) -> list[tuple[int, str, float]]:
-    """Return what the last `window` seconds brought, and everything numbered after `after_id`."""
+async def read_invalidations(
+    database: Database, *, window: float, after_id: int, beyond: int = 0, limit: int | None = None
+) -> list[tuple[int, str, float]]:
+    """Return what the last `window` seconds brought, and everything numbered after `after_id`, by number.
+
+    Of these no more than `limit`, and only those numbered above `beyond`: the next page of them.
+    """
     recent = sa.or_(invalidations.c.at > database_time() - window, invalidations.c.id > after_id)
     async with database.read() as tx:
-        rows = await tx.all(sa.select(invalidations).where(recent))
+        rows = await tx.all(
+            sa.select(invalidations)
+            .where(recent, invalidations.c.id > beyond)
+            .order_by(invalidations.c.id)
+            .limit(limit)
+        )
     return [(row.id, row.subject, row.at) for row in rows]
 
 

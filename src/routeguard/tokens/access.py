@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from routeguard.core.secret import digest, new_token
+from routeguard.sessions.by_id import proof_second
 from routeguard.tokens.jwk import InvalidToken
 from routeguard.tokens.jws import LONGEST, read_header, sign_jws, verify_parts
 from routeguard.tokens.jwt import Expected, check_claims
@@ -104,7 +105,7 @@ class AccessTokens:
         claims: dict[str, Any] = {
             "iss": self._issuer, "sub": session.principal_id, "aud": self._audience, "client_id": client_id,
             "iat": issued, "exp": int(min(issued + self._life, end)), "jti": new_token(16), "sid": session.id,
-            "auth_time": int(session.authenticated_at.timestamp()), "acr": f"aal{session.assurance.aal}",
+            "auth_time": proof_second(session), "acr": f"aal{session.assurance.aal}",
             "amr": session.assurance.amr, "session_created_at": session.created_at.timestamp(),
             "session_expires_at": end,
         }  # fmt: skip

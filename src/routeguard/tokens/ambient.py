@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from routeguard.core.credentials import credential_of
-from routeguard.core.errors import Unavailable
+from routeguard.core.errors import ProblemError, Unavailable
 from routeguard.core.problem import MALFORMED_REQUEST
+from routeguard.tokens.bearer import tell_refused
 from routeguard.tokens.jwk import InvalidToken
 
 if TYPE_CHECKING:
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from routeguard.sessions.by_id import SessionsById
     from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import UserSession
+    from routeguard.sessions.service import Sessions
     from routeguard.sessions.sources import Source
     from routeguard.tokens.access import AccessTokens, Claims
     from routeguard.tokens.cookies import TokenCookies
     from routeguard.tokens.families import RefreshFamilies
     from routeguard.tokens.models import TokenSettings
-    from routeguard.tokens.service import TokenPair, Tokens
+    from routeguard.tokens.service import Admit, TokenPair, Tokens
 
 U = TypeVar("U")
 
 _NEAR: Final = 60.0
 """Seconds before its end in which an access token is renewed: a page's next requests should not all come too late."""
 _ABSENT: Final = object()
+_FOREIGN: Final = frozenset({b"cross-site", b"same-site"})
 
 
 class CookieTokens(Generic[U]):
@@ -39,14 +42,17 @@ class CookieTokens(Generic[U]):
 
     def __init__(
         self, cookies: TokenCookies, tokens: Tokens[U], families: RefreshFamilies[U], *, access: AccessTokens,
-        by_id: SessionsById[U], clock: SteadyClock, settings: TokenSettings,
+        by_id: SessionsById[U], sessions: Sessions[U], clock: SteadyClock, settings: TokenSettings,
+        admit: Admit | None = None,
     ) -> None:  # fmt: skip
         self._cookies = cookies
         self._tokens = tokens
         self._families = families
         self._access = access
         self._by_id = by_id
+        self._sessions = sessions
         self._clock = clock
+        self._admit = admit
         self._near = min(_NEAR, settings.access.total_seconds() / 4)
 
     # -- a source of sessions --------------------------------------------------------------------------------------
@@ -71,51 +77,74 @@ class CookieTokens(Generic[U]):
 
     async def _resume(self, exchange: Exchange) -> UserSession[U] | None:
         sent, refresh = self._cookies.access(exchange), self._cookies.refresh(exchange)
-        claims = None if sent is None else await self._read(sent)
+        claims = None if sent is None else await self._read(exchange, sent)
         if claims is None:
-            pair = None if refresh is None else await self.refresh(exchange)
-            return None if pair is None else pair.session
-        due = claims.exp - self._clock.time() <= self._near
+            return None if refresh is None else await self._start_anew(exchange, refresh)
+        due = claims.exp - self._clock.time() <= self._near and self._keeps_cookies(exchange)
         # Another user's refresh token beside this one was put there by somebody: nobody's session changes hands.
         if refresh is None or not due or self._families.owner_of(refresh) != claims.sub:
             return await self._find(claims)
         return await self._renew(exchange, claims)
 
-    async def _read(self, token: bytes) -> Claims | None:
+    def _keeps_cookies(self, exchange: Exchange) -> bool:
+        """Return whether the cookies of the answer are sure enough to be kept for a rotation that could wait.
+
+        A page of another site that includes ours starts requests whose answers it may cut off, or a browser may not
+        keep their cookies: it could sign a visitor out.
+        """
+        return exchange.request.kind == "http" and exchange.request.headers.get(b"sec-fetch-site") not in _FOREIGN
+
+    async def _start_anew(self, exchange: Exchange, refresh: bytes) -> UserSession[U] | None:
+        # A handshake that is refused cannot carry cookies, so on a socket nothing is spent.
+        if exchange.request.kind != "http":
+            return await self._tokens.find(refresh, exchange)
+        pair = await self._tokens.renew(refresh, exchange, admit=self._admit)
+        self._settle(exchange, pair)
+        return None if pair is None else pair.session
+
+    async def _read(self, exchange: Exchange, token: bytes) -> Claims | None:
         try:
             return await self._access.find(token)
-        except InvalidToken:
+        except InvalidToken as error:
+            tell_refused(exchange, error)
             return None
 
     async def _renew(self, exchange: Exchange, claims: Claims) -> UserSession[U] | None:
-        """Renew an access token that still is good, and go on with it where that cannot be done."""
+        """Renew an access token that still is good, and go on with it where that cannot be done.
+
+        A spent refresh token beside it ends nothing, nor is it taken away: the answer with its successor may be on
+        its way, and taking the cookie away after that came would sign the user out.
+        """
+        refresh = self._cookies.refresh(exchange)
+        assert refresh is not None
         try:
-            pair = await self.refresh(exchange, of=claims)
-        except Unavailable:
+            pair = await self._tokens.renew(refresh, exchange, gentle=True, admit=self._admit)
+        except (Unavailable, ProblemError):
+            pair = None
+        if pair is None:
             return await self._find(claims)
-        return await self._find(claims) if pair is None else pair.session
+        self.put(exchange, pair)
+        return pair.session
 
     async def _find(self, claims: Claims) -> UserSession[U] | None:
-        return await self._by_id.find(claims.sub, claims.sid)
+        return await self._by_id.find(claims.sub, claims.sid, proven_at=claims.auth_time)
 
     # -- for the routes --------------------------------------------------------------------------------------------
 
-    async def refresh(self, exchange: Exchange, *, of: Claims | None = None) -> TokenPair[U] | None:
-        """Rotate the refresh token in the cookie and put its successor in its place; a dead one is taken away.
-
-        `of` is what a good access token beside it says, which stays.
-        """
+    async def refresh(self, exchange: Exchange) -> TokenPair[U] | None:
+        """Rotate the refresh token in the cookie and put its successor in its place; a dead one is taken away."""
         text = self._cookies.refresh(exchange)
         if text is None:
             return None
-        pair = await self._tokens.refresh(text, exchange, lean=True)
-        if pair is not None:
-            self.put(exchange, pair)
-        elif of is None:
+        pair = await self._tokens.renew(text, exchange)
+        self._settle(exchange, pair)
+        return pair
+
+    def _settle(self, exchange: Exchange, pair: TokenPair[U] | None) -> None:
+        if pair is None:
             self._cookies.clear(exchange)
         else:
-            self._cookies.clear_refresh(exchange)
-        return pair
+            self.put(exchange, pair)
 
     def put(self, exchange: Exchange, pair: TokenPair[U]) -> None:
         """Put a pair on the response as cookies."""
@@ -125,10 +154,19 @@ class CookieTokens(Generic[U]):
     # -- the companion of the session cookie -------------------------------------------------------------------------
 
     async def end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str) -> None:
-        """End the session behind the refresh token a browser sent."""
-        text = self._cookies.refresh(exchange)
+        """End the sessions behind the refresh token and the access token a browser sent; they may be two."""
+        text, sent = self._cookies.refresh(exchange), self._cookies.access(exchange)
         if text is not None:
             await self._families.end_presented(tx, text, reason=reason)
+        claims = None if sent is None else self._access.verify(sent)
+        if claims is not None:
+            await self._sessions.revoke_proven(
+                tx, claims.sub, claims.sid, proven_at=claims.auth_time, reason=reason
+            )  # fmt: skip
+
+    async def end_named(self, tx: Transaction, token: str, *, reason: str) -> None:
+        """End the session of a live refresh token that a program sent."""
+        await self._families.end_presented(tx, token, reason=reason)
 
     async def replace(self, tx: Transaction, exchange: Exchange, session: UserSession[U]) -> None:
         """Make all refresh tokens of a session void, and give this browser new ones if it has any."""

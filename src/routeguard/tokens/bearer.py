@@ -38,16 +38,26 @@ class BearerSessions:
         if found is None or found.kind != "token":
             return None
         claims = self._tokens.verify(found.value) or await self._ask(exchange, found.value)
-        session = None if claims is None else await self._sessions.find(claims.sub, claims.sid)
+        session = None if claims is None else await self._find(claims)
         if session is not None:
             came_by_header(exchange)
         return session
+
+    async def _find(self, claims: Claims) -> UserSession[Any] | None:
+        return await self._sessions.find(claims.sub, claims.sid, proven_at=claims.auth_time)
 
     async def _ask(self, exchange: Exchange, token: bytes) -> Claims | None:
         try:
             return await self._tokens.find(token)
         except InvalidToken as error:
-            # Attack JWT-01: said once, and nothing of the token with it. Expiry is everybody's daily business.
-            if error.reason != "expired":
-                note("token-refused", exchange, reason=error.reason)
+            tell_refused(exchange, error)
             return None
+
+
+def tell_refused(exchange: Exchange, error: InvalidToken) -> None:
+    """Write to the security log that a token was refused, and nothing of the token with it (attack JWT-01).
+
+    Expiry is everybody's daily business.
+    """
+    if error.reason != "expired":
+        note("token-refused", exchange, reason=error.reason)

@@ -52,10 +52,6 @@ class TokenCookies:
         self._put(exchange, _ACCESS, "", 0)
         self._put(exchange, _REFRESH, "", 0)
 
-    def clear_refresh(self, exchange: Exchange) -> None:
-        """Take the refresh token from the browser and leave it the access token, which still is good."""
-        self._put(exchange, _REFRESH, "", 0)
-
     def _name(self, name: str) -> str:
         return _PREFIX + name if self.secure else name
 

@@ -115,12 +115,13 @@ class RefreshFamilies(Generic[U]):
         await store.delete_families(tx, session.principal_id, session.id)
 
     async def rotate(
-        self, text: str | bytes, *, binding: bytes, exchange: Exchange | None = None
+        self, text: str | bytes, *, binding: bytes, exchange: Exchange | None = None, gentle: bool = False
     ) -> Refreshed[U] | None:
         """Return the successor of a refresh token, or None when it is none, is spent, or its session has ended.
 
-        `binding` says which client presents it. Raises Unavailable when that cannot be told; then the same token may
-        be tried again: nothing was done, or what was done is done again the same.
+        `binding` says which client presents it. With `gentle` a spent token ends nothing: a good access token came
+        along, and a slow answer explains it as well as a thief does. Raises Unavailable when that cannot be
+        told; then the same token may be tried again: nothing was done, or what was done is done again the same.
         """
         token = self._codec.read(text)
         if token is None:
@@ -129,11 +130,26 @@ class RefreshFamilies(Generic[U]):
         turn = self._turn(token, text, binding, successor)
         row = await self._move(turn)
         if row is None:
-            row, successor = await self._once_more(token, turn, exchange)
+            row, successor = await self._once_more(token, turn, exchange, gentle=gentle)
         user = None if row is None else self._users.read(row.user)
         if row is None or user is None:
             return None
         return Refreshed(successor, row.expires_at, row.client_id, row.state.session(user))
+
+    async def find(self, text: str | bytes, *, binding: bytes, graced: bool = False) -> Refreshed[U] | None:
+        """Return what a live refresh token stands for, and rotate nothing; None when it is not its family's live one.
+
+        With `graced`, a token that the grace covers for this `binding` counts as well. Raises Unavailable.
+        """
+        token = self._codec.read(text)
+        if token is None:
+            return None
+        row = await self._statements.find(self._turn(token, text, binding))
+        user = None if row is None else self._users.read(row.user)
+        if row is None or user is None or not (row.current or (graced and row.kept)):
+            return None
+        same = text if isinstance(text, str) else text.decode("ascii")
+        return Refreshed(same, row.expires_at, row.client_id, row.state.session(user))
 
     def owner_of(self, text: str | bytes) -> str | None:
         """Return the id of the user a token was written for, whether it still is good or not."""
@@ -160,14 +176,15 @@ class RefreshFamilies(Generic[U]):
         raise AssertionError
 
     async def _once_more(
-        self, token: RefreshToken, turn: store.Turn, exchange: Exchange | None
+        self, token: RefreshToken, turn: store.Turn, exchange: Exchange | None, *, gentle: bool
     ) -> tuple[store.FamilyRow | None, str]:
         """Return the successor given before, where the grace covers it; else the token was copied."""
         row = await self._statements.find(turn)
         if row is None:
             return None, ""
         if not row.kept:
-            await self._end_reused(turn, exchange)
+            if not gentle:
+                await self._end_reused(turn, exchange)
             return None, ""
         for successor in self._codec.successors(token):
             if equal(hash_of(successor), row.current_hash):

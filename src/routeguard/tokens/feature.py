@@ -15,6 +15,7 @@ from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
 from routeguard.tokens.ambient import CookieTokens, OneWay
 from routeguard.tokens.bearer import BearerSessions
+from routeguard.tokens.budget import RenewalBudget
 from routeguard.tokens.cookies import TokenCookies
 from routeguard.tokens.families import Lives, RefreshFamilies
 from routeguard.tokens.keys import SigningKeys
@@ -59,8 +60,8 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
     tokens = services.add(Tokens, Tokens(families, access, clock=clock, settings=settings.tokens))
     cookies = services.add(TokenCookies, TokenCookies(secure=settings.secure_cookies))
     ambient: CookieTokens[Any] = CookieTokens(
-        cookies, tokens, families, access=access, by_id=services.get(SessionsById), clock=clock,
-        settings=settings.tokens,
+        cookies, tokens, families, access=access, by_id=services.get(SessionsById), sessions=sessions, clock=clock,
+        settings=settings.tokens, admit=RenewalBudget(services),
     )  # fmt: skip
     services.add(CookieTokens, ambient)
     sources.ambient = ambient

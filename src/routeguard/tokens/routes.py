@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.core.credentials import credential_of
 from routeguard.core.policy import public
+from routeguard.core.problem import PERMISSION_DENIED
 from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.tokens.ambient import CookieTokens
@@ -58,7 +60,7 @@ class _Issue:
 
 @dataclass(frozen=True, slots=True)
 class _Refresh:
-    refresh_token: str | None = None
+    refresh_token: str | None = field(default=None, repr=False)
 
 
 class _Endpoints:
@@ -67,8 +69,12 @@ class _Endpoints:
         self._cookies = cookies
 
     async def issue(self, request: Request) -> Response:
-        wanted = await read(request, _Issue)
         exchange = exchange_of(request)
+        # A copied access token is good for minutes; it must not become a refresh token that is good for days.
+        credential = credential_of(exchange.request)
+        if credential is not None and credential.kind == "token":
+            raise PERMISSION_DENIED(debug="tokens are for who came by a cookie").error()
+        wanted = await read(request, _Issue)
         pair = await self._tokens.issue(session_of(request), exchange, lean=wanted.cookies)
         if not wanted.cookies:
             return _answer(pair, shown=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from routeguard.core.problem import Problem
 from routeguard.core.secret import digest
 from routeguard.tokens.families import binding_of
 
@@ -19,6 +22,14 @@ if TYPE_CHECKING:
     from routeguard.tokens.models import TokenSettings
 
 U = TypeVar("U")
+
+Admit = Callable[["Exchange"], Awaitable[Problem | None]]
+"""Says whether one more rotation may be: None, or the refusal."""
+
+_LONGEST_ANSWER: Final = 120.0
+"""Seconds for which a rotation waits for its answer to begin."""
+_CAPACITY: Final = 4096
+"""Rotations whose answers are waited for; the oldest makes room, and has the plain grace."""
 
 FIRST_PARTY: Final = "routeguard"
 """The `client_id` of tokens that a session gets for itself (RFC 9068 section 2.2 wants one)."""
@@ -38,6 +49,14 @@ class TokenPair(Generic[U]):
         return f"TokenPair({self.session.id})"
 
 
+@dataclass(slots=True)
+class _Underway:
+    """A rotation whose cookies may not have reached the browser. `until` is in monotonic seconds."""
+
+    successor: str = field(repr=False)
+    until: float
+
+
 class Tokens(Generic[U]):
     """Issues and renews token pairs."""
 
@@ -48,6 +67,8 @@ class Tokens(Generic[U]):
         self._access = access
         self._clock = clock
         self._life = settings.access.total_seconds()
+        self._grace = settings.grace.total_seconds()
+        self._underway: dict[bytes, _Underway] = {}
         self._flights: dict[bytes, asyncio.Task[TokenPair[U] | None]] = {}
 
     async def issue(self, session: UserSession[U], exchange: Exchange, *, lean: bool = False) -> TokenPair[U]:
@@ -63,25 +84,89 @@ class Tokens(Generic[U]):
         begun = await self._families.begin(tx, session, client_id=FIRST_PARTY, binding=binding_of(exchange))
         return self._pair(begun, lean=True)
 
-    async def refresh(self, text: str | bytes, exchange: Exchange, *, lean: bool = False) -> TokenPair[U] | None:
+    async def renew(
+        self, text: str | bytes, exchange: Exchange, *, gentle: bool = False, admit: Admit | None = None
+    ) -> TokenPair[U] | None:
+        """Return the next lean pair for the refresh token in a cookie, or None when it is not good.
+
+        New cookies travel on an answer, and that may begin much later than the rotation. So whoever presents the same
+        cookie to this process until it begins, and for the grace after it, gets the same refresh token again, while
+        that is the live one of a live session. Raises ProblemError with what `admit` refused, and Unavailable.
+        """
+        key = _key(text, binding_of(exchange))
+        found = await self._find_underway(key, exchange)
+        if found is not None:
+            return self._pair(found, lean=True)
+        pair = await self.refresh(text, exchange, lean=True, gentle=gentle, admit=admit)
+        if pair is not None and key not in self._underway:
+            self._begin(key, pair, exchange)
+        return pair
+
+    async def find(self, text: str | bytes, exchange: Exchange) -> UserSession[U] | None:
+        """Return the session of a refresh token that could be rotated now, and rotate nothing. Raises Unavailable."""
+        binding = binding_of(exchange)
+        found = await self._find_underway(_key(text, binding), exchange)
+        found = found or await self._families.find(text, binding=binding, graced=True)
+        return None if found is None else found.session
+
+    def _begin(self, key: bytes, pair: TokenPair[U], exchange: Exchange) -> None:
+        underway, now = self._underway, self._clock.monotonic()
+        while underway:
+            oldest = next(iter(underway))
+            if len(underway) < _CAPACITY and underway[oldest].until > now:
+                break
+            del underway[oldest]
+        underway[key] = _Underway(pair.refresh_token, now + _LONGEST_ANSWER)
+        *_, root = exchange.lineage()
+        root.departed = partial(self._departed, key)
+
+    def _departed(self, key: bytes) -> None:
+        found = self._underway.get(key)
+        if found is not None:
+            found.until = min(found.until, self._clock.monotonic() + self._grace)
+
+    async def _find_underway(self, key: bytes, exchange: Exchange) -> Refreshed[U] | None:
+        underway = self._underway.get(key)
+        if underway is None:
+            return None
+        if self._clock.monotonic() < underway.until:
+            # Asked each time: it ends with the session, and once its successor is used it is spent for good.
+            found = await self._families.find(underway.successor, binding=binding_of(exchange))
+            if found is not None:
+                return found
+        if self._underway.get(key) is underway:
+            del self._underway[key]
+        return None
+
+    async def refresh(
+        self, text: str | bytes, exchange: Exchange, *, lean: bool = False, gentle: bool = False,
+        admit: Admit | None = None,
+    ) -> TokenPair[U] | None:  # fmt: skip
         """Return the next pair, or None when the refresh token is not good. Raises Unavailable when that is unknown.
 
         The requests of one page that come with one token are answered by one rotation; it goes on when the request
-        that began it is given up, for others wait for it.
+        that began it is given up, for others wait for it. A `gentle` one ends nothing when the token is spent.
+        `admit` is asked once a rotation; raises ProblemError with what it refused.
         """
         binding = binding_of(exchange)
-        key = digest(text.encode("utf-8", "replace") if isinstance(text, str) else text) + binding + bytes([lean])
+        key = _key(text, binding) + bytes([lean, gentle])
         flight = self._flights.get(key)
         if flight is None:
-            flight = asyncio.create_task(self._refresh(text, binding, exchange, lean=lean), name="routeguard-refresh")
+            rotation = partial(self._families.rotate, text, binding=binding, exchange=exchange, gentle=gentle)
+            ask = None if admit is None else partial(admit, exchange)
+            flight = asyncio.create_task(self._refresh(rotation, ask, lean=lean), name="routeguard-refresh")
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._landed(key, done))
         return await asyncio.shield(flight)
 
     async def _refresh(
-        self, text: str | bytes, binding: bytes, exchange: Exchange, *, lean: bool
+        self, rotate: Callable[[], Awaitable[Refreshed[U] | None]],
+        ask: Callable[[], Awaitable[Problem | None]] | None, *, lean: bool,
     ) -> TokenPair[U] | None:  # fmt: skip
-        found = await self._families.rotate(text, binding=binding, exchange=exchange)
+        refused = None if ask is None else await ask()
+        if refused is not None:
+            raise refused.error()
+        found = await rotate()
         return None if found is None else self._pair(found, lean=lean)
 
     def _landed(self, key: bytes, done: asyncio.Task[TokenPair[U] | None]) -> None:
@@ -98,3 +183,8 @@ class Tokens(Generic[U]):
             refresh_expires_in=max(int(found.expires_at - now), 0),
             session=session,
         )
+
+
+def _key(text: str | bytes, binding: bytes) -> bytes:
+    """Return what equal tokens of one client have in common, and nothing of the token."""
+    return digest(text.encode("utf-8", "replace") if isinstance(text, str) else text) + binding

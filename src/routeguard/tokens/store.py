@@ -270,6 +270,8 @@ _ITS_FAMILY: Final = sa.and_(
 _ITS_SESSION: Final = sa.and_(
     sessions.c.user_id == refresh_families.c.user_id, sessions.c.id == refresh_families.c.session_id
 )
+_SLACK: Final = 1.0
+"""Seconds by which a rotation may lie in the future: what two readings of the database's clock may differ."""
 _NOT_EXPIRED: Final = refresh_families.c.expires_at > database_time()
 
 
@@ -289,6 +291,8 @@ def _kept() -> sa.ColumnElement[bool]:
         family.generation == _param("generation") + 1,
         family.binding == _param("binding"),
         family.rotated_at > database_time() - _param("grace"),
+        # A clock that was set back must not make the grace as long as the step (attack OPS-10).
+        family.rotated_at <= database_time() + _SLACK,
     )
 
 
