@@ -14,11 +14,13 @@ from routeguard.api_keys.models import ApiKey
 from routeguard.core.address import Address, parse_address
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
+from routeguard.oauth_server import routes as oauth_server_routes
 from routeguard.oauth_server.introspection import Introspection
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sources import SessionSources
+from routeguard.sessions.store import insert_invalidations
 from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 from routeguard.users.service import Users
 from tests.oauth_server.world import ISSUER, JSON, Service, World
@@ -162,9 +164,29 @@ async def test_the_feed_names_what_was_revoked(world: World, shop: Service) -> N
     assert (await feed(shop, ""))["rows"] == []
 
 
+async def test_the_feed_comes_in_pages(world: World, shop: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SES-18"""
+    monkeypatch.setattr(oauth_server_routes, "_PAGE", 3)
+    async with world.database.transaction() as tx:
+        await insert_invalidations(tx, [f"ses_{number}" for number in range(7)])
+    for query in ("?window=600", "?window=0&after=0"):
+        pages, beyond = [], 0
+        while True:
+            page = await feed(shop, f"{query}&beyond={beyond}")
+            pages.append(page["rows"])
+            if not page["more"]:
+                break
+            assert len(page["rows"]) == 3
+            beyond = page["rows"][-1][0]
+        rows = [row for page in pages for row in page]
+        assert rows == sorted(rows)
+        assert {f"ses_{number}" for number in range(7)} <= {subject for _, subject, _ in rows}
+        assert len({number for number, _, _ in rows}) == len(rows)
+
+
 QUERIES = [
     "after=-1", "after=x", "after=1&after=2", "after=", "after=1e3", "after=%D9%A3", "after=" + "9" * 19,
-    "after=" + "9" * 5000, "window=3601", "window=0.5", "window=nan",
+    "after=" + "9" * 5000, "beyond=-1", "beyond=x", "beyond=1&beyond=2", "window=3601", "window=0.5", "window=nan",
 ]  # fmt: skip
 
 

@@ -14,7 +14,12 @@ class Stub:
     def __init__(self) -> None:
         self.answer = b""
         self.asked: list[str] = []
+        self.script: list[bytes] = []
+        """Bodies to answer first, one after the other."""
+        self.only: dict[str, bytes] = {}
+        """Raw answers of some paths alone."""
         self.url = ""
+        self._server: asyncio.Server
         self.held: asyncio.Event | None = None
 
     @classmethod
@@ -22,6 +27,7 @@ class Stub:
     async def open(cls) -> AsyncIterator[Self]:
         stub = cls()
         server = await asyncio.start_server(stub._serve, "127.0.0.1", 0)
+        stub._server = server
         stub.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield stub
@@ -33,13 +39,20 @@ class Stub:
         lines = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", "connection: close", *headers]
         self.answer = "\r\n".join([*lines, "", ""]).encode() + body
 
+    async def close(self) -> None:
+        """Take no more connections."""
+        self._server.close()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             self.asked.append(head.split(b" ")[1].decode())
             if self.held is not None:
                 await self.held.wait()
-            writer.write(self.answer)
+            if self.script:
+                self.say(self.script.pop(0))
+            target = self.asked[-1].partition("?")[0]
+            writer.write(self.only.get(target, self.answer))
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass

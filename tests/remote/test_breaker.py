@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from routeguard.core.errors import Unavailable
-from routeguard.remote.breaker import Breaker
+from routeguard.remote.breaker import Away, Breaker
 from tests.fakes import FakeClock
 
 
@@ -18,7 +18,7 @@ def attempt(breaker: Breaker, *, fails: bool) -> bool:
         with breaker.call():
             passed = True
             if fails:
-                raise Unavailable("it")
+                raise Away("it")
     except Unavailable:
         pass
     return passed
@@ -47,7 +47,7 @@ def test_one_probe_now_and_then_until_one_succeeds(breaker: Breaker, clock: Fake
     with pytest.raises(Unavailable), breaker.call():
         # While the probe is under way nobody else is let through.
         assert not attempt(breaker, fails=False)
-        raise Unavailable("still away")
+        raise Away("still away")
     assert not attempt(breaker, fails=False)
     clock.advance(0.8)
     assert attempt(breaker, fails=False)

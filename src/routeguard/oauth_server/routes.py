@@ -32,6 +32,8 @@ _BODY: Final = 32 * 1024
 _LONGEST_WINDOW: Final = 3600.0
 """Seconds; about as long as invalidations are kept."""
 _NEWEST: Final = 2**63 - 1
+_PAGE: Final = 20_000
+"""Invalidations in one answer: about 2 MB. A mass revocation must not make a feed nobody can take (attack SES-18)."""
 _CLIENT: Final = ByPrincipal("client", "cli_")
 
 
@@ -81,9 +83,10 @@ class _Endpoints:
         window = _number(request, "window", int(_LONGEST_WINDOW)) or 0
         # Without `after` only the window counts: whoever knows nothing yet needs no longer past than his cache is old.
         rows = await read_invalidations(
-            self._database, window=float(window), after_id=_NEWEST if after is None else after
-        )
-        return reply({"rows": sorted(rows), "now": self._clock.time()})
+            self._database, window=float(window), after_id=_NEWEST if after is None else after,
+            beyond=_number(request, "beyond", _NEWEST) or 0, limit=_PAGE + 1,
+        )  # fmt: skip
+        return reply({"rows": rows[:_PAGE], "more": len(rows) > _PAGE, "now": self._clock.time()})
 
 
 def _number(request: Request, name: str, most: int) -> int | None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CAPACITY: Final = 8192
-"""Answers remembered; the oldest makes room. About 2 KB each."""
+"""Good answers remembered; the one asked for longest ago makes room. About 2 KB each."""
+_REFUSALS: Final = 2048
+"""Refusals remembered, apart: anybody can make up credentials, and push out only other such ones (attack RL-16)."""
 _REFUSED_FOR: Final = 2.0
 """Seconds a refusal is remembered: long enough for a client that does not stop, short enough for one made right."""
 
@@ -58,6 +60,7 @@ class Answers(Generic[T]):
         self._feed = feed
         self._life = life
         self._known: dict[bytes, _Known[T]] = {}
+        self._refused: dict[bytes, _Known[T]] = {}
         self._flights: dict[bytes, _Flight[T]] = {}
 
     async def get(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> T:
@@ -65,7 +68,7 @@ class Answers(Generic[T]):
 
         Of many who want the same at once, one asks, so that a service that comes back is not run over by them.
         """
-        known = self._known.get(key)
+        known = self._known.get(key) or self._refused.get(key)
         if known is not None and self._counts(known):
             return known.finding.value
         flight = self._flights.get(key)
@@ -77,6 +80,10 @@ class Answers(Generic[T]):
         if not leads and not finding.shared:
             finding = await ask()
         return finding.value
+
+    def was_good(self, key: bytes) -> bool:
+        """Whether the last answer about `key` was a yes, even if it counts no more."""
+        return key in self._known
 
     async def close(self) -> None:
         """End what is under way."""
@@ -100,7 +107,9 @@ class Answers(Generic[T]):
 
     def _counts(self, known: _Known[T]) -> bool:
         feed, now = self._feed, self._clock.monotonic()
-        if now >= known.until or now >= feed.trusted_until or self._clock.time() >= known.finding.ends_at:
+        if known.tick < feed.floor or now >= min(known.until, feed.trusted_until):
+            return False
+        if self._clock.time() >= known.finding.ends_at:
             return False
         stale = feed.stale
         return not stale or all(stale.get(subject, 0) <= known.tick for subject in known.finding.subjects)
@@ -108,10 +117,13 @@ class Answers(Generic[T]):
     def _remember(self, key: bytes, finding: Finding[T], tick: int) -> None:
         if not finding.shared:
             return
-        known = self._known
-        if len(known) >= _CAPACITY and key not in known:
+        self._known.pop(key, None)
+        self._refused.pop(key, None)
+        known, most, life = self._known, _CAPACITY, self._life
+        if finding.refused:
+            known, most, life = self._refused, _REFUSALS, _REFUSED_FOR
+        if len(known) >= most:
             del known[next(iter(known))]
-        life = _REFUSED_FOR if finding.refused else self._life
         known[key] = _Known(finding, self._clock.monotonic() + life, tick)
 
 
@@ -124,4 +136,4 @@ async def _result(flight: _Flight[T]) -> Finding[T]:
     try:
         return await asyncio.shield(flight.task)
     except Unavailable as error:
-        raise Unavailable(error.what, retry_after=error.retry_after) from error
+        raise type(error)(error.what, retry_after=error.retry_after) from error

@@ -44,9 +44,11 @@ class RemoteKeyVerifier:
             return invalid_api_key("not the form of a key")
 
         async def ask() -> Finding[Verdict]:
-            return _finding(await self._introspector.ask(key.decode("ascii"), address=address), key)
+            known = self._answers.was_good(name)
+            return _finding(await self._introspector.ask(key.decode("ascii"), address=address, known=known), key)
 
-        found = await self._answers.get(digest(key), ask)
+        name = digest(key)
+        found = await self._answers.get(name, ask)
         if isinstance(found, ApiKey) and found.networks and not _within(address, found.networks):
             return NETWORK_NOT_ALLOWED(debug="the key may not be used from this address")
         return found

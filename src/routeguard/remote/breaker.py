@@ -15,13 +15,21 @@ if TYPE_CHECKING:
 
 SERVICE: Final = "the identity service"
 _FAILURES: Final = 3
-"""In a row. The feed asks twice a second, so an outage is known within two seconds without any request."""
+"""In a row. The feed asks twice a second, so an outage is known within seconds without any request."""
 _PAUSE: Final = (0.25, 0.75)
 """Seconds between two probes, drawn anew each time: the processes of a fleet must not come back in step."""
 
 
+class Away(Unavailable):
+    """The service cannot be reached: no connection, no answer in time, or 502, 503 or 504 in its place.
+
+    Only this opens a breaker and lets access tokens go on for `remote.offline`. An answer that is refused, or cannot
+    be read, comes from a service that is there and can be asked about each token.
+    """
+
+
 class Breaker:
-    """Lets calls through until some in a row failed; from then on one at a time, now and then, until one succeeds."""
+    """Lets calls through until some in a row were `Away`; then one at a time, now and then, until one is not."""
 
     def __init__(self, *, clock: Clock, draw: Callable[[float, float], float] = random.uniform) -> None:  # noqa: S311 - spreads load
         self._clock = clock
@@ -37,20 +45,23 @@ class Breaker:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Make a call inside; Unavailable says that it failed, anything else says nothing about the service.
+        """Make a call inside; Away says that it failed, any other Unavailable that somebody answered.
 
-        Raises Unavailable at once while the service is known to be away.
+        Raises Away at once while the service is known to be away.
         """
         probe = self.open
         if probe:
             if self._probing or self._clock.monotonic() < self._closed_until:
-                raise Unavailable(SERVICE)
+                raise Away(SERVICE)
             self._probing = True
         try:
             yield
-        except Unavailable:
+        except Away:
             self._failures += 1
             self._closed_until = self._clock.monotonic() + self._draw(*_PAUSE)
+            raise
+        except Unavailable:
+            self._failures = 0
             raise
         else:
             self._failures = 0

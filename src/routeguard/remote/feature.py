@@ -15,6 +15,7 @@ from routeguard.remote.feed import LONGEST_WINDOW, RemoteFeed
 from routeguard.remote.introspection import Introspector
 from routeguard.remote.keys import RemoteKeys
 from routeguard.remote.sessions import (
+    Meant,
     RemoteBearer,
     RemoteCookies,
     RemoteSessions,
@@ -75,7 +76,8 @@ def _register(where: Remote, services: Services, settings: Any) -> None:
     services.add(Introspector, Introspector(transport, timeout=settings.remote.timeout.total_seconds()))
     _sessions(services, settings, where)
     _api_keys(services, settings)
-    standings, standing = services.add(Standings, Standings()), RemoteStanding(feed, clock=clock)
+    standings = services.add(Standings, Standings())
+    standing = RemoteStanding(feed, clock=clock, silence=settings.remote.offline.total_seconds())
     standings.add(UserSession, standing)
     standings.add(ApiKey, standing)
     services.add(Standing, standings)  # type: ignore[type-abstract]
@@ -90,10 +92,13 @@ def _sessions(services: Services, settings: Any, where: Remote) -> None:
     )
     services.add(Answers, answers, close=answers.close)
     users: RemoteUsers[Any] = RemoteUsers(where.user)
-    found = RemoteSessions(services.get(Introspector), users, answers=answers)
+    issuer = settings.remote.issuer or services.get(Transport).url
+    found = RemoteSessions(
+        services.get(Introspector), users, answers=answers, meant=Meant(where.audience or issuer, issuer)
+    )
     tokens = AccessTokens(
         keys, clock=clock, settings=TokenSettings(audience=where.audience or ""),
-        issuer=settings.remote.issuer or services.get(Transport).url, skew=skew,
+        issuer=issuer, skew=skew,
     )  # fmt: skip
     by_token = TokenSessions(
         tokens, keys, users, sessions=found, feed=feed, clock=clock,

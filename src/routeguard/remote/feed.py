@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from routeguard.core.errors import Unavailable
-from routeguard.remote.breaker import SERVICE
+from routeguard.remote.breaker import SERVICE, Away
+from routeguard.remote.transport import decode
 from routeguard.sessions.feed import Feed
 
 if TYPE_CHECKING:
@@ -19,14 +21,20 @@ if TYPE_CHECKING:
 
 LONGEST_WINDOW: Final = 3600
 """Seconds the service tells of."""
-_LIMIT: Final = 8 * 1024 * 1024
+_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of one answer; a full one of the service has about half of that."""
+_PAGES: Final = 200
+"""Answers of one reading: two million revocations. Whoever sends more does not come to an end."""
+_LOOK: Final = "/.well-known/jwks.json"
+_LOOK_LIMIT: Final = 64 * 1024
 _OK: Final = 200
 _SOON: Final = 1.0
 """Seconds by which a process of the service has usually heard what another one revoked."""
 
 
 class _Rows(msgspec.Struct):
-    rows: list[tuple[int, str, float]]
+    rows: list[tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], str, float]]
+    more: bool = False
 
 
 class RemoteRead:
@@ -39,14 +47,38 @@ class RemoteRead:
     async def __call__(self, *, window: float, after_id: int) -> list[Row]:
         """Return what the last `window` seconds brought and all numbered after `after_id`. Raises Unavailable."""
         target = f"/oauth/invalidations?window={min(ceil(window), LONGEST_WINDOW)}"
-        # Whoever knows nothing yet needs only what his own cache could hold.
-        answer = await self._transport.call("GET", target + (f"&after={after_id}" if after_id else ""), limit=_LIMIT)
-        if answer.status != _OK:
-            raise Unavailable(f"{SERVICE} (the feed answered {answer.status})")
         try:
-            return self._decoder.decode(answer.body).rows
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"{SERVICE} (the feed cannot be read)") from error
+            # Whoever knows nothing yet needs only what his own cache could hold.
+            rows = await self._pages(target + (f"&after={after_id}" if after_id else ""))
+        except Away:
+            await self._look()
+            raise
+        if self._transport.breaker.open:
+            await self._look()
+        return rows
+
+    async def _pages(self, target: str) -> list[Row]:
+        """Ask for one answer after the other: after a mass revocation there is more than one could hold."""
+        rows: list[Row] = []
+        beyond = 0
+        for _ in range(_PAGES):
+            answer = await self._transport.call_feed(target + (f"&beyond={beyond}" if beyond else ""), limit=_LIMIT)
+            if answer.status != _OK:
+                raise Unavailable(f"{SERVICE} (the feed answered {answer.status})")
+            page = decode(self._decoder, answer, "the feed")
+            rows += page.rows
+            if not page.more:
+                return rows
+            last = max((number for number, _, _ in page.rows), default=0)
+            if last <= beyond:
+                break
+            beyond = last
+        raise Unavailable(f"{SERVICE} (the feed does not end)")
+
+    async def _look(self) -> None:
+        """Ask for something cheap, so that it is known without anybody waiting whether all of the service is away."""
+        with contextlib.suppress(Unavailable):
+            await self._transport.fetch(_LOOK, limit=_LOOK_LIMIT)
 
 
 class RemoteFeed(Feed):

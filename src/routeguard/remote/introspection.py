@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -13,6 +14,7 @@ from routeguard.api_keys.models import ApiKey  # noqa: TC001 - msgspec reads it
 from routeguard.core.errors import Unavailable
 from routeguard.core.principal import Assurance
 from routeguard.remote.breaker import SERVICE
+from routeguard.remote.transport import decode
 from routeguard.sessions.models import SessionId, UserSession
 
 if TYPE_CHECKING:
@@ -25,7 +27,11 @@ logger = logging.getLogger("routeguard.remote")
 _LIMIT: Final = 64 * 1024
 _AT_ONCE: Final = 16
 """Fewer than the pool has connections: the feed must get through whatever the crowd asks."""
+_STRANGERS: Final = 12
+"""Of them, for credentials that were not good before: those who make them up leave a turn to those who do not."""
 _OK: Final = 200
+_Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""Since the epoch, up to the year 9999."""
 
 
 class Worth(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,18 +41,20 @@ class Worth(msgspec.Struct, frozen=True, kw_only=True):
     token_type: str = ""
     sub: str = ""
     sid: str = ""
-    auth_time: int = 0
+    aud: str = ""
+    iss: str = ""
+    auth_time: _Seconds = 0
     acr: str = ""
     amr: tuple[str, ...] = ()
     user: dict[str, Any] | None = None
-    organization: Any = None
+    organization: str | dict[str, Any] | None = None
     role: str | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
     exp: float | None = None
     key: ApiKey | None = None
     reason: str = ""
-    retry_after: int = 1
+    retry_after: Annotated[int, msgspec.Meta(ge=0, le=86_400)] = 1
 
     def __repr__(self) -> str:
         """Tell nothing of the person."""
@@ -60,28 +68,30 @@ class Introspector:
         self._transport = transport
         self._timeout = timeout
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._for_strangers = asyncio.Semaphore(_STRANGERS)
         self._decoder = msgspec.json.Decoder(Worth)
         self._refused = False
 
-    async def ask(self, credential: str, *, address: Address | None = None) -> Worth:
-        """Return what a credential is worth that was sent from `address`. Raises Unavailable."""
+    async def ask(self, credential: str, *, address: Address | None = None, known: bool = False) -> Worth:
+        """Return what a credential is worth that was sent from `address`. Raises Unavailable.
+
+        One that is `known` was good before; some turns are kept for those.
+        """
         asked = {"token": credential} if address is None else {"token": credential, "address": str(address)}
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise Unavailable(f"{SERVICE} (too many questions)") from error
-        try:
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    if not known:
+                        await turn.enter_async_context(self._for_strangers)
+                    await turn.enter_async_context(self._turns)
+            except TimeoutError as error:
+                raise Unavailable(f"{SERVICE} (too many questions)") from error
             answer = await self._transport.call("POST", "/oauth/introspect", msgspec.json.encode(asked), limit=_LIMIT)
-        finally:
-            self._turns.release()
         if answer.status != _OK:
             self._log(answer.status)
             raise Unavailable(f"{SERVICE} (introspection answered {answer.status})")
-        try:
-            return self._decoder.decode(answer.body)
-        except msgspec.DecodeError as error:
-            raise Unavailable(f"{SERVICE} (its answer cannot be read)") from error
+        self._refused = False
+        return decode(self._decoder, answer, "its answer")
 
     def _log(self, status: int) -> None:
         if not self._refused:

@@ -11,6 +11,7 @@ from routeguard.core.credentials import credential_of
 from routeguard.core.secret import digest
 from routeguard.core.security_log import note
 from routeguard.remote.answers import Answers, Finding
+from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import assurance_of, session_of
 from routeguard.sessions.models import SessionId, UserSession
 from routeguard.tokens.jwk import InvalidToken
@@ -18,7 +19,7 @@ from routeguard.traffic.csrf import came_by_header
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
-    from routeguard.remote.introspection import Introspector
+    from routeguard.remote.introspection import Introspector, Worth
     from routeguard.remote.keys import RemoteKeys
     from routeguard.remote.users import RemoteUsers
     from routeguard.sessions.clock import SteadyClock
@@ -45,28 +46,47 @@ class Trust(NamedTuple):
     offline: float
 
 
+class Meant(NamedTuple):
+    """For whom, and by whom, a token has to be issued to count here."""
+
+    audience: str
+    issuer: str
+
+
 class RemoteSessions(Generic[U]):
     """Asks the service about a credential and remembers the answer while the feed says nothing against it."""
 
     def __init__(
-        self, introspector: Introspector, users: RemoteUsers[U], *, answers: Answers[UserSession[U] | None]
-    ) -> None:
+        self, introspector: Introspector, users: RemoteUsers[U], *, answers: Answers[UserSession[U] | None],
+        meant: Meant,
+    ) -> None:  # fmt: skip
         self._introspector = introspector
         self._users = users
         self._answers = answers
+        self._meant = meant
 
     async def find(self, credential: bytes) -> UserSession[U] | None:
         """Return the live session of a cookie's value or of an access token, or None. Raises Unavailable."""
 
         async def ask() -> Finding[UserSession[U] | None]:
-            worth = await self._introspector.ask(credential.decode("ascii"))
-            if not worth.active or worth.key is not None:
+            worth = await self._introspector.ask(credential.decode("ascii"), known=self._answers.was_good(key))
+            if not worth.active or not self._counts(worth):
                 return Finding(None, refused=True)
             session = session_of(worth, self._users)
             ends_at = min(session.expires_at.timestamp(), worth.exp or float("inf"))
             return Finding(session, (session.id, session.principal_id), ends_at)
 
-        return await self._answers.get(digest(credential), ask)
+        key = digest(credential)
+        return await self._answers.get(key, ask)
+
+    def _counts(self, worth: Worth) -> bool:
+        """Whether it is a session's cookie, or a token for this app.
+
+        Attack JWT-21: the service vouches for every token of its own, so also for one made for another application.
+        """
+        if worth.token_type == "access_token":  # noqa: S105 - a kind of token
+            return (worth.aud, worth.iss) == self._meant
+        return worth.token_type == "session"  # noqa: S105 - likewise
 
 
 class RemoteCookies(Generic[U]):
@@ -123,14 +143,20 @@ class TokenSessions(Generic[U]):
             claims = await self._read(exchange, token)
         if claims is None:
             return None
-        if not self._speaks(claims):
-            session = await self._sessions.find(token)
-            # Whatever is asked about, the answer is about this token or it is none.
-            return session if session is not None and session.id == claims.sid else None
+        if not self._speaks(claims) or self._clock.monotonic() >= self._feed.trusted_until:
+            try:
+                session = await self._sessions.find(token)
+            except Away:
+                # Only of a service that cannot be reached: one that has no feed, but answers, is asked (attack SES-18).
+                if not self._speaks(claims):
+                    raise
+            else:
+                # Whatever is asked about, the answer is about this token or it is none.
+                return session if session is not None and session.id == claims.sid else None
         return self._known.get(claims.jti) or self._remember(claims)
 
     def _speaks(self, claims: Claims) -> bool:
-        """Whether a token's own word will do."""
+        """Whether a token's own word will do, if need be without the service."""
         feed = self._feed
         if claims.user is None or not feed.heard:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.api_keys.models import ApiKey
 
@@ -15,27 +15,41 @@ if TYPE_CHECKING:
     from routeguard.sessions.feed import Feed
 
 
+_LONGEST: Final = 3600.0
+"""Seconds waited at a time, so that no session however long asks too much of the loop's timer."""
+
+
 class RemoteStanding:
     """Ends an open WebSocket at the first word of the feed about its session, key or user (attack WS-05).
 
+    It ends as well once the feed was silent for longer than `silence` seconds: nothing would tell of a revocation.
     What changed is not asked: the client comes back with its credential, and is let in or not.
     """
 
-    def __init__(self, feed: Feed, *, clock: SteadyClock) -> None:
+    def __init__(self, feed: Feed, *, clock: SteadyClock, silence: float) -> None:
+        """`silence` is counted from when the feed's word stopped being trusted."""
         self._feed = feed
         self._clock = clock
+        self._silence = silence
 
     async def until_ended(self, principal: Any) -> None:
-        """Return once a session or key was invalidated, or has come to its end."""
+        """Return once a session or key was invalidated, has come to its end, or nobody could say that it has."""
         user_id = principal.user_id if isinstance(principal, ApiKey) else principal.principal_id
         end: datetime | None = principal.expires_at
         ended = asyncio.Event()
+        begun = self._clock.monotonic()
         stop = [self._feed.listen(subject, ended.set) for subject in (principal.id, user_id)]
         try:
-            left = None if end is None else max(end.timestamp() - self._clock.time(), 0.0)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await ended.wait()
+            while not ended.is_set():
+                # Somebody let in by the service's answer, without a feed, has the same time.
+                left = max(self._feed.trusted_until, begun) + self._silence - self._clock.monotonic()
+                if end is not None:
+                    left = min(left, end.timestamp() - self._clock.time())
+                if left <= 0:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LONGEST)):
+                        await ended.wait()
         finally:
             for one in stop:
                 one()
