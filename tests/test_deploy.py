@@ -171,7 +171,8 @@ def test_proxies_find_the_processes_of_the_unit(name: str) -> None:
     host = re.search(r"--host (\S+)", text)
     assert host is not None
     wanted = {f"{host[1]}:{port}" for port in re.findall(r"routeguard@(\d+)", text)}
-    assert set(re.findall(r"^ *server (?:\S+ )?([\d.]+:\d+)", text, re.MULTILINE)) == wanted
+    proxy = (FOLDER / name).read_text("utf-8")
+    assert set(re.findall(r"^ *server (?:\S+ )?([\d.]+:\d+)", proxy, re.MULTILINE)) == wanted
 
 
 @pytest.mark.parametrize("name", ["nginx.conf", "haproxy.cfg", "Caddyfile"])

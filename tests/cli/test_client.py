@@ -83,3 +83,11 @@ def test_a_client_that_was_revoked_stays_revoked(ready: Command) -> None:
     assert ready("client", "revoke", client_id).returncode == 0
     assert ready("client", "revoke", client_id).returncode == 2
     assert ready("client", "rotate", client_id).returncode == 2
+
+
+def test_a_name_that_is_taken_is_said(ready: Command) -> None:
+    client_id, _ = created(ready)
+    created(ready, "shop-2")
+    said = ready("client", "create", "shop")
+    assert said.returncode == 0
+    assert f"Called the same already: {client_id}." in said.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from routeguard import Routeguard, Settings, csrf, public
+from routeguard import Routeguard, Settings, content_types, csrf, public, security_headers
 from routeguard.cli.accounts import make_account
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
@@ -30,6 +31,14 @@ PATIENCE = 60.0
 """Seconds that a client waits for an answer, on however busy a machine."""
 PASSWORD = "plum tractor wobble seventeen"
 PEOPLE = ("ada@example.com", "bob@example.com", "eve@example.com")
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-clients.md"
+
+
+def block(language: str) -> str:
+    """Return the first block of a language on the page about the clients."""
+    found = re.search(rf"^```{language}\n(.*?)^```$", HOW_TO.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 class Service:
@@ -63,6 +72,18 @@ class Service:
         async def page(request: Request) -> Response:
             return Response("<!doctype html><title>page</title>", media_type="text/html")
 
+        @guard(public & security_headers("pages"))
+        async def example(request: Request) -> Response:
+            return Response(block("html"), media_type="text/html")
+
+        @guard(public)
+        async def script(request: Request) -> Response:
+            return Response(block("js"), media_type="text/javascript")
+
+        @guard(guard.session() & content_types("application/json"))
+        async def invoices(request: Request) -> Response:
+            return JSONResponse({"got": await request.json()}, 201)
+
         @guard(guard.session())
         async def me(request: Request) -> Response:
             session = await guard.current_session(request)
@@ -91,6 +112,9 @@ class Service:
             routes=[
                 Route("/api/probe", probe, methods=["GET", "POST"]),
                 Route("/page", page),
+                Route("/example", example),
+                Route("/static/invoices.js", script),
+                Route("/api/invoices", invoices, methods=["POST"]),
                 Route("/api/me", me),
                 Route("/api/strict", strict, methods=["POST"]),
                 Route("/api/transfer", transfer, methods=["POST"]),

@@ -321,7 +321,8 @@ def test_no_answer_is_unavailable_and_takes_nobody_for_signed_out(service: Servi
     ):
         with pytest.raises(ServiceUnavailable) as failed:
             client.session()
-        assert failed.value.answered is False
+        assert (failed.value.answered, failed.value.status) == (False, 0)
+        assert str(failed.value) == "The service did not answer."
         assert auth.tokens is not None
         assert client.session()["user"]["email"] == "ada@example.com"
 

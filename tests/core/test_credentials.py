@@ -61,8 +61,11 @@ def test_two_credentials_are_malformed(headers: list[tuple[bytes, bytes]]) -> No
 )  # fmt: skip
 def test_a_credential_in_the_url_is_malformed(query: bytes) -> None:
     """KEY-07, JWT-39"""
-    with pytest.raises(ProblemError):
+    with pytest.raises(ProblemError) as refused:
         credential_of(request(query=query))
+    detail = refused.value.problem.detail
+    assert detail is not None
+    assert "Authorization or X-API-Key" in detail
 
 
 @pytest.mark.parametrize(

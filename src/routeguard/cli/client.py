@@ -29,11 +29,18 @@ _LONGEST_OVERLAP: Final = 30
 
 @app.command
 def create(name: Annotated[str, Parameter(help="What the service is called, for people.")]) -> int:
-    """Register a service. Its id and its secret are printed; the secret is nowhere else."""
+    """Register a service. Its id and its secret are printed; the secret is nowhere else.
+
+    A name that another service has is allowed, and said: it may be the same one, registered twice.
+    """
 
     async def work(clients: Clients, tx: Transaction) -> list[str]:
+        namesakes = [client.id for client in await clients.list(tx) if client.name == name]
         client_id, secret = await clients.create(tx, name)
-        return [f"id:     {client_id}", f"secret: {secret}   (shown this once)"]
+        lines = [f"id:     {client_id}", f"secret: {secret}   (shown this once)"]
+        if namesakes:
+            lines.append(f"Called the same already: {', '.join(namesakes)}. `client rotate` gives one a new secret.")
+        return lines
 
     return _run(work)
 

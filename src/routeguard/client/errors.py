@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNAVAILABLE: Final = 503
+NO_STATUS: Final = 0
+"""Of an answer that never came."""
 
 
 class ClientProblem(RouteguardError):
@@ -30,7 +32,8 @@ class ClientProblem(RouteguardError):
         self.detail = detail
         self.members: dict[str, Any] = dict(members or {})
         self.retry_after = retry_after
-        super().__init__(f"{status} {self.code}: {detail or title}".rstrip(": "))
+        said = f"{status} {self.code}" if status else ""
+        super().__init__(f"{said}: {detail or title}".strip(": "))
 
     @property
     def code(self) -> str:
@@ -41,12 +44,12 @@ class ClientProblem(RouteguardError):
 class ServiceUnavailable(ClientProblem):
     """The service could not tell (503), or there was no answer at all: try again, and take nobody for signed out.
 
-    `answered` is False when no answer came, and then what was asked for may have been done or not.
+    `answered` is False when no answer came, and then `status` is 0 and what was asked for may have been done or not.
     """
 
     def __init__(self, *, answered: bool = True, **more: Any) -> None:
         self.answered = answered
-        super().__init__(UNAVAILABLE, **more)
+        super().__init__(UNAVAILABLE if answered else NO_STATUS, **more)
 
 
 class StepUpRequired(ClientProblem):

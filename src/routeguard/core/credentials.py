@@ -19,6 +19,10 @@ _IN_QUERY: Final = re.compile(
     rb"(?:^|[&;])(?:access_token|api_key|apikey|x-api-key)(?:[=&;]|$)|=rg_(?:live|test)_", re.IGNORECASE
 )
 
+_NOT_IN_URLS: Final = (
+    "A credential belongs into the field Authorization or X-API-Key and not into a URL, which is kept in logs."
+)
+
 
 class Credential(NamedTuple):
     """What a program put into a header field to say who it is. Its value is a secret."""
@@ -39,13 +43,13 @@ def credential_of(request: RequestView) -> Credential | None:
     """
     query: bytes = request.scope.get("query_string", b"")
     if query and _IN_QUERY.search(unquote_to_bytes(query) if b"%" in query else query):
-        raise MALFORMED_REQUEST(debug="a credential in the query").error()
+        raise MALFORMED_REQUEST(_NOT_IN_URLS, debug="a credential in the query").error()
     headers, repeated = request.headers, request.repeated
     authorization, key = headers.get(b"authorization"), headers.get(b"x-api-key")
     if authorization is None and key is None:
         return None
     if b"authorization" in repeated or b"x-api-key" in repeated or (authorization is not None and key is not None):
-        raise MALFORMED_REQUEST(debug="two credentials").error()
+        raise MALFORMED_REQUEST("Send one credential, once.", debug="two credentials").error()
     if key is not None:
         return Credential("key", key)
     assert authorization is not None

@@ -13,6 +13,7 @@ from routeguard.core.problem import UNSUPPORTED_MEDIA_TYPE
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
+    from routeguard.core.problem import Problem
     from routeguard.core.services import Services
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9a-z-]{1,80}"
@@ -63,17 +64,19 @@ class ContentTypes:
         exact = frozenset(one.encode("ascii") for one in self.types if not one.endswith("/*"))
         families = tuple(one[:-1].encode("ascii") for one in self.types if one.endswith("/*"))
 
+        refused = UNSUPPORTED_MEDIA_TYPE(f"Accepted here: {', '.join(self.types)}.")
+
         async def readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
             request = exchange.request
             value = request.headers.get(b"content-type")
             if value is None:
-                return _refuse_untyped(exchange)
+                return _refuse_untyped(exchange, refused)
             if b"content-type" in request.repeated:
-                return _REFUSED
+                return refused
             if value in exact:
                 return None
             found = media_type(value)
-            return None if found in exact or (families and found.startswith(families)) else _REFUSED
+            return None if found in exact or (families and found.startswith(families)) else refused
 
         return readable
 
@@ -91,14 +94,11 @@ class ContentTypes:
                 yield Attack(name=f"type {kind!r}", status=415, method="POST", headers=headers, body=b"{}")
 
 
-def _refuse_untyped(exchange: Exchange) -> Outcome:
+def _refuse_untyped(exchange: Exchange, refused: Problem) -> Outcome:
     """Refuse a body without a type. Where a body may come unannounced, allow it no byte."""
     headers = exchange.request.headers
     if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
-        return _REFUSED
+        return refused
     if exchange.request.scope.get("http_version") in _HAS_BODY_WITHOUT_SAYING:
         exchange.body_limit = 0
     return None
-
-
-_REFUSED: Final = UNSUPPORTED_MEDIA_TYPE()

@@ -39,6 +39,7 @@ _PARAMETER: Final = rf'({_WORD})=({_WORD}|"[^"\\\x00-\x08\x0a-\x1f\x7f]*")'
 _MEDIA_TYPE: Final = re.compile(rf"({_WORD}/{_WORD})((?:[ \t]*+;(?:[ \t]*+{_PARAMETER})?+)*+)", re.ASCII)
 _PARAMETERS: Final = re.compile(rf";[ \t]*+{_PARAMETER}", re.ASCII)
 _LONGEST_MEDIA_TYPE: Final = 1024
+_ACCEPTED: Final = "Send application/json, in UTF-8, or a urlencoded form."
 _MOST_FIELDS: Final = 64
 _MOST_UNKNOWN: Final = 20
 """Unknown members that are named: an answer of many times the request's size is a gift to a flood."""
@@ -71,7 +72,7 @@ async def read(request: Request, kind: type[T], *, limit: int = DEFAULT_LIMIT) -
     media_type = _media_type(request)
     raw = await _bounded(request, limit)
     if media_type is None and raw:
-        raise _unsupported("The body has no Content-Type.")
+        raise _unsupported(f"The body has no Content-Type. {_ACCEPTED}")
     if media_type == FORM_TYPE:
         fields = _parse_form(raw)
         _remember(request, fields)
@@ -115,7 +116,7 @@ def _media_type(request: Request) -> str | None:
     found = media_type_of([value for name, value in headers if name == b"content-type"])
     # A JSON body labelled text/plain needs no preflight in a foreign page (attack CSRF-08).
     if found not in {None, JSON_TYPE, FORM_TYPE}:
-        raise _unsupported("Send application/json.")
+        raise _unsupported(_ACCEPTED)
     return found
 
 
@@ -222,6 +223,8 @@ def _convert(value: Any, field: _Field, values: dict[str, Any], *, strict: bool)
     try:
         values[field.attribute] = msgspec.convert(value, field.type, strict=strict)
     except msgspec.ValidationError as error:
+        if "RFC3339" in str(error) or "timezone component" in str(error):
+            return "Expected a date and time with its zone, such as 2027-01-31T12:00:00Z."
         match = _OWN_WORDS.match(str(error))
         return f"{match[0]}." if match is not None else "This value is not valid."
     return None

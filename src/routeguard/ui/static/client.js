@@ -117,9 +117,12 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
     return attempt(request);
   }
 
-  /** Like `fetch`. Requests to other origins are passed on untouched and carry nothing of ours. */
+  /**
+   * Like `fetch`, and `json` in `init` is sent as a body of application/json. Requests to other origins are passed on
+   * untouched and carry nothing of ours.
+   */
   async function send(input, init) {
-    const request = new Request(input, init);
+    const request = requestOf(input, init);
     if (new URL(request.url).origin !== root.origin) return fetch(request);
     const begun = Date.now();
     let response = await attemptUnforged(request);
@@ -133,6 +136,14 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
     }
     if (problem?.code === "step-up-required" && (await steppedUp(problem))) return attemptUnforged(request);
     return response;
+  }
+
+  function requestOf(input, { json, ...init } = {}) {
+    if (json === undefined) return new Request(input, init);
+    if (init.body !== undefined) throw new TypeError("a request has either json or a body");
+    const headers = new Headers(init.headers ?? (input instanceof Request ? input.headers : undefined));
+    if (!headers.has("content-type")) headers.set("content-type", "application/json");
+    return new Request(input, { ...init, headers, body: JSON.stringify(json) });
   }
 
   async function steppedUp(problem) {
@@ -251,7 +262,10 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
     tell("signed-out");
   }
 
-  /** Renew the tokens now. Returns whether somebody is still signed in; throws Problem when that cannot be told. */
+  /**
+   * Renew the tokens now. Returns whether that was done: false for a session that has no tokens, which may well be
+   * alive; ask `session()` who is signed in. Throws Problem when it cannot be told.
+   */
   async function refresh() {
     const renewal = await renew(Date.now());
     if (renewal.ok) return true;
