@@ -136,3 +136,34 @@ async def test_an_answer_for_one_use_is_given_to_one(scene: Scene):
     assert scene.asked == 7
     await scene.get()
     assert scene.asked == 8
+
+
+async def test_made_up_credentials_push_out_only_one_another(scene: Scene):
+    """RL-16"""
+    await scene.get()
+
+    async def refuse() -> Finding[Any]:
+        return Finding(None, refused=True)
+
+    for number in range(9000):
+        await scene.answers.get(b"made up %d" % number, refuse)
+    await scene.get()
+    assert scene.asked == 1
+    assert len(scene.answers._refused) == 2048
+    assert len(scene.answers._known) == 1
+
+
+async def test_what_was_good_is_remembered_as_such_until_it_is_refused(scene: Scene):
+    assert not scene.answers.was_good(b"key")
+    await scene.get()
+    scene.feed.learn("ses_a")
+    assert scene.answers.was_good(b"key")
+    scene.finding = Finding(None, refused=True)
+    await scene.get()
+    assert not scene.answers.was_good(b"key")
+    scene.clock.advance(3)
+    await scene.feed.poll()
+    scene.finding = Finding("yes")
+    await scene.get()
+    assert scene.answers.was_good(b"key")
+    assert not scene.answers._refused

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -55,8 +56,14 @@ class Scene:
         steady = SteadyClock(clock)
         self.rows: list[Row] = []
         self.feed = Feed(self._read, clock=steady, poll=1, trust=4, keep=1500)
-        self.transport = Transport(stub.url, "cli_test", new_secret(), clock=SystemClock(), settings=RemoteSettings())
-        self.introspector = Introspector(self.transport, timeout=2)
+        self.transport = Transport(
+            stub.url,
+            "cli_test",
+            new_secret(),
+            clock=SystemClock(),
+            settings=RemoteSettings(timeout=timedelta(seconds=30)),
+        )
+        self.introspector = Introspector(self.transport, timeout=30)
         self.answers: Answers[Any] = Answers(clock=steady, feed=self.feed, life=60)
         users = RemoteUsers(User)
         self.sessions = RemoteSessions(
