@@ -60,6 +60,19 @@ async def test_a_cookie_of_ours_is_in_no_shared_cache() -> None:
     assert [value for name, value in result.headers if name == b"cache-control"] == [b"private, no-store"]
 
 
+async def test_whoever_waits_for_an_answer_to_leave_hears_of_one_that_never_does() -> None:
+    heard: list[str] = []
+
+    async def handler(scope: Any, receive: Any, sender: Any) -> None:
+        scope[SCOPE_KEY].departed = lambda: heard.append(scope["path"])
+        if scope["path"] == "/answers":
+            await answers(200)(scope, receive, sender)
+
+    for path in ("/answers", "/gone"):
+        await send(behind(public, handler), "GET", path)
+    assert heard == ["/answers", "/gone"]
+
+
 def answers(status: int = 200, headers: Any = (), *bodies: bytes) -> Any:
     async def app(scope: Any, receive: Any, sender: Any) -> None:
         await sender({"type": "http.response.start", "status": status, "headers": list(headers)})

@@ -86,6 +86,8 @@ class Edge:
             connection.read_body = None
             if connection.watcher is not None:
                 connection.watcher.cancel()
+            if connection.departed is not None and not connection.started:
+                connection.departed()  # Nothing will leave any more: its client has gone.
             scope[SCOPE_KEY] = connection.outer
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
