@@ -311,3 +311,22 @@ def test_other_tabs_hear_who_signs_in_and_out(context: BrowserContext, service: 
     other.wait_for_function("heard.length === 2")
     assert other.evaluate("heard") == ["signed-in", "signed-out"]
     assert other.evaluate("client.session()") is None
+
+
+def test_the_example_of_the_docs_runs_under_our_own_policy(context: BrowserContext, service: Service) -> None:
+    page = context.new_page()
+    with page.expect_response("**/api/invoices") as posted:
+        page.goto("/example")
+    assert "script-src 'self'" in (page.request.get("/example").headers["content-security-policy"])
+    assert posted.value.status == 201
+    page.wait_for_function("document.title === 'sent'")
+
+
+def test_json_is_sent_as_what_it_is(context: BrowserContext, service: Service) -> None:
+    page = signed_in(context, service)
+    told = "client.fetch('/api/invoices', {}).then(async (r) => [r.status, (await r.json()).detail])"
+    assert page.evaluate(told.replace("{}", "{ method: 'POST', json: [1] }"))[0] == 201
+    refused = page.evaluate(told.replace("{}", "{ method: 'POST', body: '[1]' }"))
+    assert refused == [415, "Accepted here: application/json."]
+    both = caught(page, "client.fetch('/api/invoices', { method: 'POST', json: 1, body: '1' })")
+    assert both["name"] == "TypeError"
