@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from msgspec import structs
-
 from routeguard.sessions import store
+from routeguard.sessions.live import LiveSessions
 
 if TYPE_CHECKING:
     from routeguard.db.database import Database
@@ -51,16 +51,11 @@ class SessionsById(Generic[U]):
         self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
         invalidations: Invalidations,
     ) -> None:  # fmt: skip
-        self._database = database
-        self._users = users
+        self._live = LiveSessions(database, users, clock=clock, settings=settings, invalidations=invalidations)
         self._clock = clock
         self._feed = invalidations
-        self._idle = settings.idle.total_seconds()
-        # Sessions with a short idle time must be seen often enough to know that they are in use.
-        self._life = min(settings.envelope_life.total_seconds(), self._idle / 4)
         self._lookup = database.prepare(store.lookup_by_id(users.columns))
         self._known: dict[tuple[str, str], _Known[U]] = {}
-        self._touching: set[str] = set()
 
     async def find(self, user_id: str, session_id: str, *, proven_at: int) -> UserSession[U] | None:
         """Return the live session of a user, or None: ended, expired, of somebody else, or its user is suspended.
@@ -83,21 +78,10 @@ class SessionsById(Generic[U]):
     async def _find(self, user_id: str, session_id: str) -> UserSession[U] | None:
         # What is learned while the query runs may be missing from its answer.
         tick = self._feed.tick
-        found = await self._load(user_id, session_id)
+        found = await self._live.find(partial(self._lookup.one, user_id=user_id, id=session_id))
         if found is None:
             return None
         state, user = found
-        now = self._clock.time()
-        if now >= state.ends_at:
-            await self._expire(state, now)
-            return None
-        # One note for the many requests of a client.
-        if now - state.last_seen_at >= self._life and session_id not in self._touching:
-            # None when somebody else noted it meanwhile, or ended it: then the store tells which.
-            found = await self._touch(state, user, now) or await self._load(user_id, session_id)
-            if found is None:
-                return None
-            state, user = found
         session = state.session(user)
         self._remember(session, state, tick)
         return session
@@ -109,32 +93,9 @@ class SessionsById(Generic[U]):
         stale = feed.stale
         return not stale or (stale.get(session_id, 0) <= known.tick and stale.get(user_id, 0) <= known.tick)
 
-    async def _load(self, user_id: str, session_id: str) -> tuple[SessionState, U] | None:
-        row = await self._lookup.one(user_id=user_id, id=session_id)
-        if row is None:
-            return None
-        user = self._users.read(row[store.WIDTH :])
-        # Suspension ends sessions; should one be left, it opens nothing (ASVS v5.0.0-7.4.2).
-        return None if user is None else (store.read_state(row), user)
-
-    async def _touch(self, state: SessionState, user: U, now: float) -> tuple[SessionState, U] | None:
-        used = structs.replace(state, last_seen_at=now, idle_expires_at=min(now + self._idle, state.expires_at))
-        self._touching.add(state.id)
-        try:
-            async with self._database.transaction() as tx:
-                return (used, user) if await store.touch(tx, used, before=state.last_seen_at) else None
-        finally:
-            self._touching.discard(state.id)
-
-    async def _expire(self, state: SessionState, now: float) -> None:
-        """End what was found expired for good, so that no clock going back revives it (attack SES-27)."""
-        async with self._database.transaction() as tx:
-            if await store.delete_expired(tx, state, now=now):
-                await self._feed.invalidate(tx, state.id)
-
     def _remember(self, session: UserSession[U], state: SessionState, tick: int) -> None:
         known, key = self._known, (state.user_id, state.id)
         if len(known) >= _CAPACITY and key not in known:
             del known[next(iter(known))]
-        until = self._clock.monotonic() + min(self._life, state.ends_at - self._clock.time())
+        until = self._clock.monotonic() + min(self._live.life, state.ends_at - self._clock.time())
         known[key] = _Known(session, until, state.ends_at, tick)

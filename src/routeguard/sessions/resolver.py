@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import structs
 
 from routeguard.core.cookies import find_cookie
 from routeguard.core.secret import digest
 from routeguard.sessions import store
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
+from routeguard.sessions.live import LiveSessions
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -56,16 +57,14 @@ class CookieSessions(Generic[U]):
         self, database: Database, users: UserReader[U], *, clock: SteadyClock, codec: EnvelopeCodec,
         cookie: SessionCookie, settings: SessionSettings, invalidations: Invalidations,
     ) -> None:  # fmt: skip
-        self._database = database
+        self._live = LiveSessions(database, users, clock=clock, settings=settings, invalidations=invalidations)
         self._users = users
         self._clock = clock
         self._codec = codec
         self._cookie = cookie
         self._name = cookie.name.encode()
         self._feed = invalidations
-        self._idle = settings.idle.total_seconds()
-        # Sessions with a short idle time must be seen often enough to know that they are in use.
-        self._life = min(settings.envelope_life.total_seconds(), self._idle / 4)
+        self._life = self._live.life
         self._skew = settings.skew.total_seconds()
         self._lookup = database.prepare(store.lookup(users.columns))
         self._decoder = msgspec.msgpack.Decoder(users.user_class)
@@ -73,7 +72,6 @@ class CookieSessions(Generic[U]):
         # A cookie is signed, not encrypted: a user with fields he may not see himself stays out of it.
         self._speaks = all(field.metadata.get("public") for field in users.codec.extra)
         self._known: dict[bytes, _Known[U]] = {}
-        self._touching: set[str] = set()
         self._monotonic = clock.monotonic
         self._wall = clock.wall
 
@@ -158,21 +156,14 @@ class CookieSessions(Generic[U]):
     async def _find(self, exchange: Exchange, value: bytes, envelope: Envelope) -> UserSession[U] | None:
         """Return the session the store knows under a cookie's secret, noting that it was used."""
         tick = self._feed.tick
-        found = await self._load(envelope)
+        proven, secret_hash = envelope.state, digest(envelope.secret)
+        found = await self._live.find(
+            partial(self._lookup.one, user_id=proven.user_id, id=proven.id, secret_hash=secret_hash)
+        )
         if found is None:
             return None
         state, user = found
         now = self._clock.time()
-        if now >= state.ends_at:
-            await self._expire(state, now)
-            return None
-        # One note for the many requests of a page.
-        if now - state.last_seen_at >= self._life and state.id not in self._touching:
-            # None when somebody else noted it meanwhile, or ended it: then the store tells which.
-            found = await self._touch(state, user, now) or await self._load(envelope)
-            if found is None:
-                return None
-            state, user = found
         if 0 <= now - envelope.issued_at < self._life and not self._is_stale(envelope.state):
             session = state.session(user)
         else:
@@ -183,30 +174,6 @@ class CookieSessions(Generic[U]):
 
     def _is_stale(self, state: SessionState) -> bool:
         return state.id in self._feed.stale or state.user_id in self._feed.stale
-
-    async def _load(self, envelope: Envelope) -> tuple[SessionState, U] | None:
-        state = envelope.state
-        row = await self._lookup.one(user_id=state.user_id, id=state.id, secret_hash=digest(envelope.secret))
-        if row is None:
-            return None
-        user = self._users.read(row[store.WIDTH :])
-        # Suspension ends sessions; should one be left, it opens nothing (ASVS v5.0.0-7.4.2).
-        return None if user is None else (store.read_state(row), user)
-
-    async def _touch(self, state: SessionState, user: U, now: float) -> tuple[SessionState, U] | None:
-        used = structs.replace(state, last_seen_at=now, idle_expires_at=min(now + self._idle, state.expires_at))
-        self._touching.add(state.id)
-        try:
-            async with self._database.transaction() as tx:
-                return (used, user) if await store.touch(tx, used, before=state.last_seen_at) else None
-        finally:
-            self._touching.discard(state.id)
-
-    async def _expire(self, state: SessionState, now: float) -> None:
-        """End what was found expired for good, so that no clock going back revives it (attack SES-27)."""
-        async with self._database.transaction() as tx:
-            if await store.delete_expired(tx, state, now=now):
-                await self._feed.invalidate(tx, state.id)
 
     def _remember(
         self, value: bytes, session: UserSession[U], state: SessionState, *, left: float, tick: int
