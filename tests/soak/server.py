@@ -1,26 +1,71 @@
-"""`routeguard serve`, which says on SIGUSR1 how many tasks it has: ``python -m tests.soak.server FILE serve ...``.
+"""`routeguard serve` for the soak: ``python -m tests.soak.server FILE serve ...``.
 
-With ``SOAK_TRACE=1`` in the environment, SIGUSR2 writes to FILE.trace which lines hold more than at the first one.
+On SIGUSR1 it writes to FILE how often it was asked, how much memory and how many tasks it has. What it remembers is
+few and short, so that all of that is full after the warm-up: what still grows then is a leak. It waits long for
+others, because a neighbour who takes both cores for a second is not what is tried here.
+
+``SOAK_LEAK=1024`` leaks that many bytes with every request, to see that the soak finds it. With ``SOAK_TRACE=1``
+SIGUSR2 writes to FILE.trace which lines hold more than at the first one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
+import itertools
 import os
+import re
 import signal
 import sys
 import tracemalloc
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from uvicorn.config import Config
+
+from routeguard.api_keys import verifier
 from routeguard.cli.main import main
+from routeguard.ephemeral.redis import RedisEphemeral
+from routeguard.sessions import by_id, feed, resolver
+from routeguard.tokens import access
+from routeguard.tokens import service as tokens
+from routeguard.traffic import callers
+from routeguard.web import health
 
+BOUNDS: list[tuple[ModuleType, str, float]] = [
+    (resolver, "_CAPACITY", 64), (by_id, "_CAPACITY", 64), (access, "_CAPACITY", 64), (verifier, "_CAPACITY", 64),
+    (tokens, "_CAPACITY", 64), (callers, "_REMEMBERED", 64), (feed, "_SEEN_CAPACITY", 64), (feed, "OVERLAP", 5.0),
+    (health, "_PATIENCE", 60.0),
+]  # fmt: skip
+DEADLINE = 60.0
+"""Seconds for a command of Valkey. The default is half a second."""
+
+_libc = ctypes.CDLL(None)
+_numbers = itertools.count(1)
 _first: list[tracemalloc.Snapshot] = []
+_leaked: list[bytes] = []
 
 
-def _count(file: Path) -> None:
+def memory() -> int:
+    """Return the bytes this process holds, in memory or swapped out.
+
+    Without pages of files: they come and go with what else the machine does, and no leak is there.
+    """
+    status = Path("/proc/self/status").read_text()
+    return 1024 * sum(int(number) for number in re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB", status, re.MULTILINE))
+
+
+def _report(file: Path) -> None:
+    number = next(_numbers)
+    # What nobody holds is given back before it is counted.
     gc.collect()
-    file.write_text(str(len(asyncio.all_tasks())))
+    _libc.malloc_trim(0)
+    whole = file.with_suffix(".new")
+    whole.write_text(f"{number} {memory()} {len(asyncio.all_tasks())}")
+    whole.replace(file)
 
 
 def _trace(file: Path) -> None:
@@ -32,9 +77,36 @@ def _trace(file: Path) -> None:
     _first.append(snapshot)
 
 
+def _leak(size: int) -> None:
+    """Make the served application keep `size` bytes of every request."""
+    load = Config.load
+
+    def leaking(config: Config) -> None:
+        load(config)
+        app: Any = config.loaded_app
+
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            _leaked.append(os.urandom(size))
+            await app(scope, receive, send)
+
+        config.loaded_app = serve
+
+    Config.load = leaking  # type: ignore[method-assign]
+
+
+def _bound() -> None:
+    for module, name, value in BOUNDS:
+        getattr(module, name)  # What is called otherwise by now must not stay large unnoticed.
+        setattr(module, name, value)
+    RedisEphemeral.from_url = partial(RedisEphemeral.from_url, deadline=DEADLINE)  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     target = Path(sys.argv.pop(1))
-    signal.signal(signal.SIGUSR1, lambda *_: _count(target))
+    _bound()
+    signal.signal(signal.SIGUSR1, lambda *_: _report(target))
+    if os.environ.get("SOAK_LEAK"):
+        _leak(int(os.environ["SOAK_LEAK"]))
     if os.environ.get("SOAK_TRACE"):
         tracemalloc.start()
         signal.signal(signal.SIGUSR2, lambda *_: _trace(target))
