@@ -34,6 +34,12 @@ class Credential(NamedTuple):
         return f"Credential({self.kind})"
 
 
+def may_carry(request: RequestView) -> bool:
+    """Return whether `credential_of` has anything to look at. Most requests of browsers have not, and all are asked."""
+    headers = request.headers
+    return b"authorization" in headers or b"x-api-key" in headers or bool(request.scope.get("query_string"))
+
+
 def credential_of(request: RequestView) -> Credential | None:
     """Return the access token or API key of a request (RFC 6750 section 2.1), or None when it carries neither.
 

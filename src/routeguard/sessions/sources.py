@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from routeguard.core.credentials import may_carry
+
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
     from routeguard.sessions.models import UserSession
@@ -57,7 +59,7 @@ class SessionSources(Generic[U]):
 
     async def resume(self, exchange: Exchange) -> UserSession[U] | None:
         """Return the live session of a request, or None. Raises Unavailable when that cannot be told."""
-        if self.explicit is not None and self.explicit.presents(exchange):
+        if self.explicit is not None and may_carry(exchange.request) and self.explicit.presents(exchange):
             return await self.explicit.resume(exchange)
         found = await self._cookies.resume(exchange)
         if found is None and self.ambient is not None and self.ambient.presents(exchange):
