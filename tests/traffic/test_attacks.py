@@ -90,9 +90,10 @@ async def test_refuses_its_attacks(
         refused = await check(exchange)
     assert isinstance(refused, Problem)
     assert refused.status == attack.status
-    # No input in what the caller is told.
+    # No input in what the caller is told, which may be the media types that are taken.
+    told = str(refused.body()).replace("application/json", "")
     for value in dict(attack.headers).values():
-        assert len(value) < 4 or value not in str(refused.body())
+        assert len(value) < 4 or value not in told
     twin = await public.bind(services)(make_exchange(attack.method, *headers.items(), principal=Caller()))
     assert twin is None
 
