@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import re
-from binascii import crc32
-from secrets import choice
 from typing import Final, Literal, NamedTuple
 
 from routeguard.api_keys.models import ID_PREFIX
+from routeguard.core.base62 import CHECKSUM_LENGTH, SECRET_LENGTH, checksum, random_text
 
 Environment = Literal["live", "test"]
 
-_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH: Final = 22
-_SECRET_LENGTH: Final = 43
-"""Characters of base62 that hold 256 bits."""
-_CHECKSUM_LENGTH: Final = 6
-"""Characters of base62 that hold 32 bits."""
-LENGTH: Final = len("rg_live_") + _ID_LENGTH + len("_") + _SECRET_LENGTH + _CHECKSUM_LENGTH
+LENGTH: Final = len("rg_live_") + _ID_LENGTH + len("_") + SECRET_LENGTH + CHECKSUM_LENGTH
 
-PATTERN: Final = rf"rg_(?:live|test)_[0-9A-Za-z]{{{_ID_LENGTH}}}_[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}"
+PATTERN: Final = rf"rg_(?:live|test)_[0-9A-Za-z]{{{_ID_LENGTH}}}_[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}"
 """What a secret scanner looks for; see docs/reference/api-keys.md."""
 
 _KEY: Final = re.compile(
-    rf"rg_(live|test)_([0-9A-Za-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{_SECRET_LENGTH}}})[0-9A-Za-z]{{{_CHECKSUM_LENGTH}}}",
+    rf"rg_(live|test)_([0-9A-Za-z]{{{_ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})[0-9A-Za-z]{{{CHECKSUM_LENGTH}}}",
     re.ASCII,
 )
 
@@ -50,7 +44,7 @@ def parse_key(text: str | bytes) -> ParsedKey | None:
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     match = _KEY.fullmatch(text)
-    if match is None or _checksum(text[:-_CHECKSUM_LENGTH]) != text[-_CHECKSUM_LENGTH:]:
+    if match is None or checksum(text[:-CHECKSUM_LENGTH]) != text[-CHECKSUM_LENGTH:]:
         return None
     environment: Environment = "live" if match[1] == "live" else "test"
     return ParsedKey(environment, ID_PREFIX + match[2], match[3])
@@ -58,23 +52,10 @@ def parse_key(text: str | bytes) -> ParsedKey | None:
 
 def new_id() -> str:
     """Return the id of a new key: `key_` and over 128 random bits, in letters and digits only."""
-    return ID_PREFIX + _random(_ID_LENGTH)
+    return ID_PREFIX + random_text(_ID_LENGTH)
 
 
 def new_key(environment: Environment, key_id: str) -> str:
     """Return the text of a key with a new secret of over 256 bits."""
-    body = f"rg_{environment}_{key_id.removeprefix(ID_PREFIX)}_{_random(_SECRET_LENGTH)}"
-    return body + _checksum(body)
-
-
-def _random(length: int) -> str:
-    return "".join(choice(_ALPHABET) for _ in range(length))
-
-
-def _checksum(body: str) -> str:
-    """Return the CRC-32 (ISO 3309, as in zlib) of the text before it, in base62, the highest digit first."""
-    number, digits = crc32(body.encode("ascii")), ""
-    for _ in range(_CHECKSUM_LENGTH):
-        number, rest = divmod(number, len(_ALPHABET))
-        digits = _ALPHABET[rest] + digits
-    return digits
+    body = f"rg_{environment}_{key_id.removeprefix(ID_PREFIX)}_{random_text(SECRET_LENGTH)}"
+    return body + checksum(body)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.secret import new_token
 from routeguard.db.schema import metadata
+from routeguard.db.sealing import Sealer
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
@@ -43,7 +41,6 @@ outbox: Final = sa.Table(
     sa.Index("ix_outbox_due", "dead_at", "due_at"),
 )
 
-_NONCE: Final = 12
 _AT_ONCE: Final = 16
 """Deliveries in flight; each has a place of its own, so that one slow receiver holds up no other."""
 _LEASE: Final = 60.0
@@ -78,7 +75,7 @@ class Outbox:
     def __init__(self, database: Database, secret: Secret, *, clock: Clock, older: Sequence[Secret] = ()) -> None:
         self._database = database
         self._clock = clock
-        self._ciphers = [AESGCM(one.derive("outbox")) for one in (secret, *older)]
+        self._sealer = Sealer("outbox", secret, older)
         self._deliver: dict[str, Deliver] = {}
         self._kinds: dict[type[Event], list[str]] = {}
         self._wake = asyncio.Event()
@@ -117,8 +114,7 @@ class Outbox:
     async def put(self, tx: Transaction, kind: str, payload: bytes) -> None:
         """Write a row; it is delivered once `tx` has committed, or never."""
         row_id = "obx_" + new_token(16)
-        nonce = os.urandom(_NONCE)
-        sealed = nonce + self._ciphers[0].encrypt(nonce, payload, _bound_to(row_id, kind))
+        sealed = self._sealer.seal(payload, _bound_to(row_id, kind))
         await tx.execute(
             sa.insert(outbox).values(id=row_id, kind=kind, payload=sealed, due_at=self._clock.time(), attempts=0)
         )
@@ -239,11 +235,10 @@ class Outbox:
         return {"due_at": now + pause * (0.75 + secrets.randbelow(50) / 100)}
 
     def _open(self, row: _Taken) -> bytes:
-        nonce, sealed = row.payload[:_NONCE], row.payload[_NONCE:]
-        for cipher in self._ciphers:
-            with contextlib.suppress(InvalidTag):
-                return cipher.decrypt(nonce, sealed, _bound_to(row.id, row.kind))
-        raise ConfigError("an outbox row was sealed with a secret that is not configured any more")
+        payload = self._sealer.open(row.payload, _bound_to(row.id, row.kind))
+        if payload is None:
+            raise ConfigError("an outbox row was sealed with a secret that is not configured any more")
+        return payload
 
 
 def _bound_to(row_id: str, kind: str) -> bytes:

@@ -16,7 +16,6 @@ from routeguard.remote.introspection import Introspector
 from routeguard.remote.keys import RemoteKeys
 from routeguard.remote.sessions import (
     Meant,
-    RemoteBearer,
     RemoteCookies,
     RemoteSessions,
     RemoteTokenCookies,
@@ -32,6 +31,7 @@ from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionRe
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens
 from routeguard.tokens.ambient import OneWay
+from routeguard.tokens.bearer import BearerSessions
 from routeguard.tokens.cookies import TokenCookies
 from routeguard.tokens.models import TokenSettings
 
@@ -107,7 +107,7 @@ def _sessions(services: Services, settings: Any, where: Remote) -> None:
     name = COOKIE_NAME if settings.secure_cookies else PLAIN_COOKIE_NAME
     sources = SessionSources(RemoteCookies(found, name=name, user_class=where.user))
     cookies = TokenCookies(secure=settings.secure_cookies)
-    sources.explicit = OneWay(RemoteBearer(by_token), cookies)
+    sources.explicit = OneWay(BearerSessions(by_token.find), cookies)
     sources.ambient = RemoteTokenCookies(by_token, cookies)
     services.add(SessionResolver, sources)  # type: ignore[type-abstract]
 

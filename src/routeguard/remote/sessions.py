@@ -7,15 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from routeguard.core.cookies import find_cookie
-from routeguard.core.credentials import credential_of
 from routeguard.core.secret import digest
-from routeguard.core.security_log import note
 from routeguard.remote.answers import Answers, Finding
 from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import assurance_of, session_of
 from routeguard.sessions.models import SessionId, UserSession
+from routeguard.tokens.bearer import tell_refused
 from routeguard.tokens.jwk import InvalidToken
-from routeguard.traffic.csrf import came_by_header
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -184,31 +182,8 @@ class TokenSessions(Generic[U]):
         try:
             return await self._tokens.find(token)
         except InvalidToken as error:
-            if error.reason != "expired":
-                note("token-refused", exchange, reason=error.reason)
+            tell_refused(exchange, error)
             return None
-
-
-class RemoteBearer:
-    """Access tokens in `Authorization: Bearer` (RFC 6750 section 2.1) as a source of sessions."""
-
-    def __init__(self, tokens: TokenSessions[Any]) -> None:
-        self._tokens = tokens
-
-    def presents(self, exchange: Exchange) -> bool:
-        """Return whether an access token was sent. Raises ProblemError 400 for two credentials."""
-        found = credential_of(exchange.request)
-        return found is not None and found.kind == "token"
-
-    async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
-        """Return the live session of the token that was sent, or None. Raises Unavailable."""
-        found = credential_of(exchange.request)
-        if found is None or found.kind != "token":
-            return None
-        session = await self._tokens.find(exchange, found.value)
-        if session is not None:
-            came_by_header(exchange)
-        return session
 
 
 class RemoteTokenCookies:

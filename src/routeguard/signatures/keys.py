@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
-import string
 from typing import Final
-from zlib import crc32
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from routeguard.core.base62 import CHECKSUM_LENGTH, SECRET_LENGTH, checksum, random_text
 from routeguard.core.secret import Secret
 
 PREFIX: Final = "rgs_"
@@ -18,22 +16,19 @@ PREFIX: Final = "rgs_"
 KEY_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
 
-_LETTERS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_RANDOM: Final = 43  # 62 ** 43 > 2 ** 256
-_CHECKSUM: Final = 6  # 62 ** 6 > 2 ** 32
-_SECRET: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKSUM}}}", re.ASCII)
+_SECRET: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}}", re.ASCII)
 _PURPOSE: Final = "client-signing-key"
 
 
 def new_secret() -> str:
     """Return a new client secret: 256 random bits and a checksum. Shown once, kept nowhere."""
-    text = PREFIX + "".join(secrets.choice(_LETTERS) for _ in range(_RANDOM))
-    return text + _checksum(text)
+    text = PREFIX + random_text(SECRET_LENGTH)
+    return text + checksum(text)
 
 
 def is_secret(text: str) -> bool:
     """Return whether `text` has the form and the checksum of a client secret: a slip of the hand is told offline."""
-    return _SECRET.fullmatch(text) is not None and _checksum(text[:-_CHECKSUM]) == text[-_CHECKSUM:]
+    return _SECRET.fullmatch(text) is not None and checksum(text[:-CHECKSUM_LENGTH]) == text[-CHECKSUM_LENGTH:]
 
 
 def signing_key(secret: str) -> Ed25519PrivateKey:
@@ -61,11 +56,3 @@ def is_signed(public: bytes, signature: bytes, data: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-def _checksum(text: str) -> str:
-    number, letters = crc32(text.encode("ascii")), ""
-    for _ in range(_CHECKSUM):
-        number, place = divmod(number, len(_LETTERS))
-        letters = _LETTERS[place] + letters
-    return letters

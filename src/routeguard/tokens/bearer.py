@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from routeguard.core.credentials import credential_of
@@ -16,16 +17,15 @@ if TYPE_CHECKING:
     from routeguard.tokens.access import AccessTokens, Claims
 
 
+Find = Callable[["Exchange", bytes], Awaitable["UserSession[Any] | None"]]
+"""From an access token to its live session, or None. Raises Unavailable."""
+
+
 class BearerSessions:
-    """The session an access token names, if it lives: the token is verified here, the session is looked up.
+    """A source of sessions; `find` says what a token is worth, here or in an app whose service is elsewhere."""
 
-    So a sign-out ends what it should although the token has not expired (attack SES-18), and the user is as he is
-    now and not as he was when it was signed.
-    """
-
-    def __init__(self, tokens: AccessTokens, sessions: SessionsById[Any]) -> None:
-        self._tokens = tokens
-        self._sessions = sessions
+    def __init__(self, find: Find) -> None:
+        self._find = find
 
     def presents(self, exchange: Exchange) -> bool:
         """Return whether an access token was sent. Raises ProblemError 400 for two credentials."""
@@ -37,13 +37,28 @@ class BearerSessions:
         found = credential_of(exchange.request)
         if found is None or found.kind != "token":
             return None
-        claims = self._tokens.verify(found.value) or await self._ask(exchange, found.value)
-        session = None if claims is None else await self._find(claims)
+        session = await self._find(exchange, found.value)
         if session is not None:
             came_by_header(exchange)
         return session
 
-    async def _find(self, claims: Claims) -> UserSession[Any] | None:
+
+class TokensOfSessions:
+    """The session an access token names, if it lives: the token is verified here, the session is looked up.
+
+    So a sign-out ends what it should although the token has not expired (attack SES-18), and the user is as he is
+    now and not as he was when it was signed.
+    """
+
+    def __init__(self, tokens: AccessTokens, sessions: SessionsById[Any]) -> None:
+        self._tokens = tokens
+        self._sessions = sessions
+
+    async def find(self, exchange: Exchange, token: bytes) -> UserSession[Any] | None:
+        """Return the live session of a token, or None. Raises Unavailable."""
+        claims = self._tokens.verify(token) or await self._ask(exchange, token)
+        if claims is None:
+            return None
         return await self._sessions.find(claims.sub, claims.sid, proven_at=claims.auth_time)
 
     async def _ask(self, exchange: Exchange, token: bytes) -> Claims | None:

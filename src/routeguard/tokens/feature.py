@@ -14,7 +14,7 @@ from routeguard.sessions.sources import SessionSources
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
 from routeguard.tokens.ambient import CookieTokens, OneWay
-from routeguard.tokens.bearer import BearerSessions
+from routeguard.tokens.bearer import BearerSessions, TokensOfSessions
 from routeguard.tokens.budget import RenewalBudget
 from routeguard.tokens.cookies import TokenCookies
 from routeguard.tokens.families import Lives, RefreshFamilies
@@ -44,7 +44,7 @@ def register(services: Services, settings: Any) -> None:
     access = AccessTokens(keys, clock=clock, settings=settings.tokens, issuer=settings.issuer, skew=skew)
     services.add(AccessTokens, access)
     sources = services.get(SessionSources)
-    sources.explicit = BearerSessions(access, services.get(SessionsById))
+    sources.explicit = BearerSessions(TokensOfSessions(access, services.get(SessionsById)).find)
     _register_refresh(services, settings, access)
 
 

@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from anyio import to_thread
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.secret import new_token
 from routeguard.db.errors import UniqueViolation
+from routeguard.db.sealing import Sealer
 from routeguard.tokens import store
 from routeguard.tokens.jwk import AnyKey, Key, KeySet
 
@@ -36,7 +34,6 @@ logger = logging.getLogger("routeguard.tokens")
 SUBJECT: Final = "signing-keys"
 """What is invalidated when keys change, so that every process reads them anew within a poll of the feed."""
 _PURPOSE: Final = "signing-keys"
-_NONCE: Final = 12
 _READ_EVERY: Final = 5.0
 """Seconds between two looks at the keys where nobody says that they changed."""
 _PAUSE: Final = 0.25
@@ -74,7 +71,7 @@ class SigningKeys:
         settings: TokenSettings, feed: Invalidations, skew: float,
     ) -> None:  # fmt: skip
         self._database = database
-        self._ciphers = [AESGCM(one.derive(_PURPOSE)) for one in (secret, *older)]
+        self._sealer = Sealer(_PURPOSE, secret, older)
         self._clock = clock
         self._settings = settings
         self._feed = feed
@@ -203,7 +200,7 @@ class SigningKeys:
         native = await to_thread.run_sync(_MAKERS[algorithm])
         public = msgspec.json.encode(_public(Key(kid, (algorithm,), native))).decode() if algorithm != "HS256" else "{}"
         private = msgspec.json.encode(native.as_dict(private=True))
-        sealed = self._seal(private, _bound_to(generation, kid, algorithm, public))
+        sealed = self._sealer.seal(private, _bound_to(generation, kid, algorithm, public))
         row = {"generation": generation, "kid": kid, "algorithm": algorithm, "public": public, "sealed": sealed}
 
         async def work(tx: Transaction) -> None:
@@ -262,10 +259,6 @@ class SigningKeys:
 
     # -- sealing -------------------------------------------------------------------------------------------------------
 
-    def _seal(self, plain: bytes, bound_to: bytes) -> bytes:
-        nonce = os.urandom(_NONCE)
-        return nonce + self._ciphers[0].encrypt(nonce, plain, bound_to)
-
     def _open(self, row: store.KeyRow) -> Key | None:
         """Return the key in a row, or None when no secret we have opens it: then its tokens are not ours."""
         if row.sealed not in self._opened:
@@ -275,12 +268,10 @@ class SigningKeys:
         return self._opened[row.sealed]
 
     def _decrypt(self, row: store.KeyRow) -> Key | None:
-        nonce, sealed = row.sealed[:_NONCE], row.sealed[_NONCE:]
-        bound_to = _bound_to(row.generation, row.kid, row.algorithm, row.public)
-        for cipher in self._ciphers:
-            with contextlib.suppress(InvalidTag, ValueError):
-                jwk = msgspec.json.decode(cipher.decrypt(nonce, sealed, bound_to))
-                return Key(row.kid, (row.algorithm,), import_key(jwk))
+        plain = self._sealer.open(row.sealed, _bound_to(row.generation, row.kid, row.algorithm, row.public))
+        if plain is not None:
+            with contextlib.suppress(ValueError):
+                return Key(row.kid, (row.algorithm,), import_key(msgspec.json.decode(plain)))
         return None
 
 
