@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import islice
 from typing import Any, Final
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.forwarded import forwarded_for
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -74,8 +76,7 @@ def client_address(scope: Mapping[str, Any], trusted_proxies: Sequence[Network] 
     if peer is None or not trusted_proxies or not _within(peer, trusted_proxies):
         return peer
     nearest = peer
-    for hop in _hops(scope["headers"]):
-        address = _hop_address(hop)
+    for address in _hops(scope["headers"]):
         if address is None:
             return nearest
         if not _within(address, trusted_proxies):
@@ -95,29 +96,23 @@ def _within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _hops(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """Return the stated hops, nearest first. `Forwarded` wins; the two are never mixed."""
-    standard = [value for name, value in headers if name == b"forwarded"]
-    legacy = [value for name, value in headers if name == b"x-forwarded-for"]
-    line = b",".join(standard or legacy).decode("latin-1")
-    hops = [part.strip(" \t") for part in line.rsplit(",", _MAXIMUM_HOPS)][::-1][:_MAXIMUM_HOPS]
-    return [_forwarded_for(hop) for hop in hops] if standard else hops
+def _hops(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Address | None]:
+    """Yield the stated hops, nearest first; None for one that cannot be read. `Forwarded` wins; never mixed."""
+    standard = [value.decode("latin-1") for name, value in headers if name == b"forwarded"]
+    if standard:
+        stated = (None if hop is None else parse_address(hop) for hop in forwarded_for(standard))
+        return islice(stated, _MAXIMUM_HOPS)
+    return _x_forwarded_for([value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"])
 
 
-def _forwarded_for(element: str) -> str:
-    """Return the `for` parameter of one Forwarded element, or '' when there is not exactly one."""
-    found = [
-        value.strip(" \t")
-        for name, separator, value in (pair.partition("=") for pair in element.split(";"))
-        if separator and name.strip(" \t").lower() == "for"
-    ]
-    return found[0] if len(found) == 1 else ""
+def _x_forwarded_for(lines: Sequence[str]) -> Iterator[Address | None]:
+    """Yield the hops of X-Forwarded-For, nearest first; None for one that cannot be read."""
+    for hop in ",".join(lines).rsplit(",", _MAXIMUM_HOPS)[::-1][:_MAXIMUM_HOPS]:
+        yield _hop_address(hop.strip(" \t"))
 
 
 def _hop_address(hop: str) -> Address | None:
-    """Read `1.2.3.4`, `1.2.3.4:80`, `[::1]:80` or `"[::1]"`; anything else (`unknown`, `_x`) is None."""
-    if len(hop) > 1 and hop[0] == hop[-1] == '"':
-        hop = hop[1:-1]
+    """Read `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]` or `[::1]:80`; anything else (`unknown`, `_x`) is None."""
     if hop.startswith("["):
         inside, bracket, port = hop[1:].partition("]")
         if not bracket or (port and not _is_port(port)):
