@@ -12,20 +12,26 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
 import psutil
 import psycopg
 
 _NOBODY = 65534
+_SHARES: Final = 16
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+"""Which of the test processes that run side by side this is."""
 
 
 def free_port(*, second: int = 0) -> int:
     """Return a free port below those the system gives to clients, so that none takes it while a server is down.
 
-    With `second` the port so far above it is free too, and also below those of clients.
+    Each test process has a range of its own. With `second` the port so far above it is free too, and also below those
+    of clients.
     """
+    share = 12_000 // _SHARES
     while True:
-        port = secrets.randbelow(12_000) + 20_000 - second
+        port = 20_000 + _WORKER * share + secrets.randbelow(share) - second
         with socket.socket() as probe, socket.socket() as other:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -1,14 +1,18 @@
-"""Fixtures all tests share: real servers, started when the first test asks, one of each per test process."""
+"""Fixtures all tests share: real servers, started when the first test asks, one of each per test process.
+
+A run of the whole suite has one process per core (pytest-xdist), each with servers, ports and folders of its own.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import hypothesis
@@ -27,6 +31,18 @@ hypothesis.settings.register_profile(
     "steady", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("steady")
+
+
+_MOST_PROCESSES: Final = 4
+"""Each has a PostgreSQL and a Valkey; a container may see more cores than it is given."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes `-n auto` means: one per core for a whole run; none beside this one for named tests."""
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_PROCESSES)
 
 
 def pytest_configure() -> None:

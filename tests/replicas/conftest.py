@@ -10,7 +10,7 @@ from tests.backends import PostgresServer, ValkeyServer
 from tests.replicas.world import Deployment, Person, deployed
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def _deployment(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer, valkey_server: ValkeyServer
 ) -> Iterator[Deployment]:
