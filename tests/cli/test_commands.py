@@ -42,10 +42,12 @@ def test_dev_serves_a_newcomer_over_http(tmp_path: Path) -> None:
 
     secret = tmp_path / ".routeguard" / "secret"
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
-    for kept_file in tmp_path.glob("routeguard.db*"):
+    files = list(tmp_path.glob("routeguard-dev.db*"))
+    assert files
+    for kept_file in files:
         assert stat.S_IMODE(kept_file.stat().st_mode) == 0o600, kept_file
     # Passwords were printed; nowhere else are they.
-    kept = b"".join(path.read_bytes() for path in tmp_path.glob("routeguard.db*"))
+    kept = b"".join(path.read_bytes() for path in files)
     assert all(password.encode() not in kept for password in server.passwords.values())
 
 

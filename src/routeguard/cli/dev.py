@@ -6,57 +6,129 @@ import asyncio
 import ipaddress
 import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
 from routeguard.cli.server import listen, run_server
+from routeguard.core.errors import ConfigError
 from routeguard.settings import Settings
 from routeguard.web.health import Readiness
+
+if TYPE_CHECKING:
+    from routeguard.cli.accounts import Made
+
+OWN_DATABASE: Final = "sqlite:///routeguard-dev.db"
+"""Not the default of `database_url`, which is the application's: the example has an admin nobody asked for."""
+_OWN: Final[dict[str, Any]] = {
+    "database_url": OWN_DATABASE, "ephemeral_url": "memory://", "secret": None, "older_secrets": (),
+}  # fmt: skip
+"""Values of `dev` in place of the configured ones, so that nothing outside this directory is touched."""
 
 
 def dev(
     *,
     host: Annotated[str, Parameter(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port to listen on; 0 takes a free one.")] = 8000,
+    database_url: Annotated[str, Parameter(help="Another database, empty or made by an earlier dev.")] = OWN_DATABASE,
 ) -> int:
     """Run the example application, for trying and developing.
 
-    The database is `routeguard.db` in the current directory, made and migrated here. Mail is printed. The users it
-    makes at its first start are printed once, with their passwords.
+    The database is `routeguard-dev.db` in the current directory, made and migrated here, whatever is configured; with
+    --database-url, one that is empty or was made by an earlier `dev`. Mail is printed. The users it makes at its
+    first start are printed once, with their passwords. With production settings it does not start.
     """
     from routeguard.cli.seed import prepare  # noqa: PLC0415 - only now is it known that the arguments are good
     from routeguard.example.app import create  # noqa: PLC0415 - the same
 
-    bound = listen(host, port)
-    settings = development_settings(host, bound.getsockname()[1])
-    people = asyncio.run(prepare(settings))
-    lines = [f"Routeguard is at {settings.issuer}", ""]
-    if people:
-        lines += ["Users made just now. Their passwords are shown this once:"]
-        lines += [f"  {one.email:<28} {one.password:<24} {one.role}" for one in people]
-        lines += [""]
-    else:
-        lines += [
-            "The users of an earlier start are still there, with the passwords shown then.",
-            "To start afresh, delete routeguard.db*; or `routeguard user password EMAIL`.",
-            "",
-        ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-    app = create(settings)
-    return run_server(app, bound, access_log=True, readiness=app.state.guard.services.get(Readiness))
+    configured = configured_settings()
+    with listen(host, port) as bound:
+        settings = development_settings(configured, host, bound.getsockname()[1], database_url=database_url)
+        people = asyncio.run(prepare(settings))
+        lines = [f"Routeguard is at {settings.issuer}", *_exposed(host, settings), *_unused(configured, settings), ""]
+        sys.stdout.write("\n".join(lines + _users(people, settings)) + "\n")
+        sys.stdout.flush()
+        app = create(settings)
+        return run_server(app, bound, access_log=True, readiness=app.state.guard.services.get(Readiness))
 
 
-def development_settings(host: str, port: int) -> Settings:
-    """Return the settings of `dev`: those given, and our own origin made from where we listen.
+def configured_settings() -> Settings:
+    """Return the settings of the environment and of pyproject.toml.
 
-    Raises ConfigError.
+    Raises ConfigError where they are those of a deployment: demonstration users, an admin among them, and mails on the
+    console have no place under a name other people use.
     """
-    settings = Settings.load(environment="development")
-    if "issuer" in settings.provenance:
+    configured = Settings.load()
+    findings: list[str] = []
+    if "environment" in configured.provenance and configured.production:
+        source = configured.provenance["environment"]
+        findings.append(f"environment is {configured.environment!r} ({source}), and dev is for development only")
+    if "issuer" in configured.provenance and not configured.on_loopback:
+        source = configured.provenance["issuer"]
+        findings.append(f"issuer {configured.issuer!r} ({source}) is not http on this machine")
+    if findings:
+        findings.append(
+            "dev makes demonstration users, so it does not run with the settings of a deployment: unset "
+            "them (ROUTEGUARD_ENVIRONMENT=development and ROUTEGUARD_ISSUER=http://127.0.0.1:8000 also override "
+            "pyproject.toml), or use `routeguard serve`"
+        )
+        raise ConfigError(findings)
+    return configured
+
+
+def development_settings(configured: Settings, host: str, port: int, *, database_url: str = OWN_DATABASE) -> Settings:
+    """Return the settings of `dev`: the configured ones without what leads outside this directory.
+
+    Our own origin is made from where we listen, unless one is configured.
+    """
+    mail = replace(configured.mail, url="console://")
+    settings = replace(configured, **_OWN | {"environment": "development", "database_url": database_url, "mail": mail})
+    if "issuer" in configured.provenance:
         return settings
     return replace(settings, issuer=f"http://{_loopback_name(host)}:{port}")
+
+
+def _users(people: list[Made], settings: Settings) -> list[str]:
+    if people:
+        shown = [f"  {one.email:<28} {one.password:<24} {one.role}" for one in people]
+        return ["Users made just now. Their passwords are shown this once:", *shown, ""]
+    own = settings.database_url == OWN_DATABASE
+    return [
+        "The users of an earlier start are still there, with the passwords shown then.",
+        "To start afresh, delete routeguard-dev.db*; to set a password:" if own else "To set a password:",
+        f"  ROUTEGUARD_DATABASE_URL={settings.database_url if own else 'URL'} routeguard user password EMAIL",
+        "",
+    ]
+
+
+def _exposed(host: str, settings: Settings) -> list[str]:
+    """Say it where other machines can connect: the example has sign-up, and prints mails."""
+    if _is_loopback(host):
+        return []
+    return [
+        f"WARNING: listening on {host}, so every machine that reaches this one can open the example.",
+        f"Signing in works at {settings.issuer} only: browsers keep no session cookie over http elsewhere.",
+    ]
+
+
+def _unused(configured: Settings, settings: Settings) -> list[str]:
+    """Name the configured values `dev` leaves alone: a silent one would be taken for the one in use."""
+    names = [*_OWN, "mail.url"]
+    unused = [f"{name} ({configured.provenance[name]})" for name in names if name in configured.provenance]
+    if not unused:
+        return []
+    return [f"Not used by dev: {', '.join(unused)}. Its database is {_named(settings.database_url)}."]
+
+
+def _named(url: str) -> str:
+    return url if url == OWN_DATABASE else "the one of --database-url"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _loopback_name(host: str) -> str:
