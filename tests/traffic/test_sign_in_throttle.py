@@ -15,7 +15,7 @@ from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.traffic.models import ThrottleSettings
-from routeguard.traffic.sign_in_throttle import SignInThrottle, account_key
+from routeguard.traffic.sign_in_throttle import Guess, SignInThrottle, account_key
 from tests.ephemeral.server import ValkeyProcess
 
 pytestmark = pytest.mark.anyio
@@ -57,21 +57,36 @@ def wait_of(problem: Problem | None) -> int:
     return int(dict(problem.headers)["retry-after"])
 
 
+async def wrong(throttle: SignInThrottle, email: str, address: object) -> Problem | None:
+    """Try a wrong password; return the refusal when it was not let through."""
+    reserved = await throttle.reserve(email, address)  # type: ignore[arg-type]
+    if isinstance(reserved, Guess):
+        async with reserved as guess:
+            guess.failed()
+        return None
+    return reserved
+
+
+async def right(throttle: SignInThrottle, email: str, address: object) -> Problem | None:
+    """Try the right password; return the refusal when it was not let through."""
+    reserved = await throttle.reserve(email, address)  # type: ignore[arg-type]
+    if isinstance(reserved, Guess):
+        async with reserved as guess:
+            await guess.succeeded()
+        return None
+    return reserved
+
+
 async def tries(throttle: SignInThrottle, email: str, address: object, count: int) -> int:
     """Return how many of `count` failing tries were let through."""
-    passed = 0
-    for _ in range(count):
-        if await throttle.check(email, address) is None:  # type: ignore[arg-type]
-            passed += 1
-            await throttle.failed(email, address)  # type: ignore[arg-type]
-    return passed
+    return sum([await wrong(throttle, email, address) is None for _ in range(count)])
 
 
 async def test_ten_of_a_thousand_at_once(store: Ephemeral) -> None:
     """RL-07, RL-22: the account is counted over all addresses, in the step that lets the try through."""
     throttle = SignInThrottle(store)
     answers = await asyncio.gather(
-        *[throttle.check("alice@example.com", ip_address(0x0A000000 + n)) for n in range(1000)]
+        *[wrong(throttle, "alice@example.com", ip_address(0x0A000000 + n)) for n in range(1000)]
     )
     assert answers.count(None) == 10
 
@@ -79,9 +94,9 @@ async def test_ten_of_a_thousand_at_once(store: Ephemeral) -> None:
 async def test_address_and_account_both_count(store: Ephemeral) -> None:
     """RL-22: one address over many accounts."""
     throttle = SignInThrottle(store)
-    passed = sum([await throttle.check(f"user{n}@example.com", HOME) is None for n in range(150)])
+    passed = sum([await wrong(throttle, f"user{n}@example.com", HOME) is None for n in range(150)])
     assert passed == 100
-    assert await throttle.check("another@example.com", ip_address("198.51.100.1")) is None
+    assert await wrong(throttle, "another@example.com", ip_address("198.51.100.1")) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +131,7 @@ async def test_unknown_accounts_answer_the_same(store: Ephemeral) -> None:
     answers = []
     for email in ("exists@example.com", "never-was@example.com"):
         await tries(throttle, email, HOME, 10)
-        answers.append(await throttle.check(email, ip_address("198.51.100.7")))
+        answers.append(await wrong(throttle, email, ip_address("198.51.100.7")))
     assert None not in answers
     first, second = answers
     assert first is not None
@@ -133,11 +148,11 @@ async def test_the_delay_grows_and_never_locks() -> None:
     for n in range(60):
         # From ever new addresses, so that only the account counts.
         address = ip_address(0x0A000000 + n)
-        problem = await throttle.check("alice@example.com", address)
+        problem = await wrong(throttle, "alice@example.com", address)
         if problem is not None:
             waits.append(wait_of(problem))
             clock.at += waits[-1] + 0.01
-            assert await throttle.check("alice@example.com", address) is None, "the right password enters now"
+            assert await wrong(throttle, "alice@example.com", address) is None, "the right password enters now"
     assert len(waits) > 40
     assert waits[0] == 30
     assert max(waits) <= 900
@@ -150,23 +165,21 @@ async def test_tries_during_the_delay_do_not_lengthen_it(store: Ephemeral) -> No
     """RL-11."""
     throttle = SignInThrottle(store)
     await tries(throttle, "alice@example.com", HOME, 10)
-    first = wait_of(await throttle.check("alice@example.com", HOME))
+    first = wait_of(await wrong(throttle, "alice@example.com", HOME))
     for n in range(500):
-        await throttle.check("alice@example.com", ip_address(0x0A000000 + n))
-    assert wait_of(await throttle.check("alice@example.com", HOME)) <= first
+        await wrong(throttle, "alice@example.com", ip_address(0x0A000000 + n))
+    assert wait_of(await wrong(throttle, "alice@example.com", HOME)) <= first
 
 
 async def test_the_owner_enters_from_home_during_an_attack(store: Ephemeral) -> None:
     """RL-11: strangers use up the account's tries, not those from where it signed in before."""
     throttle = SignInThrottle(store)
-    assert await throttle.check("alice@example.com", HOME) is None
-    await throttle.succeeded("alice@example.com", HOME)
-    passed = [await throttle.check("alice@example.com", ip_address(0x0A000000 + n)) is None for n in range(50)]
+    assert await right(throttle, "alice@example.com", HOME) is None
+    passed = [await wrong(throttle, "alice@example.com", ip_address(0x0A000000 + n)) is None for n in range(50)]
     assert sum(passed) == 10
-    assert await throttle.check("Alice@example.com", HOME) is None
-    await throttle.succeeded("Alice@example.com", HOME)
+    assert await right(throttle, "Alice@example.com", HOME) is None
     stranger = ip_address("198.51.100.99")
-    assert await throttle.check("alice@example.com", stranger) is not None, "the twin: from elsewhere she waits"
+    assert await wrong(throttle, "alice@example.com", stranger) is not None, "the twin: from elsewhere she waits"
     assert await tries(throttle, "alice@example.com", HOME, 20) == 10, "home has a budget too"
 
 
@@ -175,10 +188,9 @@ async def test_own_success_does_not_clear_the_addresss_failures(store: Ephemeral
     throttle = SignInThrottle(store)
     failures = 0
     for n in range(200):
-        if await throttle.check(f"victim{n}@example.com", HOME) is None:
+        if await wrong(throttle, f"victim{n}@example.com", HOME) is None:
             failures += 1
-        if await throttle.check("mallory@example.com", HOME) is None:
-            await throttle.succeeded("mallory@example.com", HOME)
+        await right(throttle, "mallory@example.com", HOME)
     assert failures == 100
 
 
@@ -186,16 +198,14 @@ async def test_own_success_does_not_clear_the_accounts_failures(store: Ephemeral
     throttle = SignInThrottle(store)
     attacker = ip_address("198.51.100.1")
     assert await tries(throttle, "alice@example.com", attacker, 9) == 9
-    assert await throttle.check("alice@example.com", HOME) is None
-    await throttle.succeeded("alice@example.com", HOME)
+    assert await right(throttle, "alice@example.com", HOME) is None
     assert await tries(throttle, "alice@example.com", attacker, 9) == 1
 
 
 async def test_a_busy_honest_user_is_never_slowed(store: Ephemeral) -> None:
     throttle = SignInThrottle(store)
     for _ in range(300):
-        assert await throttle.check("alice@example.com", HOME) is None
-        await throttle.succeeded("alice@example.com", HOME)
+        assert await right(throttle, "alice@example.com", HOME) is None
 
 
 async def test_store_away_fails_closed() -> None:
@@ -203,9 +213,84 @@ async def test_store_away_fails_closed() -> None:
     await store.start()
     throttle = SignInThrottle(store)
     with pytest.raises(Unavailable):
-        await throttle.check("alice@example.com", HOME)
-    await throttle.succeeded("alice@example.com", HOME)
+        await throttle.reserve("alice@example.com", HOME)
     await store.close()
+
+
+async def test_a_guess_without_a_verdict_is_given_back(store: Ephemeral) -> None:
+    throttle = SignInThrottle(store)
+    for error in (Unavailable("database"), OSError("gone"), KeyError("a fault of ours")) * 20:
+        reserved = await throttle.reserve("alice@example.com", HOME)
+        assert isinstance(reserved, Guess)
+        with pytest.raises(type(error)):
+            async with reserved:
+                raise error
+    assert await tries(throttle, "alice@example.com", HOME, 20) == 10
+
+
+async def test_a_cancelled_guess_is_given_back(store: Ephemeral) -> None:
+    throttle = SignInThrottle(store)
+
+    async def hangs(reserved: Guess, inside: asyncio.Event) -> None:
+        async with reserved:
+            inside.set()
+            await asyncio.Event().wait()
+
+    for _ in range(20):
+        reserved, inside = await throttle.reserve("alice@example.com", HOME), asyncio.Event()
+        assert isinstance(reserved, Guess)
+        task = asyncio.create_task(hangs(reserved, inside))
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await tries(throttle, "alice@example.com", HOME, 20) == 10
+
+
+async def test_guesses_under_way_hold_their_places(store: Ephemeral) -> None:
+    """RL-07: no more than ten without a verdict at once, so that racing wrong ones count like any others."""
+    throttle = SignInThrottle(store)
+    held = [await throttle.reserve("alice@example.com", HOME) for _ in range(15)]
+    guesses = [one for one in held if isinstance(one, Guess)]
+    assert len(guesses) == 10
+    for guess in guesses[:7]:
+        async with guess:
+            guess.failed()
+    for guess in guesses[7:]:
+        async with guess:
+            pass
+    assert await tries(throttle, "alice@example.com", HOME, 20) == 3
+
+
+async def test_a_first_sign_in_beside_another_gives_back_what_it_took(store: Ephemeral) -> None:
+    """The address becomes known in between: the account's own counter must not keep what this one took."""
+    throttle = SignInThrottle(store)
+    for _ in range(20):
+        await store.delete(f"{{acc:{account_key('alice@example.com')[:16].hex()}}}:known:{HOME}")
+        first = await throttle.reserve("alice@example.com", HOME)
+        second = await throttle.reserve("alice@example.com", HOME)
+        for one in (first, second):
+            assert isinstance(one, Guess)
+            async with one as guess:
+                await guess.succeeded()
+    assert await tries(throttle, "alice@example.com", ip_address("198.51.100.9"), 20) == 10
+
+
+async def test_a_store_that_goes_away_in_the_middle_takes_no_success() -> None:
+    server = ValkeyProcess()
+    server.start()
+    store = RedisEphemeral.from_url(server.url, deadline=2)
+    await store.start()
+    throttle = SignInThrottle(store)
+    try:
+        reserved = await throttle.reserve("alice@example.com", HOME)
+        assert isinstance(reserved, Guess)
+        async with reserved as guess:
+            server.stop()
+            await guess.succeeded()
+    finally:
+        await store.close()
+        server.stop()
 
 
 def test_settings_refuse_a_lock() -> None:

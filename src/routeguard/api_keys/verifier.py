@@ -87,8 +87,12 @@ class StoredKeys:
             return refused
         if stored.remaining is not None:
             # One statement spends the use: of many at once, no more pass than were left (attack KEY-13).
-            async with self._database.transaction() as tx:
-                left = await store.consume(tx, stored, now=self._clock.time())
+            try:
+                async with self._database.transaction() as tx:
+                    left = await store.consume(tx, stored, now=self._clock.time())
+            except Unavailable:
+                await self._give_back(stored)
+                raise
             if left is None:
                 return await self._failed(address, "used up")
             found = replace(found, remaining=left)
@@ -162,8 +166,14 @@ class StoredKeys:
 
     async def _spend(self, key_id: str, rate: str) -> Problem | None:
         """Count one use against the key's own limit."""
-        [hit] = await self._ephemeral.hit([Attempt(f"{hash_tag(key_id)}:own:{rate}", _quota(rate))])
+        [hit] = await self._ephemeral.hit([_own_use(key_id, rate)])
         return None if hit.allowed else _exceeded("api-key", hit.reset)
+
+    async def _give_back(self, stored: store.StoredKey) -> None:
+        """Count a use no more that an outage kept from being made."""
+        if stored.rate is not None:
+            with contextlib.suppress(Unavailable):
+                await self._ephemeral.hit([_own_use(stored.id, stored.rate)._replace(cost=-1)])
 
     async def _failed(self, address: Address | None, debug: str) -> Problem:
         """Return 401, and 429 to an address that goes on presenting what is no key (attack KEY-16)."""
@@ -218,6 +228,10 @@ def _within(address: Address | None, networks: tuple[str, ...]) -> bool:
 def _quota(text: str) -> Quota:
     rate = parse_rate(text)
     return Quota(limit=rate.limit, period=rate.seconds, burst=rate.limit)
+
+
+def _own_use(key_id: str, rate: str) -> Attempt:
+    return Attempt(f"{hash_tag(key_id)}:own:{rate}", _quota(rate))
 
 
 def _exceeded(policy: str, reset: float) -> Problem:

@@ -42,12 +42,13 @@ class Exchange:
     `read_body` and `observer` are the edge's two offers to checks that must see a whole request or response
     (de-duplication, idempotency): the first returns the bounded body and replays it to the handler, the second is
     called once with status, headers and body of the response, or with None when there was no whole answer.
-    `departed`, on the exchange that is no branch, is called when the answer's first bytes have gone out.
+    `departed`, on the exchange that is no branch, is called when the answer's first bytes have gone out; `ended`, on
+    the same, once with the status of the answer, or with None when there was none.
     """
 
     __slots__ = (
-        "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "facts", "observer",
-        "principal", "read_body", "request", "resource",
+        "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended", "facts",
+        "observer", "principal", "read_body", "request", "resource",
     )  # fmt: skip
 
     def __init__(self, request: RequestView, *, body_limit: int | None = None) -> None:
@@ -62,6 +63,7 @@ class Exchange:
         self.read_body: Callable[[], Awaitable[bytes]] | None = None
         self.observer: Callable[[Captured | None], Awaitable[None]] | None = None
         self.departed: Callable[[], None] | None = None
+        self.ended: Callable[[int | None], Awaitable[None]] | None = None
         self._origin: Exchange | None = None
         self._request_id: str | None = None
 

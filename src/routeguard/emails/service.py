@@ -83,8 +83,9 @@ class Emails:
         """
         address = read_email(email)
         await self._proof.prove(session.principal_id, password, exchange=exchange)
-        if await self._quota.spend("change", address.key):
-            await self._database.run(partial(self._change, session=session, address=address))
+        async with self._quota.spend("change", address.key) as allowed:
+            if allowed:
+                await self._database.run(partial(self._change, session=session, address=address))
 
     async def _change(self, tx: Transaction, session: UserSession[Any], address: Email) -> None:
         user_id = session.principal_id
@@ -133,9 +134,9 @@ class Emails:
 
     async def send_again(self, event: VerificationRequested) -> None:
         """Mail the link asked for, unless one is young. Listens to VerificationRequested."""
-        if not await self._quota.spend("verify", event.email_key):
-            return
-        await self._database.run(partial(self._send_again, email_key=event.email_key))
+        async with self._quota.spend("verify", event.email_key) as allowed:
+            if allowed:
+                await self._database.run(partial(self._send_again, email_key=event.email_key))
 
     async def _send_again(self, tx: Transaction, email_key: str) -> None:
         user = await self._users.find_by_email(tx, email_key)

@@ -64,6 +64,7 @@ class Connection(Exchange):
         "refusal",
         "replying",
         "started",
+        "status",
         "watcher",
     )  # fmt: skip
 
@@ -73,6 +74,8 @@ class Connection(Exchange):
         self.read_body = self._read_body
         self.defaults = guard.headers
         self.started = False
+        self.status: int | None = None
+        """Of the answer, once it has started."""
         self.accepted = False
         """Whether a WebSocket is open, so that a later refusal has to close it."""
         self.guarded = False
@@ -232,6 +235,7 @@ class Connection(Exchange):
             self._captured = bytearray()
             self.facts[Captured] = (message["status"], tuple(headers))
         self.started = True
+        self.status = message["status"]
         try:
             await self._send({**message, "headers": self._finish(headers)})
         finally:
@@ -289,6 +293,12 @@ class Connection(Exchange):
         if self.observer is not None:
             observer, self.observer = self.observer, None
             await observer(None)
+
+    async def end(self) -> None:
+        """Tell whoever waits for it how the request was answered."""
+        if self.ended is not None:
+            ended, self.ended = self.ended, None
+            await ended(self.status)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 

@@ -36,8 +36,12 @@ async def enter(connection: Connection, compiled: Compiled, proceed: App, wire: 
     except Unavailable as error:
         await connection.refuse(cannot_tell(error), compiled.handler, wire[2])
     finally:
-        if connection.observer is not None:
-            await connection.release()
+        try:
+            if connection.observer is not None:
+                await connection.release()
+        finally:
+            if connection.ended is not None:
+                await connection.end()
 
 
 class Edge:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from routeguard.sessions.models import UserSession
     from routeguard.sessions.service import Sessions
     from routeguard.sessions.sign_in import SignIn
-    from routeguard.traffic.sign_in_throttle import SignInThrottle
+    from routeguard.traffic.sign_in_throttle import Guess, SignInThrottle
     from routeguard.traffic.site import Site
     from routeguard.users.letters import Letterhead
     from routeguard.users.models import UserChange
@@ -126,8 +126,9 @@ class Passwords:
 
     async def send_sign_up(self, event: SignedUp) -> None:
         """Mail the link that proves the address, or tell its owner that he has an account. Listens to SignedUp."""
-        if await self._on.quota.spend("sign-up", event.email_key):
-            await self._database.run(lambda tx: self._send_sign_up(tx, event))
+        async with self._on.quota.spend("sign-up", event.email_key) as allowed:
+            if allowed:
+                await self._database.run(lambda tx: self._send_sign_up(tx, event))
 
     async def _send_sign_up(self, tx: Transaction, event: SignedUp) -> None:
         user = await self._on.users.find_by_email(tx, event.email_key)
@@ -165,17 +166,19 @@ class Passwords:
         """
         address = read_email(email)
         normalized = normalize(password, self._settings)
-        await self._count_guess(address.text, exchange)
-        async with self._database.read() as tx:
-            found = await store.find(tx, email_key=address.key)
-        verdict = await self._hashing.verify(None if found is None else found.hash, normalized, typed=password)
-        if found is None or not verdict.correct:
-            raise self._failed(exchange, address.text, found, "no such user" if found is None else "wrong password")
-        outcome = await self._database.run(partial(self._enter, found=found, verdict=verdict, exchange=exchange))
-        if isinstance(outcome, Problem):
-            self._failed(exchange, address.text, found, outcome.debug or outcome.type.code)
-            raise outcome.error()
-        await self._on.guesses.succeeded(address.text, self._on.site.address(exchange))
+        async with await self._reserve(address.text, exchange) as guess:
+            async with self._database.read() as tx:
+                found = await store.find(tx, email_key=address.key)
+            verdict = await self._hashing.verify(None if found is None else found.hash, normalized, typed=password)
+            if found is None or not verdict.correct:
+                guess.failed()
+                raise self._failed(exchange, address.text, found, "no such user" if found is None else "wrong password")
+            outcome = await self._database.run(partial(self._enter, found=found, verdict=verdict, exchange=exchange))
+            if isinstance(outcome, Problem):
+                guess.failed()
+                self._failed(exchange, address.text, found, outcome.debug or outcome.type.code)
+                raise outcome.error()
+            await guess.succeeded()
         note("signed-in", exchange, user=found.user_id, session=outcome.id, network=self._network(exchange))
         return outcome
 
@@ -252,9 +255,9 @@ class Passwords:
         A repeat mails a new link and voids the old, but not while that is young: a stranger who asks must not keep
         the owner from the link he is about to open.
         """
-        if not await self._on.quota.spend("reset", event.email_key):
-            return
-        await self._database.run(lambda tx: self._send_reset(tx, event.email_key))
+        async with self._on.quota.spend("reset", event.email_key) as allowed:
+            if allowed:
+                await self._database.run(lambda tx: self._send_reset(tx, event.email_key))
 
     async def _send_reset(self, tx: Transaction, email_key: str) -> None:
         user = await self._on.users.find_by_email(tx, email_key)
@@ -318,21 +321,23 @@ class Passwords:
         normalized = normalize(password, self._settings, field=field)
         async with self._database.read() as tx:
             found = await store.find(tx, user_id=user_id)
-        await self._count_guess("" if found is None else found.email, exchange)
-        verdict = await self._hashing.verify(None if found is None else found.hash, normalized, typed=password)
-        if found is None or not verdict.correct:
-            raise self._failed(exchange, "" if found is None else found.email, found, "wrong password")
-        await self._on.guesses.succeeded(found.email, self._on.site.address(exchange))
+        async with await self._reserve("" if found is None else found.email, exchange) as guess:
+            verdict = await self._hashing.verify(None if found is None else found.hash, normalized, typed=password)
+            if found is None or not verdict.correct:
+                guess.failed()
+                raise self._failed(exchange, "" if found is None else found.email, found, "wrong password")
+            await guess.succeeded()
         return found, verdict
 
-    async def _count_guess(self, email: str, exchange: Exchange) -> None:
+    async def _reserve(self, email: str, exchange: Exchange) -> Guess:
         """Count a guess before it is made, whether the account exists or not (attack ENUM-07). Raises 429."""
-        refused = await self._on.guesses.check(email, self._on.site.address(exchange))
-        if refused is not None:
+        reserved = await self._on.guesses.reserve(email, self._on.site.address(exchange))
+        if isinstance(reserved, Problem):
             subject = self._on.subjects.of(account_key(email))
             network = self._network(exchange)
             note("guessing-slowed", exchange, level=logging.WARNING, subject=subject, network=network)
-            raise refused.error()
+            raise reserved.error()
+        return reserved
 
     async def _still(self, tx: Transaction, found: Found, verdict: Verdict) -> bool:
         """Return whether the hash that was verified is the stored one, and renew it if it is outdated."""

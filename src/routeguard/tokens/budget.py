@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from routeguard.core.problem import Problem
 from routeguard.traffic.operations import REFRESH, operation
+from routeguard.traffic.refunds import Refunds
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -15,21 +16,27 @@ if TYPE_CHECKING:
 
 
 class RenewalBudget:
-    """Admits rotations by the caller's address. Counted in this process while the store is away."""
+    """Admits rotations by the caller's address. Counted in this process while the store is away. An `Admit`."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._checks: list[BoundCheck] | None = None
 
-    async def __call__(self, exchange: Exchange) -> Problem | None:
-        """Return None, or 429 `quota-exceeded`. What it says of the budget is left out of answers that pass."""
+    async def __call__(self, exchange: Exchange) -> Problem | Refunds:
+        """Return 429 `quota-exceeded`, or how to give the rotation back when an outage keeps it from being done.
+
+        What it says of the budget is left out of answers that pass.
+        """
         if self._checks is None:
             limits = operation(self._services, REFRESH)
             # A browser's page must not fail because the counters do: there the rotation is not what was asked for.
             local = (dataclasses.replace(check, on_outage="local") for check in limits.checks)
             self._checks = [check.bind(self._services) for check in local]
+        fork = exchange.fork()
+        # Of its own: the request goes on when the rotation fails, so its answer does not tell what became of it.
+        refunds = fork.facts[Refunds] = Refunds()
         for check in self._checks:
-            outcome = await check(exchange.fork())
+            outcome = await check(fork)
             if isinstance(outcome, Problem):
                 return outcome
-        return None
+        return refunds

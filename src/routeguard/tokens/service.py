@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem
 from routeguard.core.secret import digest
 from routeguard.tokens.families import binding_of
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from routeguard.tokens.access import AccessTokens
     from routeguard.tokens.families import Refreshed, RefreshFamilies
     from routeguard.tokens.models import TokenSettings
+    from routeguard.traffic.refunds import Refunds
 
 U = TypeVar("U")
 
-Admit = Callable[["Exchange"], Awaitable[Problem | None]]
-"""Says whether one more rotation may be: None, or the refusal."""
+Admit = Callable[["Exchange"], Awaitable["Problem | Refunds"]]
+"""Says whether one more rotation may be: the refusal, or what to give back when an outage keeps it from being done."""
 
 _LONGEST_ANSWER: Final = 120.0
 """Seconds for which a rotation waits for its answer to begin."""
@@ -161,12 +163,17 @@ class Tokens(Generic[U]):
 
     async def _refresh(
         self, rotate: Callable[[], Awaitable[Refreshed[U] | None]],
-        ask: Callable[[], Awaitable[Problem | None]] | None, *, lean: bool,
+        ask: Callable[[], Awaitable[Problem | Refunds]] | None, *, lean: bool,
     ) -> TokenPair[U] | None:  # fmt: skip
-        refused = None if ask is None else await ask()
-        if refused is not None:
-            raise refused.error()
-        found = await rotate()
+        admitted = None if ask is None else await ask()
+        if isinstance(admitted, Problem):
+            raise admitted.error()
+        try:
+            found = await rotate()
+        except Unavailable:
+            if admitted is not None:
+                await admitted.give_back()
+            raise
         return None if found is None else self._pair(found, lean=lean)
 
     def _landed(self, key: bytes, done: asyncio.Task[TokenPair[U] | None]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.policy import Policy
 from routeguard.core.rate import parse_rate
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.models import OFF, TrafficSettings
-from routeguard.traffic.rate_limit import rate_limit
+from routeguard.traffic.rate_limit import RateLimit, rate_limit
 
 if TYPE_CHECKING:
     from routeguard.core.services import Services
@@ -27,8 +28,8 @@ def operation(services: Services, name: str, *, tells: bool = False) -> Policy:
     """Return the limit by address of one operation: all of its entry points share one budget (attack RL-19).
 
     `tells` puts what is left of it on passing answers. Operations that take an address, a password or a token keep
-    it to themselves, and are refused when the store is away; the others are then counted in this process. Empty where
-    the operator turned the limit off.
+    it to themselves, and are refused when the store is away; the others are then counted in this process. A request
+    that an outage answers with 503 does not count. Empty where the operator turned the limit off.
     """
     settings = services.find(TrafficSettings) or TrafficSettings()
     own = {SIGN_IN: settings.sign_in, SIGN_UP: settings.sign_up, REFRESH: settings.refresh}
@@ -36,7 +37,8 @@ def operation(services: Services, name: str, *, tells: bool = False) -> Policy:
     if rate == OFF:
         return Policy()
     burst = min(_REFRESH_BURST, parse_rate(rate).limit) if name == REFRESH else None
-    return rate_limit(rate, burst=burst, name=name, remaining=tells, on_outage="local" if tells else "refuse")
+    limit = rate_limit(rate, burst=burst, name=name, remaining=tells, on_outage="local" if tells else "refuse")
+    return Policy(tuple(replace(check, refund=True) for check in limit.find(RateLimit)))
 
 
 def once(services: Services, name: str, *, tells: bool = False) -> Policy:

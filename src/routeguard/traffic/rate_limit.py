@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -15,6 +16,7 @@ from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Algorithm, Attempt, Ephemeral, Hit, Quota
 from routeguard.traffic.callers import Key, api_key, ip, key_of, plan, plan_of, user
 from routeguard.traffic.problems import QUOTA_EXCEEDED
+from routeguard.traffic.refunds import Refunds
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -100,6 +102,8 @@ class RateLimit:
     on_outage: OnOutage = "refuse"
     name: str | None = None
     remaining: bool = True
+    refund: bool = False
+    """Whether a request that is answered with 503 gets its units back (see `refunds`)."""
 
     @property
     def stage(self) -> Stage:
@@ -111,7 +115,8 @@ class RateLimit:
         store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
         subject = self.by.bind(services)
         counters = [_Counter(self, tier) for tier in self.tiers]
-        if isinstance(store, MemoryEphemeral) and len(counters) == 1 and len(counters[0].quotas) == 1:
+        simple = len(counters) == 1 and len(counters[0].quotas) == 1 and not self.refund
+        if isinstance(store, MemoryEphemeral) and simple:
             return _in_memory(store, subject, counters[0])
         spend = _spender(self, store)
         by_plan = {counter.tier.plan: counter for counter in counters}
@@ -231,14 +236,19 @@ def _spender(
     async def spend(exchange: Exchange, subject: str, counter: _Counter) -> Problem | None:
         attempts = counter.attempts(subject, exchange)
         exchange.effects.append(counter.policy)
+        spent_in = store
         try:
             hits = await store.hit(attempts)
         except Unavailable:
             if local is None:
                 raise
+            spent_in = local
             hits = local.hit_now(attempts)
             exchange.effects[exchange.effects.index(counter.policy)] = counter.degraded
-        return counter.settle(exchange, hits)
+        outcome = counter.settle(exchange, hits)
+        if check.refund and outcome is None:
+            Refunds.of(exchange).add(partial(spent_in.hit, [one._replace(cost=-one.cost) for one in attempts]))
+        return outcome
 
     return spend
 

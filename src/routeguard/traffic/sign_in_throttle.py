@@ -12,6 +12,9 @@ import unicodedata
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+from typing_extensions import Self
+
 from routeguard.core.address import Address, address_key
 from routeguard.core.errors import Unavailable
 from routeguard.core.secret import digest
@@ -28,10 +31,10 @@ _POLICY_NAME: Final = "sign-in"
 
 
 class SignInThrottle:
-    """Reserves tries: `check` counts one in the same step that allows it, so a thousand at once get no more.
+    """Reserves guesses: `reserve` counts one in the same step that allows it, so a thousand at once get no more.
 
     A success gives its own reservation back and nothing else: what failed before stays counted, for the account as
-    for the address (attack RL-10). Failures need no call, though `failed` says so in words.
+    for the address (attack RL-10). So does a guess that an outage, or a client that left, kept from a verdict.
     """
 
     def __init__(self, store: Ephemeral, settings: ThrottleSettings | None = None) -> None:
@@ -40,31 +43,21 @@ class SignInThrottle:
         self._account = _of_account(settings)
         self._address = _of_address(settings)
 
-    async def check(self, email: str, address: Address | None) -> Problem | None:
-        """Reserve one try, or return 429 `quota-exceeded` with Retry-After. Raises Unavailable (fail closed).
+    async def reserve(self, email: str, address: Address | None) -> Guess | Problem:
+        """Reserve one guess, or return 429 `quota-exceeded` with Retry-After. Raises Unavailable (fail closed).
 
         The answer is the same for accounts that exist and for those that do not, and tells no count.
         """
-        known = await self._store.get(_known_key(email, address)) is not None
-        hits = await self._store.hit(self._attempts(email, address, known=known))
+        mark = _known_key(email, address)
+        known = await self._store.get(mark) is not None
+        attempts = self._attempts(email, address, known=known)
+        hits = await self._store.hit(attempts)
         refused = [hit for hit in hits if not hit.allowed]
         if not refused:
-            return None
+            return Guess(self._store, attempts, mark)
         wait = str(max(ceil(max(hit.reset for hit in refused)), 1))
         members: dict[str, Any] = {"violated-policies": [_POLICY_NAME]}
         return QUOTA_EXCEEDED(headers=(("retry-after", wait),), **members)
-
-    async def failed(self, email: str, address: Address | None) -> None:
-        """Keep the try reserved by `check`: it already counts."""
-
-    async def succeeded(self, email: str, address: Address | None) -> None:
-        """Give the reserved try back, and remember that the account signs in from this address."""
-        # A store that is away now takes nothing from the person who has just proved who he is: a try stays counted.
-        with contextlib.suppress(Unavailable):
-            mark = _known_key(email, address)
-            attempts = self._attempts(email, address, known=await self._store.get(mark) is not None)
-            await self._store.hit([attempt._replace(cost=-1) for attempt in attempts])
-            await self._store.put(mark, b"", ttl=_KNOWN_FOR)
 
     def _attempts(self, email: str, address: Address | None, *, known: bool) -> list[Attempt]:
         """Return what one try spends: of the account, from here or from anywhere, and of the address (RL-22)."""
@@ -72,6 +65,47 @@ class SignInThrottle:
         attempts = [Attempt(f"{account}:{step}", quota) for step, quota in enumerate(self._account)]
         attempts.append(Attempt(f"{hash_tag(f'ip:{_place(address)}')}:sign-in", self._address))
         return attempts
+
+
+class Guess:
+    """One reserved guess: ``async with await throttle.reserve(...) as guess``. The verdict is told inside.
+
+    Without a verdict (the database is away, the hashing queue is full, the request is cancelled) nobody has learned
+    whether the password was right, so it is given back at the end. No number of racing guesses gains by it: each holds
+    its reservation until it has a verdict or can get none any more.
+    """
+
+    __slots__ = ("_attempts", "_judged", "_mark", "_store")
+
+    def __init__(self, store: Ephemeral, attempts: list[Attempt], mark: str) -> None:
+        self._store = store
+        self._attempts = attempts
+        self._mark = mark
+        self._judged = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if not self._judged:
+            self._judged = True
+            await self._give_back()
+
+    def failed(self) -> None:
+        """Keep it counted: the password was wrong, or is treated like a wrong one."""
+        self._judged = True
+
+    async def succeeded(self) -> None:
+        """Give it back, and remember that the account signs in from this address."""
+        self._judged = True
+        await self._give_back()
+        with contextlib.suppress(Unavailable):
+            await self._store.put(self._mark, b"", ttl=_KNOWN_FOR)
+
+    async def _give_back(self) -> None:
+        # A store that is away now takes nothing from the person who has just proved who he is: a try stays counted.
+        with anyio.CancelScope(shield=True), contextlib.suppress(Unavailable):
+            await self._store.hit([attempt._replace(cost=-attempt.cost) for attempt in self._attempts])
 
 
 def account_key(email: str) -> bytes:
