@@ -19,6 +19,7 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.rate import parse_duration, parse_size
 from routeguard.core.secret import MINIMUM_SECRET_BYTES, Secret, new_token
 from routeguard.db.models import DatabaseSettings
+from routeguard.mail.addresses import parse_sender
 from routeguard.mail.models import MailSettings
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.passwords.models import PasswordSettings
@@ -159,6 +160,8 @@ def _malformed(settings: Settings) -> list[str]:
         # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
         if f"{parts.scheme}://{parts.netloc}" != origin or parts.scheme not in {"http", "https"} or "*" in origin:
             found.append(f"trusted origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
+    if parse_sender(settings.mail.sender) is None:
+        found.append("mail.sender must be an address such as 'Example <no-reply@example.com>'")
     try:
         parse_networks(settings.trusted_proxies)
     except ConfigError as error:

@@ -105,6 +105,10 @@ def test_users_are_made_listed_disabled_and_enabled(command: Command) -> None:
     assert other.returncode == 0
     assert PASSWORD not in other.stdout
     assert command("user", "create", "ROOT@example.com").returncode == 2
+    for email in ("=?utf-8?q?e=40attacker.com?=@victim.com", "e%attacker.com@victim.com", "ada@localhost"):
+        refused = command("user", "create", email)
+        assert refused.returncode == 2
+        assert "not an e-mail address" in refused.stderr
 
     disabled = command("user", "disable", "eve@example.com")
     assert disabled.returncode == 0

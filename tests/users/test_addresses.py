@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from email import message_from_bytes
+from email.header import decode_header, make_header
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import default
 
 import pytest
 from hypothesis import given
@@ -69,6 +74,50 @@ REFUSED = {
     "address literal": "ada@[127.0.0.1]",
     "dotted numbers": "ada@127.0.0.1",
     "hyphen first": "ada@-example.com",
+    "ML-12 line separator": "ada\u2028@example.com",
+    "next line": "ada\x85@example.com",
+    "left-to-right isolate": "\u2066ada\u2069@example.com",
+    "word joiner in the domain": "ada@exam\u2060ple.com",
+    "variation selector": "ada\ufe0f@example.com",
+    "tag character": "ada\U000e0061@example.com",
+    "encoded-word": "=?utf-8?q?e=40attacker.com?=@victim.com",
+    "encoded-word in capitals": "=?UTF-8?Q?e=40attacker=2Ecom=3E?=@victim.com",
+    "encoded-word in base64": "=?utf-8?b?ZUBhdHRhY2tlci5jb20=?=@victim.com",
+    "encoded-word of another charset": "=?iso-8859-1?q?=65=40attacker.com?=@victim.com",
+    "encoded-word with a language": "=?utf-8*en?q?e=40attacker.com?=@victim.com",
+    "encoded-word of UTF-7": "=?utf-7?q?e+AEA-attacker.com?=@victim.com",
+    "encoded-word after letters": "x.=?utf-8?q?e=40attacker.com?=@victim.com",
+    "encoded-word with a tag": "ada+=?utf-8?q?e=40attacker.com?=@victim.com",
+    "half an encoded-word": "=?utf-8?q?ada@victim.com",
+    "end of an encoded-word": "ada?=@victim.com",
+    "percent hack": "eve%attacker.com@victim.com",
+    "bang path": "attacker.com!eve@victim.com",
+    "option": "-oQ/tmp/eve@victim.com",
+    "quoted at sign": '"eve@attacker.com"@victim.com',
+    "quoted blank": '"eve attacker.com"@victim.com',
+    "quoted pair": "eve\\@attacker.com@victim.com",
+    "comment": "ada(eve@attacker.com)@victim.com",
+    "comment in the domain": "ada@victim.com(attacker.com)",
+    "source route": "@attacker.com:ada@victim.com",
+    "route of two hosts": "<@attacker.com,@other.com:ada@victim.com>",
+    "group": "friends:ada@victim.com;",
+    "IPv6 literal": "ada@[IPv6:2001:db8::1]",
+    "IPv4 number in hexadecimal": "ada@127.0.0.0x1",
+    "one hexadecimal number": "ada@example.0x7f000001",
+    "underscore in the domain": "ada@mail_host.example.com",
+    "percent in the domain": "ada@example%2ecom",
+    "port": "ada@example.com:25",
+    "leading dot in the domain": "ada@.example.com",
+    "two dots in the domain": "ada@example..com",
+    "ending dot": "ada.@example.com",
+    "hyphen last": "ada@example-.com",
+    "punycode of nothing": "ada@xn--.example",
+    "punycode of ASCII": "ada@xn--abc-.example",
+    "punycode of a control character": "ada@xn--a.example",
+    "punycode of a symbol": "ada@xn--n3h.example",
+    "reserved label": "ada@ab--cd.example",
+    "symbol": "ada@\u2603.example",
+    "right-to-left against the rule": "ada@a\u05d0.example",
     "empty": "",
     "long local part": "a" * 65 + "@example.com",
     "long label": "a@" + "b" * 64 + ".com",
@@ -82,6 +131,41 @@ def test_what_two_readers_could_read_otherwise_is_422(typed: str):
         read_email(typed)
     assert refused.value.problem.status == 422
     assert typed not in str(refused.value.problem.body()) or not typed
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ada+news@example.com", "ada.lovelace@example.com", "o'brien@example.com", "jean-luc@example.com",
+        "ada_l@example.com", "r&d@example.com", "ada=x@example.com", "ada+a=b@example.com", "ada?@example.com",
+        "1@example.com", "a@b.co", "ada@example.museum", "ada@example.photography", "ada@mail.example.co.uk",
+        "ada@3com.example", "ada@1.2.3.example", "ada@a-b.example", "ada@example.xn--p1ai",
+        "ada@xn--bcher-kva.example", "ada@\u0434\u0436\u043f\u0443\u043a\u0438\u043d\u0433.\u0440\u0444",
+        "ada@\u4f8b\u5b50.\u5e7f\u544a", "ada@\u05d0\u05d1.example", "a" * 64 + "@example.com",
+        "ada@" + "b" * 63 + ".com",
+    ],
+)  # fmt: skip
+def test_addresses_that_people_have_are_taken(typed: str):
+    assert parse_email(typed) is not None
+    Message(to=parse_email(typed).text, subject="It can be mailed to", text="")  # type: ignore[union-attr]
+
+
+def test_mail_software_reads_the_address_that_was_checked():
+    """What was accepted is one address, of the same mailbox, after a mail with it was written and read again."""
+    for typed in (
+        "ada=x@example.com",
+        "ada?@example.com",
+        "ada+a=b?c@example.com",
+        "=ada=@example.com",
+        "#'*`{|}~@x.co",
+    ):
+        address = parse_email(typed)
+        assert address is not None
+        mail = EmailMessage()
+        mail["To"] = Address("", *address.text.rsplit("@", 1))
+        read = message_from_bytes(bytes(mail), policy=default)
+        assert [one.addr_spec for one in read["To"].addresses] == [address.text]
+        assert str(make_header(decode_header(bytes(mail).decode().partition(": ")[2].strip()))) == address.text
 
 
 @given(st.text(alphabet=st.characters(), max_size=40).map(lambda text: text + "@example.com") | st.text(max_size=60))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from email.errors import HeaderParseError
-from email.headerregistry import Address
 from typing import Final, Protocol
 
 from routeguard.core.problem import VALIDATION_FAILED
+from routeguard.mail.addresses import parse_email
 
 # What ends a header line, for any reader; joiners, which names and emoji are written with, do not.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -18,7 +17,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class Message:
     """A mail to one person. `html`, when given, says the same as `text`.
 
-    Raises ProblemError 422 for a control character in an address, a name or the subject (attack ML-12).
+    Raises ProblemError 422 for a control character in an address, a name or the subject (attack ML-12), and for an
+    address that `parse_email` refuses.
     """
 
     to: str
@@ -33,11 +33,8 @@ class Message:
             for field in ("to", "subject", "name")
             if _CONTROL.search(getattr(self, field))
         ]
-        if not bad:
-            try:
-                Address(addr_spec=self.to)
-            except (HeaderParseError, ValueError, IndexError):
-                bad = [{"pointer": "/to", "detail": "is not an address"}]
+        if not bad and parse_email(self.to) is None:
+            bad = [{"pointer": "/to", "detail": "is not an address"}]
         if bad:
             raise VALIDATION_FAILED(errors=bad).error()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid, parseaddr
+from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
 from routeguard.core.errors import ConfigError
+from routeguard.mail.addresses import parse_sender
 
 if TYPE_CHECKING:
     import ssl
@@ -32,10 +33,11 @@ class SmtpMailer:
         parts = urlsplit(settings.url)
         if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
             raise ConfigError("mail.url must be console://, smtp://host:port or smtps://host:port")
-        name, address = parseaddr(settings.sender)
-        if "@" not in address:
+        sender = parse_sender(settings.sender)
+        if sender is None:
             raise ConfigError("mail.sender must be an address such as 'Example <no-reply@example.com>'")
-        local, _, domain = address.rpartition("@")
+        name, address = sender
+        local, _, domain = address.text.rpartition("@")
         self._sender = Address(name, local, domain)
         self._host = parts.hostname
         self._tls = parts.scheme == "smtps"
