@@ -14,6 +14,7 @@ from routeguard.core.policy import Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
 from routeguard.core.services import Services
 from routeguard.guard.guard import Guard
+from routeguard.guard.transport import BodyLimited
 
 KEY = (b"x-key", b"ok")
 ADMIN = (b"x-admin", b"ok")
@@ -60,20 +61,10 @@ class Does:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(BodyLimited):
     """States a body limit."""
 
     body_limit: int
-
-    @property
-    def stage(self) -> Stage:
-        return Stage.TRANSPORT
-
-    def bind(self, services: Services) -> Any:
-        async def run(exchange: Any) -> None:
-            return None
-
-        return run
 
 
 @dataclass(frozen=True, slots=True)

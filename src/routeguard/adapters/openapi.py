@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -12,11 +13,12 @@ from fastapi.exceptions import RequestValidationError
 
 from routeguard.adapters.errors import invalid
 from routeguard.adapters.listing import entries
-from routeguard.core.policy import AnyOf
+from routeguard.core.check import optional_method, takes
+from routeguard.core.policy import AnyOf, Attack
 from routeguard.guard.inventory import required
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from fastapi import FastAPI
 
@@ -128,11 +130,13 @@ def _statuses(facts: Facts, checks: Iterable[Any], method: str) -> set[int]:
         if method in _SAFE and isinstance(check, facts.unsafe_only):
             continue
         known = facts.answers.get(type(check))
-        attacks = getattr(check, "attacks", None)
+        attacks = optional_method(check, "attacks")
         if known is not None:
             found.update(known)
-        elif attacks is not None:
-            found.update(attack.status for attack in attacks())
+        elif attacks is not None and takes(attacks):
+            shown = attacks()
+            if isinstance(shown, Iterable):
+                found.update(attack.status for attack in shown if isinstance(attack, Attack))
     return found
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.core.check import (
+    Attack,
+    BoundCheck,
+    Check,
+    Outcome,
+    Stage,
+    call_method,
+    distinct,
+    optional_method,
+    require_arguments,
+    takes,
+)
 from routeguard.core.decision import ALLOW, Decision, Refuse, Reply
 from routeguard.core.errors import ConfigError
 from routeguard.core.problem import Problem
@@ -15,75 +26,12 @@ if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
     from routeguard.core.services import Services
 
-Outcome: TypeAlias = Problem | Reply | None
-"""None passes, a Problem refuses, a Reply answers in the handler's place."""
-
-BoundCheck: TypeAlias = Callable[["Exchange"], Awaitable[Outcome]]
-
-
-class Stage(IntEnum):
-    """The order of checks. Binding sorts by it, so authors cannot get the order wrong."""
-
-    RESPONSE = 0
-    """what every answer says, refusals included: security headers, CORS"""
-    TRANSPORT = 1
-    """https, host, content type, body cap"""
-    NETWORK = 2
-    """addresses and per-address rates"""
-    IDENTITY = 3
-    """who is calling"""
-    FORGERY = 4
-    """CSRF, only when the credential is ambient"""
-    ASSURANCE = 5
-    """second factor, freshness, verified e-mail"""
-    ACCESS = 6
-    """roles, permissions, organization, rules"""
-    QUOTA = 7
-    """per-principal rates"""
-    RESOURCE = 8
-    """ownership"""
-    EXECUTION = 9
-    """de-duplication, idempotency"""
-
+__all__ = [
+    "AnyOf", "Attack", "BoundCheck", "Check", "Deferred", "Outcome", "Policy", "Public", "Stage", "bind_steps", "chain",
+    "decision_of", "deferred", "describe", "public", "unfit",
+]  # fmt: skip
 
 _WHO: Final = frozenset({Stage.IDENTITY, Stage.ASSURANCE, Stage.ACCESS, Stage.RESOURCE})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attack:
-    """A request that a check must refuse: the counter-example it ships with.
-
-    `headers` are added to an otherwise legitimate request; `body` replaces its body; `status` is the answer due.
-    """
-
-    name: str
-    status: int
-    method: str = "GET"
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
-    anonymous: bool = False
-    """Whether the credentials of the legitimate request are left out."""
-    repeat: int = 1
-    """How often it is sent; `status` is the last answer's."""
-
-
-@runtime_checkable
-class Check(Protocol):
-    """One requirement, declared as a frozen dataclass: printable, comparable, and bound once at start-up.
-
-    Optional members: `attacks() -> Iterable[Attack]`, `describe() -> str` (its words in the matrix), and
-    `presents(exchange) -> bool` on identity checks (whether the credential it looks for was sent at all), or
-    `presents_for(services)`, which returns that function where only the services can tell what it looks at.
-    """
-
-    @property
-    def stage(self) -> Stage:
-        """Where it runs."""
-        ...
-
-    def bind(self, services: Services) -> BoundCheck:
-        """Return the function run per request. Raises ConfigError for anything knowable now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +77,7 @@ class Policy:
 
     def ordered(self) -> tuple[Any, ...]:
         """Return the checks in the order they run: by stage, then as written, each once."""
-        return tuple(sorted(dict.fromkeys(self.checks), key=lambda check: check.stage))
+        return tuple(sorted(distinct(self.checks), key=_stage_of))
 
     def bind(self, services: Services) -> BoundCheck:
         """Compile to one function. Raises ConfigError carrying the findings of all checks."""
@@ -239,7 +187,13 @@ def _decides(check: Any) -> bool:
     """Whether a check is about who calls, or says openly that this does not matter."""
     if isinstance(check, AnyOf):
         return all(branch.decides for branch in check.branches)
-    return isinstance(check, (Public, Deferred)) or check.stage in _WHO
+    return isinstance(check, (Public, Deferred)) or _stage_of(check) in _WHO
+
+
+def _stage_of(check: Any) -> Stage:
+    """Return where a check runs. One without a stage is a finding when it is bound, and decides nothing."""
+    stage = getattr(check, "stage", None)
+    return stage if isinstance(stage, Stage) else Stage.TRANSPORT
 
 
 def _unfit_for_either(branch: Policy) -> list[str]:
@@ -256,8 +210,22 @@ def _unfit_for_either(branch: Policy) -> list[str]:
 
 def describe(check: Any) -> str:
     """Return a check in words: its own `describe()`, else its class name."""
-    words = getattr(check, "describe", None)
-    return str(words()) if words is not None else type(check).__name__
+    method = optional_method(check, "describe")
+    words = str(method()) if method is not None and takes(method) else ""
+    # A check that says nothing of itself must not vanish from the matrix.
+    return words if words.strip() else type(check).__name__
+
+
+def unfit(policy: Policy, handler: Any, kind: str) -> list[str]:
+    """Return why checks of a policy cannot guard a handler, or not together."""
+    found: list[str] = []
+    for check in policy.find(object):
+        try:
+            reasons = [call_method(check, "unfit", handler, kind), call_method(check, "unfit_with", policy)]
+        except ConfigError as error:
+            reasons = list(error.findings)
+        found += [str(reason) for reason in reasons if reason is not None]
+    return found
 
 
 def bind_steps(checks: Sequence[Any], services: Services) -> list[tuple[Stage, BoundCheck]]:
@@ -266,12 +234,25 @@ def bind_steps(checks: Sequence[Any], services: Services) -> list[tuple[Stage, B
     steps: list[tuple[Stage, BoundCheck]] = []
     for check in checks:
         try:
-            steps.append((check.stage, check.bind(services)))
+            steps.append(_bind_step(check, services))
         except ConfigError as error:
             findings.extend(error.findings)
     if findings:
         raise ConfigError(findings)
     return steps
+
+
+def _bind_step(check: Any, services: Services) -> tuple[Stage, BoundCheck]:
+    """Bind one check. Raises ConfigError, also where it is no check after all."""
+    name = type(check).__qualname__
+    if not isinstance(check, Check):
+        raise ConfigError(_no_policy(check))
+    if not isinstance(check.stage, Stage):
+        raise ConfigError(f"{name}.stage is {check.stage!r}, not one of routeguard.Stage")
+    run: object = check.bind(services)
+    if not callable(run):
+        raise ConfigError(f"{name}.bind returned {type(run).__name__}, not the function to run for each request")
+    return check.stage, run
 
 
 def _no_policy(part: Any) -> str:
@@ -322,10 +303,14 @@ def _presents(checks: Sequence[Any], services: Services) -> tuple[Callable[[Exch
     """Return what tells whether a branch's credentials were sent. Raises ConfigError."""
     found: list[Callable[[Exchange], bool]] = []
     for check in checks:
-        if hasattr(check, "presents_for"):
-            found.append(check.presents_for(services))
-        elif hasattr(check, "presents"):
-            found.append(check.presents)
+        sent = call_method(check, "presents_for", services)
+        if sent is None:
+            sent = optional_method(check, "presents")
+        if sent is not None:
+            if not callable(sent):
+                raise ConfigError(f"{type(check).__qualname__}.presents_for returned {sent!r}, not a function")
+            require_arguments(sent, check, "presents", None)
+            found.append(sent)
     return tuple(found)
 
 

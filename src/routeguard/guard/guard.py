@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import mark
-from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain
-from routeguard.guard.transport import transport
+from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain, unfit
+from routeguard.guard.transport import BodyLimited, transport
 
 if TYPE_CHECKING:
     from routeguard.core.decision import Reply
@@ -99,31 +99,34 @@ class Guard:
         """Bind `policy` for `handler`. Raises ConfigError with every finding."""
         name = handler_name(handler)
         policy = self.augment(policy, kind)
-        unfit = [check.unfit(handler, kind) for check in policy.find(object) if hasattr(check, "unfit")]
-        unfit += [check.unfit_with(policy) for check in policy.find(object) if hasattr(check, "unfit_with")]
-        findings = [why for why in unfit if why is not None]
+        findings = unfit(policy, handler, kind)
         try:
             # Headers for the response first, so that what is unreadable is refused with them; then our own look, which
-            # holds every request to its limit and so does the work of `body_limit` too.
-            bound = bind_steps([check for check in policy.ordered() if not hasattr(check, "body_limit")], self.services)
+            # holds every request to its limit and so does the work of `body_limit()` too.
+            bound = bind_steps([check for check in policy.ordered() if not _only_limits(check)], self.services)
             steps = sorted([(Stage.TRANSPORT, _readable), *bound], key=_by_stage)
         except ConfigError as error:
             raise ConfigError([f"{name}: {finding}" for finding in (*findings, *error.findings)]) from None
         if findings:
             raise ConfigError([f"{name}: {finding}" for finding in findings])
-        limits = [check.body_limit for check in policy.checks if hasattr(check, "body_limit")]
+        limits = [check.body_limit for check in policy.checks if isinstance(check, BodyLimited)]
         return Compiled(
             policy=policy,
             run=chain([run for _, run in steps]),
             handler=name,
             body_limit=min(limits, default=None),
             guarded=_is_guarded(policy),
-            deferred=any(isinstance(check, Deferred) for check in policy.checks),
+            deferred=any(isinstance(check, Deferred) for check in policy.find(Deferred)),
         )
 
 
 async def _readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
     return transport(exchange.request, exchange.body_limit or 0)
+
+
+def _only_limits(check: Any) -> bool:
+    """Return whether a check states a limit and does nothing else. Any other check is bound, whatever it is made of."""
+    return isinstance(check, BodyLimited) and type(check).bind is BodyLimited.bind
 
 
 def _by_stage(step: tuple[Stage, BoundCheck]) -> Stage:

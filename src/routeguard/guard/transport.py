@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from routeguard.core.policy import Stage
 from routeguard.core.problem import CONTENT_TOO_LARGE, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE
 
 if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.policy import BoundCheck, Outcome
     from routeguard.core.problem import Problem
     from routeguard.core.request import RequestView
 
@@ -18,6 +21,33 @@ SINGULAR: Final = frozenset({
 
 _DIGITS: Final = 18
 """Of a Content-Length; more would be an exabyte, and a chance for a slow conversion."""
+
+
+class BodyLimited:
+    """The base of checks that state a body limit in bytes, which the guard reads before the request is answered.
+
+    Only such a check states one: an attribute `body_limit` of any other check is its own.
+    """
+
+    __slots__ = ()
+
+    body_limit: int
+
+    @property
+    def stage(self) -> Stage:
+        """Needs the head only."""
+        return Stage.TRANSPORT
+
+    def bind(self, services: object) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Return the check for one side of `|`. Elsewhere the guard holds every request to the limit by itself."""
+        limit = self.body_limit
+
+        async def bounded(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+            if exchange.body_limit is None or exchange.body_limit > limit:
+                exchange.body_limit = limit
+            return transport(exchange.request, limit)
+
+        return bounded
 
 
 def transport(request: RequestView, limit: int) -> Problem | None:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, Policy
 from routeguard.core.rate import parse_size
-from routeguard.guard.transport import transport
-
-if TYPE_CHECKING:
-    from routeguard.core.exchange import Exchange
-    from routeguard.core.services import Services
+from routeguard.guard.transport import BodyLimited
 
 
 def body_limit(size: str | int) -> Policy:
@@ -25,27 +20,11 @@ def body_limit(size: str | int) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class BodyLimit:
+class BodyLimit(BodyLimited):
     """The body has at most `body_limit` bytes."""
 
     body_limit: int
     """In bytes. The guard reads it too, and counts to it while the body comes in."""
-
-    @property
-    def stage(self) -> Stage:
-        """Needs the head only."""
-        return Stage.TRANSPORT
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
-        """Compile."""
-        limit = self.body_limit
-
-        async def bounded(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
-            if exchange.body_limit is None or exchange.body_limit > limit:
-                exchange.body_limit = limit
-            return transport(exchange.request, limit)
-
-        return bounded
 
     def describe(self) -> str:
         """Say it in words."""
