@@ -11,6 +11,7 @@ try:
 except ModuleNotFoundError:
     sys.exit('The command `routeguard` needs an extra: pip install "routeguard[cli,identity]"')
 
+from routeguard.cli.output import Outputs
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 
 GOOD: Final = 0
@@ -33,8 +34,17 @@ app.command("routeguard.cli.config:app", name="config", help="Show the settings 
 
 
 def main() -> None:
-    """Run the command line and exit."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line and exit.
+
+    A reader that closes the pipe (`| head`) changes nothing: neither what the command does nor its exit code.
+    """
+    outputs = Outputs()
+    code = run(sys.argv[1:])
+    if failure := outputs.finish():
+        complain(f"The output could not be written: {failure.strerror}")
+        sys.stderr.flush()
+        code = COULD_NOT_RUN
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
