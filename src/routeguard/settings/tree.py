@@ -1,0 +1,136 @@
+"""The tree of settings: what an operator decides, and what follows from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from routeguard.api_keys.models import ApiKeySettings
+from routeguard.core.errors import ConfigError
+from routeguard.core.secret import Secret  # noqa: TC001 - the annotations are read at run time
+from routeguard.db.models import DatabaseSettings
+from routeguard.mail.models import MailSettings
+from routeguard.oauth_server.models import ClientSettings
+from routeguard.passwords.models import PasswordSettings
+from routeguard.remote.models import RemoteSettings
+from routeguard.sessions.models import SessionSettings
+from routeguard.settings.findings import malformed, unsafe, unsafe_identity
+from routeguard.settings.reader import Reader, read_toml
+from routeguard.tokens.models import TokenSettings
+from routeguard.traffic.models import ThrottleSettings, TrafficSettings
+from routeguard.users.models import UserSettings
+from routeguard.web.models import TlsSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything an operator decides. `Settings(...)` takes values; `Settings.load()` reads them.
+
+    The names double as environment variables: `issuer` is `ROUTEGUARD_ISSUER`, `sessions.idle` is
+    `ROUTEGUARD_SESSIONS_IDLE`. Durations are written "15m" or "14d", sizes "2 KB", lists with commas.
+    """
+
+    issuer: str = "http://127.0.0.1:8000"
+    """Our own origin as browsers see it. Links, cookies and tokens are made from it, never from a request."""
+    secret: Secret | None = field(default=None, repr=False)
+    """At least 32 random bytes; keys for cookies and tokens are derived from it. Generated and kept in development."""
+    older_secrets: tuple[Secret, ...] = field(default=(), repr=False)
+    """Secrets still accepted after a rotation, newest first."""
+    environment: str = ""
+    """`production` or `development`; when empty, decided by the issuer: http on loopback is development."""
+    database_url: str = "sqlite:///routeguard.db"
+    """`sqlite:///FILE` or `postgresql://...`, without a driver in the name."""
+    ephemeral_url: str = "memory://"
+    """Counters and locks: `memory://` for one process, `redis://` or `valkey://` for several."""
+    trusted_origins: tuple[str, ...] = ()
+    """Origins, beside the issuer's, whose pages may send requests with our cookies. Compared exactly."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and CIDR ranges of the reverse proxies whose `Forwarded` or `X-Forwarded-For` is believed."""
+    body_limit: int = 1024 * 1024
+    """Bytes a request body may have unless a route's policy says otherwise."""
+    unsafe_observe_in_production: bool = False
+    """Permits `install(mode="observe")`, which refuses nothing, in production."""
+    unsafe_memory_in_production: bool = False
+    """Permits `memory://` beside PostgreSQL in production: for one process, and never two."""
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    mail: MailSettings = field(default_factory=MailSettings)
+    users: UserSettings = field(default_factory=UserSettings)
+    passwords: PasswordSettings = field(default_factory=PasswordSettings)
+    sessions: SessionSettings = field(default_factory=SessionSettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
+    api_keys: ApiKeySettings = field(default_factory=ApiKeySettings)
+    clients: ClientSettings = field(default_factory=ClientSettings)
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
+    traffic: TrafficSettings = field(default_factory=TrafficSettings)
+    throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    provenance: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Where each value that is not a default came from, by dotted name."""
+
+    @classmethod
+    def load(cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any) -> Self:
+        """Read settings: arguments first, then the environment, then `[tool.routeguard]` of ./pyproject.toml.
+
+        Raises ConfigError with every unreadable or unknown value.
+        """
+        settings, findings = cls.read(environ=environ, directory=directory, **explicit)
+        if findings:
+            raise ConfigError(findings)
+        return settings
+
+    @classmethod
+    def read(
+        cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any
+    ) -> tuple[Self, list[str]]:
+        """Return what can be read, and a finding for everything else: to be shown, never to be run with."""
+        environ = os.environ if environ is None else environ
+        reader = Reader(environ, read_toml(directory or Path.cwd()), explicit)
+        values = reader.read(cls, "")
+        reader.refuse_unknown()
+        return cls(**values, provenance=reader.provenance), reader.findings
+
+    @property
+    def production(self) -> bool:
+        """Whether the strict rules of production apply."""
+        if self.environment:
+            return self.environment != "development"
+        return not self.on_loopback
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the issuer is plain http on this very machine, where browsers accept no `__Host-` cookie."""
+        parts = urlsplit(self.issuer)
+        return parts.scheme == "http" and parts.hostname in _LOOPBACK
+
+    @property
+    def secure_cookies(self) -> bool:
+        """Whether cookies are Secure and carry the `__Host-` prefix."""
+        return not self.on_loopback
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Every origin whose requests are our own. On loopback, both of its names are (they are one machine)."""
+        parts = urlsplit(self.issuer)
+        own = [f"{parts.scheme}://{parts.netloc}"]
+        if self.on_loopback:
+            port = f":{parts.port}" if parts.port else ""
+            own += [f"http://127.0.0.1{port}", f"http://localhost{port}"]
+        return tuple(dict.fromkeys([*own, *self.trusted_origins]))
+
+    def findings(self, *, identity: bool = True) -> list[str]:
+        """Return everything that is wrong or, in production, unsafe: the whole list at once.
+
+        Without `identity`, where the application signs its users in itself, there is no database and no mail to ask of.
+        """
+        if not self.production:
+            return malformed(self)
+        return [*malformed(self), *unsafe(self), *(unsafe_identity(self) if identity else ())]
