@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from routeguard.core.decision import ALLOW, Refuse, Reply
 from routeguard.core.errors import GuardNotApplied, ProblemError, Unavailable
-from routeguard.core.exchange import SCOPE_KEY, Captured, Exchange
+from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.policy import Outcome, decision_of
 from routeguard.core.principal import Standing
 from routeguard.core.problem import (
@@ -38,8 +38,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_CAPTURE_LIMIT: Final = 1024 * 1024
-
 
 class BodyTooLarge(Exception):
     """Ends the reading of a body over the limit. The 413 is already recorded, and wins over any other answer."""
@@ -50,7 +48,6 @@ class Connection(Exchange):
 
     __slots__ = (
         "_body",
-        "_captured",
         "_ended",
         "_receive",
         "_received",
@@ -95,7 +92,6 @@ class Connection(Exchange):
         self.watcher: asyncio.Task[None] | None = None
         self._stated_limit: int | None = None
         self._body: list[Message] | None = None
-        self._captured: bytearray | None = None
 
     def look_again(self, scope: Scope) -> None:
         """Take the facts anew. What was found by other headers belongs to another request, perhaps another caller."""
@@ -163,8 +159,6 @@ class Connection(Exchange):
             await self._send_websocket(kind, message)
         else:
             await self._send(message)
-            if self._captured is not None and kind == "http.response.body":
-                await self._capture(message)
 
     async def _send_websocket(self, kind: str, message: Message) -> None:
         if kind.startswith("websocket.http.response.") and not self._can_deny:
@@ -230,10 +224,6 @@ class Connection(Exchange):
                 self.effects += [pair for pair in headers if pair[0].startswith((b"access-control-", b"vary"))]
                 await self.refuse(problem)
                 return
-        # Of what is said in the handler's place, only the handler's own refusals are its answer.
-        if self.observer is not None and (not self.replying or self.decision is ALLOW):
-            self._captured = bytearray()
-            self.facts[Captured] = (message["status"], tuple(headers))
         self.started = True
         self.status = message["status"]
         try:
@@ -275,18 +265,6 @@ class Connection(Exchange):
                 defaults = self.guard.page_headers
             headers += [pair for pair in defaults if pair[0] not in present]
         return headers
-
-    async def _capture(self, message: Message) -> None:
-        """Hand a whole response to the observer, or None when it is too long to keep."""
-        kept, observer = self._captured, self.observer
-        if kept is None or observer is None:
-            return
-        kept += message.get("body", b"")
-        if len(kept) <= _CAPTURE_LIMIT and message.get("more_body", False):
-            return
-        self._captured = self.observer = None
-        status, headers = self.facts[Captured]
-        await observer(Captured(status, headers, bytes(kept)) if len(kept) <= _CAPTURE_LIMIT else None)
 
     async def release(self) -> None:
         """Tell an observer that no whole response came, so that its followers are freed (DDP crash case)."""

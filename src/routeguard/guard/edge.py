@@ -16,6 +16,7 @@ from routeguard.core.problem import (
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
 )
+from routeguard.guard.capture import Capture
 from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
 
 if TYPE_CHECKING:
@@ -25,16 +26,19 @@ if TYPE_CHECKING:
 
 async def enter(connection: Connection, compiled: Compiled, proceed: App, wire: tuple[Scope, Receive, Send]) -> None:
     """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step."""
+    scope, receive, send = wire
     try:
         outcome = await connection.decide(compiled)
         if outcome is not None:
-            await connection.answer(outcome, compiled.handler, wire[2])
+            await connection.answer(outcome, compiled.handler, send)
         else:
-            await proceed(*wire)
+            if connection.observer is not None:
+                send = Capture(connection, send)
+            await proceed(scope, receive, send)
     except ProblemError as error:
-        await connection.refuse(error.problem, compiled.handler, wire[2])
+        await connection.refuse(error.problem, compiled.handler, send)
     except Unavailable as error:
-        await connection.refuse(cannot_tell(error), compiled.handler, wire[2])
+        await connection.refuse(cannot_tell(error), compiled.handler, send)
     finally:
         try:
             if connection.observer is not None:

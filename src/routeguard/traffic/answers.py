@@ -21,6 +21,7 @@ from routeguard.traffic.callers import user
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
     from routeguard.core.policy import Policy
+    from routeguard.core.request import RequestView
     from routeguard.core.services import Services
 
 _STREAMS: Final = ("StreamingResponse", "EventSourceResponse", "FileResponse", "AsyncIter", "Iterator", "Generator")
@@ -54,11 +55,26 @@ class Answer:
         status, headers, body = _DECODER.decode(data)
         return cls(status, headers, body)
 
+    def is_acceptable(self, request: RequestView) -> bool:
+        """Return whether the content coding, if there is one, is one the request takes (RFC 9110 section 12.5.3)."""
+        coding = next((value.strip().lower() for name, value in self.headers if name == b"content-encoding"), b"")
+        if coding in {b"", b"identity"}:
+            return True
+        listed = dict(_coding(part) for part in request.headers.get(b"accept-encoding", b"").lower().split(b","))
+        return listed.get(coding, listed.get(b"*", False))
+
     def reply(self, *extra: tuple[bytes, bytes]) -> Reply:
         """Return it for another caller, cookies left out."""
         return Reply(self.status, (*self.headers, *extra), self.body or b"")
 
 
+def _coding(part: bytes) -> tuple[bytes, bool]:
+    """Return one element of Accept-Encoding: the coding, and whether its weight is above nought."""
+    name, _, weight = part.partition(b";")
+    return name.strip(), _NO_WEIGHT.fullmatch(weight.strip()) is None
+
+
+_NO_WEIGHT: Final = re.compile(rb"q\s*=\s*0(?:\.0*)?")
 _DECODER: Final = msgspec.msgpack.Decoder(tuple[int, tuple[tuple[bytes, bytes], ...], bytes | None])
 
 

@@ -24,6 +24,7 @@ from routeguard.traffic.problems import IDEMPOTENCY_KEY_MISSING, IDEMPOTENCY_KEY
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
+    from routeguard.core.request import RequestView
     from routeguard.core.services import Services
 
 _HEADER: Final = b"idempotency-key"
@@ -38,6 +39,9 @@ _REPLAYED: Final = (b"idempotency-replayed", b"true")
 _MALFORMED: Final = MALFORMED_REQUEST("Idempotency-Key must be 1 to 255 visible ASCII characters.")
 _WAIT_AGAIN: Final = REQUEST_IN_PROGRESS(headers=(("retry-after", "1"),))
 _NOT_KEPT: Final = REQUEST_IN_PROGRESS("The request was carried out; its answer was too long to be kept.")
+_OTHER_CODING: Final = REQUEST_IN_PROGRESS(
+    "The request was carried out; its answer was kept in a content coding that Accept-Encoding does not list."
+)
 
 
 def idempotent(
@@ -96,6 +100,13 @@ class Idempotent:
             yield Attack(name=f"{name} key", status=400, method="POST", headers=(("idempotency-key", key),))
 
 
+def _replay(request: RequestView, answer: Answer) -> Outcome:
+    """Return the kept answer for a retry, or a refusal when it cannot be given."""
+    if answer.body is None:
+        return _NOT_KEPT
+    return answer.reply(_REPLAYED) if answer.is_acceptable(request) else _OTHER_CODING
+
+
 class _Keeper:
     """The keys of one handler's callers."""
 
@@ -137,8 +148,7 @@ class _Keeper:
             if not equal(found[1 : 1 + _DIGEST], wanted):
                 return IDEMPOTENCY_KEY_REUSED()
             if found[:1] == _DONE:
-                answer = Answer.decode(found[1 + _DIGEST :])
-                return answer.reply(_REPLAYED) if answer.body is not None else _NOT_KEPT
+                return _replay(request, Answer.decode(found[1 + _DIGEST :]))
             if monotonic() >= end:
                 return _WAIT_AGAIN
             flight = self._flights.get(key)
