@@ -379,6 +379,46 @@ class StarletteLike:
         assert (await send(app.asgi(), path="/x", headers=[KEY])).header("location") == "https://other.example/x"
         assert (await send(app.asgi(), path="/x")).header("location") is None
 
+    @pytest.mark.parametrize("method", ["PURGE", "purge", "TRACE", "DISPATCH", "HELPER", "METHOD_NOT_ALLOWED"])
+    @pytest.mark.parametrize("mounted", [False, True])
+    async def test_an_invented_method_runs_no_method_of_a_class(self, method: str, mounted: bool) -> None:
+        """Starlette 1.0 calls whatever attribute of the class is called as the method of the request."""
+        ran: list[str] = []
+
+        class Plain(HTTPEndpoint):
+            async def get(self, request: Request) -> Response:
+                return await secret(request)
+
+            async def head(self, request: Request) -> Response:
+                return await secret(request)
+
+            async def purge(self, request: Request) -> Response:
+                ran.append("purge")
+                return await secret(request)
+
+            helper = trace = purge
+
+        class Polite(Plain):
+            def method_not_allowed(self, request: Request) -> Response:
+                ran.append("polite")
+                return PlainTextResponse("not so", 405)
+
+        app = self.make()
+        app.guard(key)(Polite)
+        for path, kind in (("/plain", Plain), ("/polite", Polite)):
+            app.guard(key)(kind.get)
+            app.app.router.routes.append(Mount(path, app=kind) if mounted else Route(path, kind))
+        app.install()
+        tail = "/x" if mounted else ""
+        assert (await send(app.asgi(), path="/plain" + tail)).status == 401
+        refused = await send(app.asgi(), method, "/plain" + tail)
+        assert (refused.status, refused.problem, refused.canary) == (405, "method-not-allowed", False)
+        assert "GET" in (refused.header("allow") or "")
+        assert (await send(app.asgi(), method, "/polite" + tail)).status == 401
+        assert ran == []
+        asked = await send(app.asgi(), method, "/polite" + tail, [KEY])
+        assert (asked.status, asked.canary, ran) == (405, False, ["polite"])
+
     async def test_same_class_method_marks_by_inheritance(self) -> None:
         app = self.make()
 

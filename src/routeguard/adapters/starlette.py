@@ -9,10 +9,14 @@ applications without a guard it is one dictionary look-up (docs/decisions/0002).
 from __future__ import annotations
 
 import sys
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
 from routeguard.core.errors import ConfigError
@@ -38,6 +42,7 @@ _EDGE: Final = "__routeguard_edge__"
 _SEAMS: Final = (Route, WebSocketRoute, Mount, Host)
 METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query")
 """What an `HTTPEndpoint` may define (RFC 9110 section 9 and the QUERY method)."""
+_USUAL: Final = frozenset(method.upper() for method in METHODS)
 
 
 def hook(kind: type[BaseRoute]) -> None:
@@ -66,17 +71,20 @@ def hook(kind: type[BaseRoute]) -> None:
         if isinstance(ready, Problem) and connection.guard.mode == "observe":
             connection.log(ready, "", "would be refused")
             ready = None
+        proceed = original.__get__(self)
+        if scope.get("method") not in _USUAL and _is_invented(self, scope):
+            proceed = partial(_not_allowed, handler_of(self))
         if ready is None:
             reply = _preflight(connection, self, scope)
             if reply is None:
-                await original(self, scope, receive, send)
+                await proceed(scope, receive, send)
             else:
                 await connection.answer(reply, send=send)
         elif isinstance(ready, Problem):
             await connection.refuse(ready, send=send)
         else:
             connection.current = self
-            await enter(connection, ready, original.__get__(self), (scope, receive, send))
+            await enter(connection, ready, proceed, (scope, receive, send))
 
     setattr(handle, _HOOKED, True)
     kind.handle = handle  # type: ignore[method-assign]
@@ -135,13 +143,32 @@ def _answers_405(route: Any, scope: Scope) -> bool:
     methods = getattr(route, "methods", None)
     if methods and scope["method"] not in methods:
         return True
-    endpoint: Any = getattr(route, "endpoint", None)
-    if not is_endpoint_class(endpoint) or endpoint.dispatch is not HTTPEndpoint.dispatch:
+    endpoint = handler_of(route)
+    if not _dispatches(endpoint) or endpoint.method_not_allowed is not HTTPEndpoint.method_not_allowed:
         return False
-    method = scope["method"].lower()
-    known = method in METHODS and getattr(endpoint, "get" if method == "head" else method, None) is not None
-    overridden = endpoint.method_not_allowed is not HTTPEndpoint.method_not_allowed
-    return not known and not overridden and getattr(endpoint, "head", None) is None
+    return _method_of(endpoint, scope["method"]) is endpoint.method_not_allowed
+
+
+def _dispatches(endpoint: Any) -> bool:
+    """Whether an endpoint is a class that chooses its method as Starlette does."""
+    return is_endpoint_class(endpoint) and endpoint.dispatch is HTTPEndpoint.dispatch
+
+
+def _is_invented(route: Any, scope: Scope) -> bool:
+    """Whether a class is about to look for the method of its own that a caller's invented HTTP method names.
+
+    Starlette 1.0 calls any attribute of that name, helpers and `dispatch` included (PURGE calls `purge`). No HTTP
+    method but those of `METHODS` chooses a handler here, whatever the version.
+    """
+    return scope["type"] == "http" and scope["method"].lower() not in METHODS and _dispatches(handler_of(route))
+
+
+async def _not_allowed(endpoint: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run what a class answers to methods it does not have, as `HTTPEndpoint.dispatch` of later versions does."""
+    request = Request(scope, receive)
+    answer = endpoint(scope, receive, send).method_not_allowed
+    found = answer(request) if iscoroutinefunction(answer) else run_in_threadpool(answer, request)
+    await (await found)(scope, receive, send)
 
 
 def _preflight(connection: Connection, route: Any, scope: Scope) -> Reply | None:
@@ -226,8 +253,14 @@ def marked(route: Any, method: str = "") -> Policy | None:
 
 
 def _method_of(endpoint: Any, method: str) -> Any:
-    found = getattr(endpoint, method.lower(), None) if method.lower() in METHODS else None
-    return endpoint.get if found is None and method == "HEAD" and hasattr(endpoint, "get") else found
+    """Return the method of a class that an HTTP method runs, or None where only its own `dispatch` knows."""
+    name = method.lower()
+    if not _dispatches(endpoint):
+        return getattr(endpoint, name, None)
+    found = getattr(endpoint, name, None) if name in METHODS else None
+    if found is None and method == "HEAD":
+        found = getattr(endpoint, "get", None)
+    return endpoint.method_not_allowed if found is None else found
 
 
 def misplaced(route: Any) -> str | None:
