@@ -263,12 +263,14 @@ class StarletteLike:
         app.app.router.routes.append(Host("api.example", app=inner))
         app.app.router.routes.append(Host("admin.example", app=app.guard(admin)(Router([Route("/x", secret_copy())]))))
         app.install()
-        api, ours = (b"host", b"api.example"), (b"host", b"ADMIN.example:80")
+        api, ours = (b"host", b"api.example"), (b"host", b"admin.example:80")
         assert (await send(app.asgi(), path="/x", headers=[api])).status == 401
         assert (await send(app.asgi(), path="/x", headers=[api, KEY])).canary
         assert (await send(app.asgi(), path="/unmarked", headers=[api, KEY])).status == 500
         assert (await send(app.asgi(), path="/x", headers=[ours, KEY])).status == 403
         assert (await send(app.asgi(), path="/x", headers=[ours, ADMIN])).canary
+        # Starlette 1.0 knows only the spelling of the code, later versions every one.
+        assert (await send(app.asgi(), path="/x", headers=[(b"host", b"ADMIN.example"), KEY])).status in {403, 404}
 
     async def test_static_files(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("secret")

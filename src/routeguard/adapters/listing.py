@@ -74,8 +74,10 @@ def _frontends(router: Any) -> Iterator[tuple[Any, Any, str]]:
             yield group, group, route.path
     for route in router.routes:
         for context in getattr(route, "effective_low_priority_routes", tuple)():
-            for served in context.original_route.routes:
-                yield context.original_route, context, context.frontend_prefix + served.path
+            # FastAPI 0.138 makes a group with whole paths for each inclusion, later versions keep the prefix apart.
+            group, prefix = context.starlette_route, getattr(context, "frontend_prefix", "")
+            for served in (group or context.original_route).routes:
+                yield context.original_route, context, prefix + served.path
 
 
 def _foreign(route: Any) -> str | None:
