@@ -46,7 +46,7 @@ def test_an_address_shows_no_secret(given: str, shown: str) -> None:
 
 
 def test_the_access_log_holds_no_query(capsys: pytest.CaptureFixture[str]) -> None:
-    """OPS-22: the tokens of mailed links are in it."""
+    """OPS-22"""
     before = logging.getLogger("uvicorn.access").handlers[:]
     config = logging_config()
     config["loggers"] = {"uvicorn.access": config["loggers"]["uvicorn.access"]}

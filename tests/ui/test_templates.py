@@ -39,7 +39,8 @@ def drawn(path: str, **more: object) -> tuple[str, Seen, dict[str, str]]:
 @pytest.mark.parametrize("path", FORMS)
 def test_every_input_has_a_label_and_nothing_is_a_script(path: str) -> None:
     html, seen, _ = drawn(path)
-    assert "<script" not in html
+    ours = re.findall(r'<script nonce="[\w-]{22,}">', html)
+    assert html.count("<script") == len(ours)
     labels = {label["for"] for label in seen.all("label")}
     for field in seen.all("input"):
         assert field.get("type") == "hidden" or field.get("aria-hidden") or field["id"] in labels

@@ -10,7 +10,12 @@ LETTERS = Letterhead.of("https://id.example.com/")
 
 def test_links_begin_with_the_issuer():
     """ML-07"""
-    assert LETTERS.link("/auth/email/verify", token="a.b&c") == "https://id.example.com/auth/email/verify?token=a.b%26c"
+    assert LETTERS.link("/auth/sign-in") == "https://id.example.com/auth/sign-in"
+
+
+def test_a_token_stands_where_browsers_send_it_to_no_server():
+    """ML-14"""
+    assert LETTERS.link("/auth/email/verify", token="a.b&c") == "https://id.example.com/auth/email/verify#token=a.b%26c"
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,18 @@ async def test_a_newer_token_voids_the_older_of_its_user_and_purpose_only(world:
     assert await world.redeem(other_purpose, "verify") is not None
 
 
+@pytest.mark.parametrize(
+    "pasted",
+    ["https://id.example.com/auth/email/verify#token={}", "<https://id.example.com/x?token={}>", " {} ", "{}\n",
+     "https://id.example.com/x?token={}&y=z"],
+)  # fmt: skip
+async def test_the_link_counts_as_its_token(world: World, pasted: str):
+    token = await world.issue()
+    assert await world.redeem(pasted.format(token), "verify") is None
+    assert await world.redeem(pasted.format(token + "x")) is None
+    assert await world.redeem(pasted.format(token)) is not None
+
+
 async def test_looking_consumes_nothing(world: World):
     """ML-03"""
     token = await world.issue()

@@ -52,7 +52,7 @@ def serve(
         raise ConfigError(findings)
     tls = server_context(_tls(settings.tls, certificate=tls_certificate, key=tls_key, client_ca=client_ca))
     asyncio.run(_check_schema(settings))
-    # Addresses of pages hold the tokens of mailed links, so there is no log of addresses (attack OPS-22).
+    # No access log: whoever runs this has a proxy in front, which keeps one.
     app, bound = create(settings), listen(host, port)
     readiness = app.state.guard.services.get(Readiness)
     address = address_of(bound, scheme="http" if tls is None else "https")

@@ -85,7 +85,7 @@ def logging_config() -> dict[str, Any]:
 
 
 class PathsOnly(logging.Filter):
-    """Takes the query out of lines of the access log: it holds the tokens of mailed links (attack OPS-22)."""
+    """Takes the query out of lines of the access log: applications put anything into theirs (attack OPS-22)."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten every argument that has a query; the line itself stays."""

@@ -1,1 +1,1 @@
-"""The identity service's own pages: server-rendered, without scripts, over the same services and policies."""
+"""The identity service's own pages: server-rendered, usable without scripts, over the same services and policies."""

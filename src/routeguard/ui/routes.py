@@ -71,9 +71,14 @@ async def _open(texts: FormTexts, page: FormPage, request: Request) -> Response:
 
 
 async def _by_link(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
-    """Show a page opened from a mail. The link is not used up: mail scanners open links too (attack PW-20)."""
-    token = request.query_params.get("token", "")
-    return show_form(page, texts, form={"token": token})
+    """Show a page opened from a mail. The link is not used up: mail scanners open links too (attack ML-03).
+
+    The token is in the fragment, which only the page's script sees. Links mailed by earlier versions hold it in the
+    query, which the script reads too; servers write their access log from the scope, after the answer, so it is taken
+    out there.
+    """
+    request.scope["query_string"] = b""
+    return show_form(page, texts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,9 @@ FORMS: Final = {
     "/auth/sign-in": FormPage("sign-in.html", ("email", "password")),
     "/auth/sign-up": FormPage("sign-up.html", ("name", "email", "password")),
     "/auth/password/forgot": FormPage("forgot.html", ("email",)),
-    "/auth/password/reset": FormPage("reset.html", ("password",)),
+    "/auth/password/reset": FormPage("reset.html", ("token", "password")),
     "/auth/password/change": FormPage("change-password.html", ("current_password", "new_password"), "current_password"),
-    "/auth/email/verify": FormPage("verify.html", ()),
+    "/auth/email/verify": FormPage("verify.html", ("token",)),
     "/auth/email/change": FormPage("change-email.html", ("email", "password"), "password"),
     "/account/name": FormPage("change-name.html", ("name",)),
 }

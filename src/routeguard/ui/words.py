@@ -31,7 +31,7 @@ _LABELS: Final = {
     "current_password": "current password",
     "new_password": "new password",
     "name": "name",
-    "token": "link",
+    "token": "link from our mail",
 }
 _PLAIN: Final = {
     "invalid-credentials": "The e-mail address or the password is not right.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 from routeguard.mail.protocol import Message
 
@@ -33,9 +33,13 @@ class Letterhead:
         """The name people know the site by."""
         return urlsplit(self.issuer).netloc
 
-    def link(self, path: str, **query: str) -> str:
-        """Return an address of ours. `path` begins with a slash."""
-        return f"{self.issuer}{path}{'?' + urlencode(query) if query else ''}"
+    def link(self, path: str, *, token: str = "") -> str:
+        """Return the URL of a page of ours, with a one-time token where it opens one. `path` begins with a slash.
+
+        The token stands in the fragment, which browsers send to no server: it is in no access log, no Referer and no
+        log of a proxy (docs/decisions/0008). The page's script puts it into the page's form.
+        """
+        return f"{self.issuer}{path}{'#token=' + quote(token, safe='') if token else ''}"
 
     def write(
         self, to: str, subject: str, *paragraphs: str, link: str | None = None, label: str = "", name: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -30,8 +31,9 @@ one_time_tokens: Final = sa.Table(
     sa.Column("data", sa.Text, nullable=False),
 )
 
-_LONGEST: Final = 200
-"""Characters of a token that is looked at; ours have 70."""
+_LONGEST: Final = 2048
+"""Characters that are looked at; tokens have 70, and the links they are mailed in some more."""
+_AFTER: Final = re.compile(r"[&\s>]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Redeemed:
 class OneTimeTokens:
     """Issues and redeems tokens. 256 random bits; the database holds a hash of token and purpose only.
 
-    A purpose is a name space of its own: a token of one is unknown to every other (attacks ML-05, SES-31).
+    A purpose is a name space of its own: a token of one is unknown to every other (attacks ML-05, SES-31). In place of
+    a token the link it was mailed in is accepted, because users without scripts paste it into the page.
     """
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
@@ -102,8 +105,11 @@ class OneTimeTokens:
         await tx.execute(statement)
 
     def _matches(self, purpose: str, token: str) -> sa.ColumnElement[bool] | None:
+        if len(token) > _LONGEST or not token.isascii() or "\x00" in token:
+            return None
+        token = _unpacked(token)
         user_id, dot, _ = token.partition(".")
-        if not dot or len(token) > _LONGEST or not token.isascii() or "\x00" in token:
+        if not dot:
             return None
         # Found by key and hash alone: how long a look-up takes says nothing about a token's characters.
         return sa.and_(
@@ -119,6 +125,12 @@ _RETURNED: Final = (one_time_tokens.c.user_id, one_time_tokens.c.data, one_time_
 
 def _redeemed(row: Any) -> Redeemed:
     return Redeemed(row[0], msgspec.json.decode(row[1]), datetime.fromtimestamp(row[2], UTC))
+
+
+def _unpacked(text: str) -> str:
+    """Return the token in `text`: a token, or a link that holds one, perhaps in angle brackets."""
+    _, found, rest = text.strip().rpartition("token=")
+    return _AFTER.split(rest, maxsplit=1)[0] if found else text.strip()
 
 
 def _hash(purpose: str, token: str) -> bytes:
