@@ -20,6 +20,7 @@ from routeguard.assembly import assemble, defaults, description_facts, remote_fe
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
+from routeguard.core.marks import mark
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.guard.connection import Connection
@@ -30,7 +31,7 @@ from routeguard.sessions import checks
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.settings import Settings
 from routeguard.traffic.body_limit import body_limit
-from routeguard.traffic.cors import preflight
+from routeguard.traffic.cors import identity_cors, preflight
 from routeguard.traffic.csrf import csrf, with_csrf
 from routeguard.traffic.security_headers import header_bytes
 from routeguard.users.models import User
@@ -289,6 +290,10 @@ class Routeguard(Generic[U]):
     def routes(self) -> list[BaseRoute]:
         """Return the routes of all features, for an application's router."""
         made = [route for feature in self.features if feature.routes for route in feature.routes(self.services)]
+        if self.settings.cors_origins:
+            readable = identity_cors(self.settings.cors_origins)
+            for route in made:
+                mark(route.endpoint, readable)
         return [Section(made)] if made else []
 
     def asgi(self, app: App) -> Edge:

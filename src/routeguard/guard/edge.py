@@ -35,6 +35,10 @@ async def enter(connection: Connection, compiled: Compiled, proceed: App, wire: 
             if connection.observer is not None:
                 send = Capture(connection, send)
             await proceed(scope, receive, send)
+    except BodyTooLarge:
+        # Here and not at the edge: the application's middleware sees the refusal, and its CORS headers let the page
+        # that sent the body read why it was refused.
+        await connection.refuse(CONTENT_TOO_LARGE(), compiled.handler, send)
     except ProblemError as error:
         await connection.refuse(error.problem, compiled.handler, send)
     except Unavailable as error:

@@ -9,6 +9,7 @@ from routeguard.core.address import parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
 from routeguard.mail.addresses import parse_sender
+from routeguard.traffic.origins import parse_origins
 
 if TYPE_CHECKING:
     from routeguard.settings.tree import Settings
@@ -30,6 +31,10 @@ def malformed(settings: Settings) -> list[str]:
         # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
         if f"{parts.scheme}://{parts.netloc}" != origin or parts.scheme not in {"http", "https"} or "*" in origin:
             found.append(f"trusted origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
+    try:
+        parse_origins(settings.cors_origins)
+    except ConfigError as error:
+        found += [f"cors_origins: {finding}" for finding in error.findings]
     if parse_sender(settings.mail.sender) is None:
         found.append("mail.sender must be an address such as 'Example <no-reply@example.com>'")
     try:

@@ -53,6 +53,8 @@ class Settings:
     """Counters and locks: `memory://` for one process, `redis://` or `valkey://` for several."""
     trusted_origins: tuple[str, ...] = ()
     """Origins, beside the issuer's, whose pages may send requests with our cookies. Compared exactly."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the identity routes and read their answers, credentials included (CORS)."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses and CIDR ranges of the reverse proxies whose `Forwarded` or `X-Forwarded-For` is believed."""
     body_limit: int = 1024 * 1024

@@ -46,6 +46,17 @@ def cors(
     ),))  # fmt: skip
 
 
+def identity_cors(origins: Iterable[str]) -> Policy:
+    """Return the policy of the identity routes under `cors_origins`: what their methods and clients need."""
+    return cors(
+        origins=origins,
+        credentials=True,
+        methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+        headers=("Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-CSRF-Token"),
+        expose=("RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate"),
+    )
+
+
 def preflight(policy: Policy, request: RequestView) -> Reply | None:
     """Answer a preflight for a route under `policy`, before anybody is asked who he is.
 
