@@ -144,7 +144,9 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     database = Database(settings.database_url, clock=clock, settings=settings.database)
     services.add(Database, database, start=database.start, close=database.close)
     ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
-    services.add(Readiness, Readiness(database.ping, partial(ephemeral.get, "ready")))
+    # A write: a server that was demoted, or has no room, answers a look and nothing else.
+    writes = partial(ephemeral.put, "{routeguard}:ready", b"", ttl=60.0)
+    services.add(Readiness, Readiness(database.ping, writes))
     check = SchemaCheck(database)
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, settings.secret, clock=clock, older=settings.older_secrets)

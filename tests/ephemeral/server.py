@@ -17,18 +17,19 @@ from tests.backends import free_port
 class ValkeyProcess:
     """One server on a port of its own; nothing is written to disk."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, host: str = "127.0.0.1", port: int | None = None) -> None:
+        self.host = host
         # That of a cluster's bus is 10000 above it.
-        self.port: int = free_port(second=10_000)
+        self.port: int = port or free_port(second=10_000)
         self.options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"valkey://127.0.0.1:{self.port}/0"
+        return f"valkey://{self.host}:{self.port}/0"
 
     def start(self) -> None:
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self.options]
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", self.host, "--save", "", *self.options]
         with tempfile.TemporaryFile() as said:
             self._process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd="/tmp")
             for _ in range(1000):
@@ -63,7 +64,7 @@ class ValkeyProcess:
         """Send one command over a connection of its own, blocking."""
         import hiredis
 
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as wire:
+        with socket.create_connection((self.host, self.port), timeout=5) as wire:
             wire.sendall(hiredis.pack_command(parts))
             reader = hiredis.Reader()
             while True:

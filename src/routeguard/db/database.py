@@ -99,9 +99,15 @@ class Database:
         await self._backend.close()
 
     async def ping(self) -> None:
-        """Ask the database for a sign of life. Raises Unavailable."""
-        async with self.read() as tx:
-            await tx.execute(sa.select(1))
+        """Ask the database for a sign of life. Raises Unavailable, also for a PostgreSQL that takes no writes now."""
+        async with self._connection(self._backend.reads) as connection:
+            tx = Transaction(connection, self._backend.outage)
+            if self.dialect == "sqlite":
+                await tx.execute(sa.select(1))
+            elif await tx.scalar(sa.text("SHOW transaction_read_only")) == "on":
+                # Demoted, or set read-only by whoever runs it. Another connection may lead to one that is not.
+                await connection.invalidate()
+                raise self._backend.outage.away(OSError("it takes no writes"))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -35,6 +35,8 @@ logger = logging.getLogger("routeguard.db")
 
 _GRACE: Final = 0.2
 """Seconds between the server's own statement timeout and ours, so that a living server answers first."""
+_READ_ONLY: Final = "25006"
+"""SQLSTATE read_only_sql_transaction."""
 _CURRENT: Final = ("primary", "read-write")
 """The values of libpq's `target_session_attrs` with which no standby is taken."""
 
@@ -91,6 +93,7 @@ class PostgresBackend:
             pool_timeout=self._timeout, pool_use_lifo=True, hide_parameters=True,
         )  # fmt: skip
         event.listen(self.writes.sync_engine, "checkout", _refuse_stale)
+        event.listen(self.writes.sync_engine, "handle_error", _give_up_read_only)
         self.reads = self.writes.execution_options(isolation_level="AUTOCOMMIT")
         self._hot = _HotPool(self, size=settings.pool_size, timeout=self._timeout)
 
@@ -232,3 +235,9 @@ def _refuse_stale(connection: Any, _record: Any, _proxy: Any) -> None:
     """Let the pool replace what a restarted server left behind, before a request pays for it."""
     if connection.driver_connection.stale:
         raise DisconnectionError
+
+
+def _give_up_read_only(context: Any) -> None:
+    """Drop the connections to a server that takes no writes any more: a new one may lead to its successor."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True

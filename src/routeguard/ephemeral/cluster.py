@@ -16,6 +16,7 @@ import hiredis
 
 from routeguard.core.errors import Unavailable
 from routeguard.ephemeral.connection import Connection
+from routeguard.ephemeral.replies import gives_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ class Cluster:
                 raise
             except hiredis.ReplyError as error:
                 word, _, rest = str(error).partition(" ")
-                if word in {"TRYAGAIN", "CLUSTERDOWN"}:
+                if word in {"TRYAGAIN", "CLUSTERDOWN"} or gives_up(error):
                     break
                 if word not in {"MOVED", "ASK"}:
                     raise

@@ -4,22 +4,29 @@ Commands given in one turn of the event loop leave in one write, and their answe
 A command that outlives the deadline fails every command of its connection, because a server that stopped answering
 one has stopped answering all; the connection is then dropped and made anew in the background, while callers are
 refused at once (the circuit is open) instead of waiting each for himself.
+
+A server that says it is not, or not any more, the one to ask (`replies.gives_up`) loses the connection too: the name
+is resolved anew, and every address behind it is tried until one takes the greeting, so that a fail-over that moves the
+name is followed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
+from weakref import WeakSet
 
 import hiredis
 
 from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.ephemeral import replies
 
 logger = logging.getLogger("routeguard.ephemeral")
 
@@ -91,7 +98,7 @@ class Address:
 class _Wire(asyncio.Protocol):
     """The bytes of one connection: commands out in batches, answers in by order."""
 
-    def __init__(self, deadline: float, lost: Callable[[_Wire], None]) -> None:
+    def __init__(self, deadline: float, lost: Callable[[_Wire, str], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadline = deadline
         self._lost = lost
@@ -101,6 +108,8 @@ class _Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
+        self.retired = False
+        """Whether only what was sent already is still waited for."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an assert: the transports of uvloop are of no class of asyncio's.
@@ -142,17 +151,26 @@ class _Wire(asyncio.Protocol):
             self._reader.feed(data)
             while (answer := self._reader.gets()) is not False:
                 future, _ = self._waiting.popleft()
-                if future.done():
-                    continue  # Its caller went away.
                 if isinstance(answer, hiredis.ReplyError):
-                    future.set_exception(answer)
-                else:
+                    if replies.gives_up(answer):
+                        self.retire(str(answer))
+                    if not future.done():
+                        future.set_exception(answer)
+                elif not future.done():  # Else its caller went away.
                     future.set_result(answer)
         except (hiredis.ProtocolError, IndexError):
             self.fail("valkey: answers that make no sense")
+        if self.retired and not self._waiting:
+            self.fail("valkey: connection given up")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's shape
         self.fail("valkey: connection lost")
+
+    def retire(self, why: str) -> None:
+        """Take no more commands, and close once those already sent are answered: each with what became of it."""
+        if not self.retired and not self.closed:
+            self.retired = True
+            self._lost(self, why)
 
     def fail(self, why: str) -> None:
         """Give up: every waiting caller gets Unavailable."""
@@ -167,7 +185,8 @@ class _Wire(asyncio.Protocol):
         for future, _ in waiting:
             if not future.done():
                 future.set_exception(Unavailable(why))
-        self._lost(self)
+        if not self.retired:
+            self._lost(self, why)
 
 
 class Connection:
@@ -180,7 +199,11 @@ class Connection:
         self._wire: _Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._dropped = asyncio.Event()
+        self._tried = asyncio.Event()
         self._closing = False
+        self._retired: WeakSet[_Wire] = WeakSet()
+        self._said: str | None = None
+        """What the log was told last, while the server is away: each reason is said once."""
 
     @property
     def is_up(self) -> bool:
@@ -195,7 +218,7 @@ class Connection:
         try:
             await self._open()
         except _ERRORS as error:
-            logger.warning("valkey at %s:%d is away: %s", self.address.host, self.address.port, error)
+            self._away(str(error) or type(error).__name__)
         self._keeper = asyncio.create_task(self._keep(), name="routeguard-valkey")
 
     async def close(self) -> None:
@@ -205,8 +228,9 @@ class Connection:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
-        if self._wire is not None:
-            self._wire.fail("valkey: closed")
+        for wire in (self._wire, *self._retired):
+            if wire is not None:
+                wire.fail("valkey: closed")
 
     def command(self, *parts: Part) -> asyncio.Future[Any]:
         """Send a command and return its answer to come. Raises Unavailable at once while the circuit is open.
@@ -218,41 +242,94 @@ class Connection:
             raise Unavailable("valkey is away", retry_after=1)
         return wire.command(hiredis.pack_command(parts))  # type: ignore[arg-type]
 
+    async def renewed(self) -> None:
+        """Wait for the attempt to replace a connection that was given up. Raises Unavailable when it fails."""
+        if self._wire is None:
+            try:
+                async with asyncio.timeout(self._deadline * 2):
+                    await self._tried.wait()
+            except TimeoutError:
+                raise Unavailable("valkey is away", retry_after=1) from None
+        if self._wire is None:
+            raise Unavailable("valkey is away", retry_after=1)
+
     async def _open(self) -> None:
+        """Connect to the first address of the name that takes the greeting. Raises the reason of the last that did not.
+
+        Resolved each time: after a fail-over the same name is another server. The address of a server that was demoted
+        may still be among them, even the first.
+        """
         loop = asyncio.get_running_loop()
-        context = ssl.create_default_context() if self.address.tls else None
+        address = self.address
+        async with asyncio.timeout(self._deadline * 2):
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        failure: BaseException = OSError("the name has no address")
+        for host in dict.fromkeys(str(entry[4][0]) for entry in found):
+            try:
+                wire = await self._greet(host)
+            except _ERRORS as error:
+                failure = error
+            else:
+                self._dropped.clear()
+                self._wire = wire
+                return
+        raise failure
+
+    async def _greet(self, host: str) -> _Wire:
+        loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if self.address.tls:
+            tls = {"ssl": ssl.create_default_context(), "server_hostname": self.address.host}
         async with asyncio.timeout(self._deadline * 2):
             _, wire = await loop.create_connection(
-                lambda: _Wire(self._deadline, self._on_lost), self.address.host, self.address.port, ssl=context
+                lambda: _Wire(self._deadline, self._on_lost), host, self.address.port, **tls
             )
-        try:
-            # A stopped server still accepts connections, in its kernel: only an answer proves that it is back.
-            greeting = [*self.address.greeting(), *self._greeting]
-            await asyncio.gather(*[wire.command(hiredis.pack_command(parts)) for parts in greeting])  # type: ignore[arg-type]
-        except _ERRORS:
-            wire.fail("valkey: not ready")
-            raise
-        self._dropped.clear()
-        self._wire = wire
+        # A stopped server still accepts connections, in its kernel: only an answer proves that it is back.
+        greeting = [*self.address.greeting(), *self._greeting]
+        answers = await asyncio.gather(
+            *[wire.command(hiredis.pack_command(parts)) for parts in greeting],  # type: ignore[arg-type]
+            return_exceptions=True,
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException) and not replies.is_full(answer):
+                wire.fail("valkey: not ready")
+                raise answer
+        return wire
 
-    def _on_lost(self, wire: _Wire) -> None:
+    def _on_lost(self, wire: _Wire, why: str) -> None:
+        if wire.retired:
+            self._retired.add(wire)
         if self._wire is wire:
             self._wire = None
+            self._tried.clear()
             self._dropped.set()
             if not self._closing:
-                logger.warning("valkey at %s:%d is lost", self.address.host, self.address.port)
+                self._away(why)
+
+    def _away(self, why: str) -> None:
+        if why != self._said:
+            self._said = why
+            logger.warning("valkey at %s:%d is away: %s", self.address.host, self.address.port, why)
 
     async def _keep(self) -> None:
         """Hold the connection open: reconnect when it drops, with growing pauses of at most a second."""
-        pause = _FIRST_PAUSE
+        loop = asyncio.get_running_loop()
+        pause, opened = _FIRST_PAUSE, -_LONGEST_PAUSE
         while True:
             if self._wire is not None:
                 await self._dropped.wait()
+                # At once, unless the last one did not last: a server that takes greetings and nothing else.
+                if loop.time() - opened < _FIRST_PAUSE:
+                    await asyncio.sleep(_FIRST_PAUSE)
                 pause = _FIRST_PAUSE
             try:
                 await self._open()
-            except _ERRORS:
+            except _ERRORS as error:
+                self._away(str(error) or type(error).__name__)
+                self._tried.set()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
+                opened, self._said = loop.time(), None
+                self._tried.set()
                 logger.info("valkey at %s:%d is back", self.address.host, self.address.port)

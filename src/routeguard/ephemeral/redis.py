@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import hiredis
 
 from routeguard.core.errors import Unavailable
+from routeguard.ephemeral import replies
 from routeguard.ephemeral.cluster import SLOTS, Cluster
 from routeguard.ephemeral.connection import Address, Command, Connection, Part
 from routeguard.ephemeral.protocol import BUCKETS, Answers, Attempt, Hit, Quota, Read
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _GREETING: Final[tuple[Command, ...]] = (("SCRIPT", "LOAD", SCRIPT),)
+_WRITE: Final[Command] = ("DEL", "{routeguard}:greeting")
+"""A write that changes nothing: a replica refuses it, so that we never begin with one."""
 
 
 class RedisEphemeral:
     """Keys on a server, or with `cluster` on several. `deadline` is in seconds, for one command."""
 
     def __init__(self, *addresses: Address, deadline: float = 0.5, cluster: bool = False) -> None:
-        self._connection = Connection(addresses[0], deadline=deadline, greeting=_GREETING)
+        # Of a cluster, one server does not have the slot of every key.
+        self._connection = Connection(addresses[0], deadline=deadline, greeting=(*_GREETING, _WRITE))
         self._cluster = Cluster(addresses, deadline=deadline, greeting=_GREETING) if cluster else None
 
     @classmethod
@@ -99,9 +103,10 @@ class RedisEphemeral:
         try:
             answer = await self._send(key, "EVALSHA", SCRIPT_SHA, *rest)
         except hiredis.ReplyError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise _fault(error) from None
-            answer = await self._ask(key, "EVAL", SCRIPT, *rest)
+            if str(error).startswith("NOSCRIPT"):
+                answer = await self._ask(key, "EVAL", SCRIPT, *rest)
+            else:
+                answer = await self._once_more(error, key, "EVALSHA", SCRIPT_SHA, *rest)
         return _answers(answer, len(reads), len(attempts))
 
     async def _run_by_slot(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
@@ -135,7 +140,20 @@ class RedisEphemeral:
         try:
             return await self._send(key, *parts)
         except hiredis.ReplyError as error:
+            return await self._once_more(error, key, *parts)
+
+    async def _once_more(self, error: hiredis.ReplyError, key: str, *parts: Part) -> Any:
+        """Send a command again that a server refused which is not the one to ask any more (see `replies`).
+
+        It was not carried out there, so nothing is done twice. Raises Unavailable for any other error reply.
+        """
+        if self._cluster is not None or not replies.gives_up(error):
             raise _fault(error) from None
+        await self._connection.renewed()
+        try:
+            return await self._send(key, *parts)
+        except hiredis.ReplyError as again:
+            raise _fault(again) from None
 
 
 def slot_of(key: str) -> int:
