@@ -186,7 +186,22 @@ def test_proxies_keep_readiness_from_the_public(name: str) -> None:
 def test_every_way_says_which_proxy_to_believe() -> None:
     """Else every client has the proxy's address, and shares the limits of all others."""
     for name in ("routeguard.env.example", "compose.yaml", "kubernetes.yaml"):
-        assert re.search(r"ROUTEGUARD_TRUSTED_PROXIES(=|: |\n +value: )\S", (FOLDER / name).read_text("utf-8")), name
+        text = (FOLDER / name).read_text("utf-8")
+        assert re.search(r"ROUTEGUARD_TRUSTED_PROXIES(=|: |\n +value: )\S", text), name
+        assert re.search(r"ROUTEGUARD_TRUSTED_PROXY_HEADER(=|: |\n +value: )X-Forwarded-For\b", text), name
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "haproxy.cfg", "Caddyfile"])
+def test_proxies_overwrite_one_header_and_drop_the_others(name: str) -> None:
+    """RL-01. What nginx and HAProxy then do is tried in tests/proxies."""
+    text = (FOLDER / name).read_text("utf-8")
+    assert re.search(
+        r"set_header X-Forwarded-For \$remote_addr;|set-header X-Forwarded-For %\[src\]|"
+        r"header_up X-Forwarded-For \{remote_host\}",
+        text,
+    )
+    for dropped in ("Forwarded", "X-Real-IP"):
+        assert re.search(rf'set_header {dropped} "";|del-header {dropped}\n|header_up -{dropped}\n', text), dropped
 
 
 def test_the_example_is_refused_until_it_is_filled_in() -> None:

@@ -99,11 +99,23 @@ def test_a_sound_production_is_accepted() -> None:
         pytest.param({"trusted_origins": ("a.example",)}, "trusted origin", id="CSRF-06-host"),
         pytest.param({"trusted_proxies": ("10.0.0.1/8",)}, "trusted_proxies", id="host-bits"),
         pytest.param({"trusted_proxies": ("010.0.0.1",)}, "trusted_proxies", id="KEY-06-octal"),
+        pytest.param({"trusted_proxies": ("0.0.0.0/0",)}, "every address", id="RL-01-all"),
+        pytest.param({"trusted_proxies": ("::/0",)}, "every address", id="RL-01-all-of-ipv6"),
+        pytest.param({"trusted_proxy_header": "X-Real-IP"}, "trusted_proxy_header", id="RL-01-one-value"),
+        pytest.param({"trusted_proxy_header": ""}, "trusted_proxy_header", id="RL-01-no-header"),
         pytest.param({"environment": "staging"}, "environment must be", id="environment"),
     ],
 )
 def test_an_unsafe_production_is_refused(changes: dict[str, object], words: str) -> None:
     assert any(words in finding for finding in production(**changes).findings())
+
+
+def test_the_header_of_the_proxies_is_one_of_two(tmp_path: Path) -> None:
+    assert Settings().trusted_proxy_header == "X-Forwarded-For"
+    for header in ("X-Forwarded-For", "Forwarded", "forwarded", "x-forwarded-for"):
+        found = load(tmp_path, ROUTEGUARD_TRUSTED_PROXY_HEADER=header)
+        assert found.trusted_proxy_header == header
+        assert found.findings() == []
 
 
 def test_one_process_may_do_with_its_memory() -> None:

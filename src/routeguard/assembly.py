@@ -98,7 +98,8 @@ def assemble(
     proxies = parse_networks(settings.trusted_proxies)
     ephemeral = open_ephemeral(settings.ephemeral_url)
     services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
-    services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies))
+    header = settings.trusted_proxy_header
+    services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies, trusted_proxy_header=header))
     if any(feature.records for feature in features):
         _identity(services, settings, user)
     for feature in features:

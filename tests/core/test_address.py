@@ -22,8 +22,10 @@ def scope(peer: str | None, *headers: tuple[str, str]) -> dict[str, Any]:
     return {"client": (peer, 1) if peer else None, "headers": raw}
 
 
-def seen(peer: str | None, *headers: tuple[str, str], proxies: Any = PROXIES) -> str:
-    return str(client_address(scope(peer, *headers), proxies))
+def seen(
+    peer: str | None, *headers: tuple[str, str], proxies: Any = PROXIES, header: str = "X-Forwarded-For"
+) -> str:  # fmt: skip
+    return str(client_address(scope(peer, *headers), proxies, header=header))
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip", "cf-connecting-ip", "true-client-ip"])
@@ -78,13 +80,55 @@ def test_x_forwarded_for(stated: str, expected: str) -> None:
 )
 def test_forwarded(stated: str, expected: str) -> None:
     """RL-02, RFC 7239."""
-    assert seen(PROXY, ("forwarded", stated)) == expected
+    assert seen(PROXY, ("forwarded", stated), header="Forwarded") == expected
 
 
-def test_forwarded_wins_and_is_never_mixed() -> None:
+SPOOFS = [
+    ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6"), ("x-client-ip", "6.6.6.6"), ("true-client-ip", "6.6.6.6"),
+    ("cf-connecting-ip", "6.6.6.6"), ("x-forwarded", "6.6.6.6"), ("forwarded-for", "6.6.6.6"),
+    ("x_forwarded_for", "6.6.6.6"), ("x-forwarded-for ", "6.6.6.6"), ("x-forwarded-by", "6.6.6.6"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoof", SPOOFS, ids=[name for name, _ in SPOOFS])
+def test_one_header_is_read_and_no_other(spoof: tuple[str, str]) -> None:
+    """RL-01: a proxy that writes one header passes on what a client wrote into another."""
+    real = ("x-forwarded-for", CLIENT)
+    assert seen(PROXY, real, spoof) == seen(PROXY, spoof, real) == CLIENT
+    assert seen(PROXY, spoof) == seen(PROXY, ("x-forwarded-for", ""), spoof) == PROXY
+
+
+def test_the_header_is_the_one_the_proxy_writes() -> None:
     both = [("x-forwarded-for", "6.6.6.6"), ("forwarded", f"for={CLIENT}")]
-    assert seen(PROXY, *both) == seen(PROXY, *both[::-1]) == CLIENT
-    assert seen(PROXY, ("x-forwarded-for", CLIENT), ("forwarded", "for=unknown")) == PROXY
+    assert seen(PROXY, *both, header="Forwarded") == seen(PROXY, *both[::-1], header="forwarded") == CLIENT
+    assert seen(PROXY, *both) == "6.6.6.6"
+    assert seen(PROXY, ("x-forwarded-for", CLIENT), ("forwarded", "for=unknown"), header="FORWARDED") == PROXY
+    assert seen(PROXY, ("x-forwarded-for", CLIENT), header="Forwarded") == PROXY
+    for header in ("X-Real-IP", "", "x_forwarded_for", "X-Forwarded-For, Forwarded"):
+        with pytest.raises(ConfigError):
+            seen(PROXY, ("x-forwarded-for", CLIENT), header=header)
+
+
+def test_a_trailer_is_not_the_proxys_word() -> None:
+    """HTTP-07: uvicorn's httptools appends trailers to the header fields, after what the proxy wrote."""
+    chunked = ("transfer-encoding", "chunked")
+    for name, value in (("x-forwarded-for", "{}"), ("forwarded", "for={}")):
+        proxied, trailer = (name, value.format(CLIENT)), (name, value.format("6.6.6.6"))
+        assert seen(PROXY, chunked, proxied, trailer, header=name) == "None"
+        # uvicorn has taken the trailer for the peer.
+        assert seen("6.6.6.6", chunked, proxied, trailer, header=name) == "None"
+        assert seen(PROXY, chunked, proxied, header=name) == CLIENT
+        assert seen(PROXY, proxied, proxied, header=name) == CLIENT
+
+
+def test_a_peer_that_the_server_took_from_a_header_is_not_believed() -> None:
+    """RL-01: `uvicorn main:app` believes X-Forwarded-For, whatever we are told to read."""
+    spoofed = [("forwarded", f"for={CLIENT}"), ("x-forwarded-for", "6.6.6.6")]
+    assert seen("6.6.6.6", *spoofed, header="Forwarded") == "None"
+    assert seen("6.6.6.6", spoofed[0], ("x-forwarded-for", "9.9.9.9, 6.6.6.6:80"), header="Forwarded") == "None"
+    # Those who come past the proxies are who they are.
+    assert seen(CLIENT, *spoofed, header="Forwarded") == CLIENT
+    assert seen(CLIENT, ("x-forwarded-for", CLIENT)) == CLIENT
 
 
 def test_several_lines_are_one_list() -> None:
@@ -150,6 +194,6 @@ def test_never_an_attackers_word(left: list[str], right: list[str], peer: str) -
     appended = f"{CLIENT}, 10.3.3.3"
     for name, entry in (("x-forwarded-for", appended), ("forwarded", f"for={CLIENT}, for=10.3.3.3")):
         answers = {
-            seen(peer, (name, ", ".join([*forged, entry]))) for forged in (left, right, [])
+            seen(peer, (name, ", ".join([*forged, entry])), header=name) for forged in (left, right, [])
         }  # fmt: skip
         assert answers == {CLIENT}

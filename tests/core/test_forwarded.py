@@ -22,7 +22,7 @@ def seen(*lines: str) -> str:
         "client": (PROXY, 1),
         "headers": [(b"forwarded", line.encode("latin-1")) for line in lines],
     }
-    return str(client_address(scope, PROXIES))
+    return str(client_address(scope, PROXIES, header="Forwarded"))
 
 
 @pytest.mark.parametrize(

@@ -148,15 +148,15 @@ def write_cookie(data: bytes) -> None:
 def read_hops(name: bytes) -> Callable[[bytes], None]:
     def read(data: bytes) -> None:
         scope = {"client": ("10.0.0.1", 1), "headers": [(name, one) for one in data.split(b"\n")]}
-        found = client_address(scope, PROXIES)
+        found = client_address(scope, PROXIES, header=name.decode())
         assert found is not None
         assert ip_address(str(found)) == found
         # The same bytes of a stranger change nothing.
-        assert str(client_address({**scope, "client": ("192.0.2.1", 1)}, PROXIES)) == "192.0.2.1"
+        assert str(client_address({**scope, "client": ("192.0.2.1", 1)}, PROXIES, header=name.decode())) == "192.0.2.1"
         # And what stands left of our proxy's own entry changes nothing.
         appended = b"for=198.51.100.9" if name == b"forwarded" else b"198.51.100.9"
         proxied = {**scope, "headers": [*scope["headers"], (name, appended)]}  # type: ignore[misc]
-        assert str(client_address(proxied, PROXIES)) == "198.51.100.9"
+        assert str(client_address(proxied, PROXIES, header=name.decode())) == "198.51.100.9"
 
     return read
 

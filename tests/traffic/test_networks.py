@@ -65,6 +65,19 @@ async def test_behind_a_proxy(make_exchange: Any) -> None:
         assert (answer.status if isinstance(answer, Problem) else answer) == status, stated
 
 
+async def test_who_hides_behind_a_proxy_is_denied(make_exchange: Any) -> None:
+    """RL-01: with a list of those denied, an address that cannot be known would be the way round it."""
+    services = Services()
+    services.add(Site, Site(trusted_proxies=parse_networks(["10.9.0.0/16"])))
+    run = networks(deny=["203.0.113.0/24"]).bind(services)
+    hidden = [("transfer-encoding", "chunked"), ("x-forwarded-for", "203.0.113.7"), ("x-forwarded-for", "192.0.2.1")]
+    for exchange in (make_exchange("POST", *hidden, peer="10.9.0.1"), make_exchange("GET", peer=None)):
+        refused = await run(exchange)
+        assert isinstance(refused, Problem)
+        assert refused.status == 403
+    assert await run(make_exchange("POST", ("x-forwarded-for", "192.0.2.1"), peer="10.9.0.1")) is None
+
+
 async def test_the_address_is_worked_out_once(make_exchange: Any) -> None:
     exchange = make_exchange("GET", peer="192.0.2.1")
     site = Site()

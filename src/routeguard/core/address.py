@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import islice
@@ -13,6 +13,9 @@ from routeguard.core.forwarded import forwarded_for
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+
+X_FORWARDED_FOR: Final = "X-Forwarded-For"
+FORWARDED: Final = "Forwarded"
 
 _MAXIMUM_HOPS: Final = 32
 _LONGEST: Final = 45
@@ -63,20 +66,35 @@ def _parse(text: str) -> Address | None:
     return address
 
 
-def client_address(scope: Mapping[str, Any], trusted_proxies: Sequence[Network] = ()) -> Address | None:
-    """Return the address that counts as the client's: the peer, until proxies are configured.
+def client_address(
+    scope: Mapping[str, Any], trusted_proxies: Sequence[Network] = (), *, header: str = X_FORWARDED_FOR
+) -> Address | None:
+    """Return the address that counts as the client's: the peer's, until proxies are configured.
 
-    `scope` is an ASGI scope. When the peer is a trusted proxy, the hops of `Forwarded` (RFC 7239 section 5.2) or,
-    without it, `X-Forwarded-For` are read right to left and the first one that is not trusted is the client. A hop
-    that cannot be read ends the walk at the last trusted hop: never an attacker's word (attacks RL-01, RL-02).
-    None when the server names no peer (a Unix socket).
+    `scope` is an ASGI scope. When the peer is a trusted proxy, the hops stated in `header` are read right to left, and
+    the first one that is not trusted is the client. `header` is `X-Forwarded-For` or `Forwarded` (RFC 7239), whichever
+    the proxies write; the other one is never read, because a proxy passes on what it does not write (attack RL-01). A
+    hop that cannot be read ends the walk at the last trusted hop (attack RL-02).
+
+    None when the server names no peer (a Unix socket), and when it has put a client's word in the peer's place or
+    among the header fields (uvicorn does, see docs/how-to/behind-a-proxy.md). Raises ConfigError for another header.
     """
     client = scope.get("client")
     peer = parse_address(client[0]) if client else None
-    if peer is None or not trusted_proxies or not _within(peer, trusted_proxies):
+    if peer is None or not trusted_proxies:
         return peer
+    name = header.lower()
+    if name not in _READERS:
+        raise ConfigError(f"{header!r} is neither {X_FORWARDED_FOR} nor {FORWARDED}")
+    lines = _lines(scope["headers"], name.encode())
+    # uvicorn's httptools parser appends trailers to the header fields, so in a chunked body a second line may be the
+    # client's, to the right of the proxy's own (attack HTTP-07).
+    if len(lines) > 1 and _lines(scope["headers"], b"transfer-encoding"):
+        return None
+    if not _within(peer, trusted_proxies):
+        return None if name == _STANDARD and _replaced(peer, scope["headers"]) else peer
     nearest = peer
-    for address in _hops(scope["headers"]):
+    for address in _READERS[name](lines):
         if address is None:
             return nearest
         if not _within(address, trusted_proxies):
@@ -96,13 +114,19 @@ def _within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _hops(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[Address | None]:
-    """Yield the stated hops, nearest first; None for one that cannot be read. `Forwarded` wins; never mixed."""
-    standard = [value.decode("latin-1") for name, value in headers if name == b"forwarded"]
-    if standard:
-        stated = (None if hop is None else parse_address(hop) for hop in forwarded_for(standard))
-        return islice(stated, _MAXIMUM_HOPS)
-    return _x_forwarded_for([value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"])
+def _lines(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name == wanted]
+
+
+def _replaced(peer: Address, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether `peer` may be a word of X-Forwarded-For, which `uvicorn main:app` believes unless told not to."""
+    return peer in _x_forwarded_for(_lines(headers, _LEGACY.encode()))
+
+
+def _forwarded(lines: Sequence[str]) -> Iterator[Address | None]:
+    """Yield the hops of Forwarded, nearest first; None for one that cannot be read."""
+    for hop in islice(forwarded_for(lines), _MAXIMUM_HOPS):
+        yield None if hop is None else parse_address(hop)
 
 
 def _x_forwarded_for(lines: Sequence[str]) -> Iterator[Address | None]:
@@ -126,3 +150,11 @@ def _hop_address(hop: str) -> Address | None:
 
 def _is_port(text: str) -> bool:
     return text.startswith(":") and 1 <= len(text) - 1 <= 5 and text[1:].isascii() and text[1:].isdigit()
+
+
+_LEGACY: Final = X_FORWARDED_FOR.lower()
+_STANDARD: Final = FORWARDED.lower()
+_READERS: Final[Mapping[str, Callable[[Sequence[str]], Iterable[Address | None]]]] = {
+    _LEGACY: _x_forwarded_for,
+    _STANDARD: _forwarded,
+}

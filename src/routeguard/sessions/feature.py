@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
@@ -22,6 +21,7 @@ from routeguard.sessions.routes import routes
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
 from routeguard.sessions.sources import SessionSources
+from routeguard.traffic.site import site_of
 from routeguard.users.service import Users
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def register(services: Services, settings: Any) -> None:
     services.add(SessionResolver, sources)  # type: ignore[type-abstract]
     sessions = Sessions(
         database, users.reader, clock=clock, settings=own, invalidations=feed, cookies=cookies,
-        trusted_proxies=parse_networks(settings.trusted_proxies),
+        site=site_of(services),
     )  # fmt: skip
     services.add(Sessions, sessions)
     standings = services.add(Standings, Standings())

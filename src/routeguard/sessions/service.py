@@ -8,7 +8,6 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from routeguard.core.address import client_address
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.secret import digest, new_token
@@ -16,11 +15,9 @@ from routeguard.sessions import store
 from routeguard.sessions.by_id import proof_second
 from routeguard.sessions.models import SessionEnded, SessionId, SessionRecord, SessionStarted, SessionState, UserSession
 from routeguard.sessions.problems import USER_SUSPENDED
+from routeguard.traffic.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from routeguard.core.address import Network
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database, Transaction
     from routeguard.sessions.clock import SteadyClock
@@ -62,7 +59,7 @@ class Sessions(Generic[U]):
 
     def __init__(
         self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
-        invalidations: Invalidations, cookies: CookieSessions[U], trusted_proxies: Sequence[Network] = (),
+        invalidations: Invalidations, cookies: CookieSessions[U], site: Site | None = None,
     ) -> None:  # fmt: skip
         self._database = database
         self._users = users
@@ -70,7 +67,7 @@ class Sessions(Generic[U]):
         self._settings = settings
         self._feed = invalidations
         self._cookies = cookies
-        self._trusted_proxies = trusted_proxies
+        self._site = site or Site()
         self.companions: list[Companion] = []
         """Filled by features before the first request."""
 
@@ -285,7 +282,7 @@ class Sessions(Generic[U]):
 
     def _facts(self, exchange: Exchange) -> tuple[str | None, str | None]:
         agent = exchange.request.header("user-agent")
-        address = client_address(exchange.request.scope, self._trusted_proxies)
+        address = self._site.address(exchange)
         return None if agent is None else agent[:_USER_AGENT_LENGTH], None if address is None else str(address)
 
 

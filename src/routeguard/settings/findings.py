@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from routeguard.core.address import parse_networks
+from routeguard.core.address import FORWARDED, X_FORWARDED_FOR, parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
 from routeguard.mail.addresses import parse_sender
@@ -37,13 +38,22 @@ def malformed(settings: Settings) -> list[str]:
         found += [f"cors_origins: {finding}" for finding in error.findings]
     if parse_sender(settings.mail.sender) is None:
         found.append("mail.sender must be an address such as 'Example <no-reply@example.com>'")
+    found += _proxies(settings)
+    for secret in (settings.secret, *settings.older_secrets):
+        if secret is not None and len(secret) < MINIMUM_SECRET_BYTES:
+            found.append(f"secret must have at least {MINIMUM_SECRET_BYTES} bytes")
+    return found
+
+
+def _proxies(settings: Settings) -> list[str]:
+    found: list[str] = []
     try:
         parse_networks(settings.trusted_proxies)
     except ConfigError as error:
         found += [f"trusted_proxies: {finding}" for finding in error.findings]
-    for secret in (settings.secret, *settings.older_secrets):
-        if secret is not None and len(secret) < MINIMUM_SECRET_BYTES:
-            found.append(f"secret must have at least {MINIMUM_SECRET_BYTES} bytes")
+    if settings.trusted_proxy_header.lower() not in {X_FORWARDED_FOR.lower(), FORWARDED.lower()}:
+        # A field of one value, such as X-Real-IP, does not say whether the proxy or the client wrote it.
+        found.append(f"trusted_proxy_header must be {X_FORWARDED_FOR} or {FORWARDED}, whichever your proxies write")
     return found
 
 
@@ -57,6 +67,10 @@ def unsafe(settings: Settings) -> list[str]:
         # Attack JWT-30, OPS-11: defaults and keyboard patterns are the first keys anybody tries.
         if len(set(text)) < 12 or any(text.startswith(word) or text.endswith(word) for word in _WELL_KNOWN):
             found.append("secret looks like a default or has too little variety")
+    with contextlib.suppress(ConfigError):  # What cannot be read is a finding of `malformed`.
+        if any(network.prefixlen == 0 for network in parse_networks(settings.trusted_proxies)):
+            # Every client would be a proxy, and name its own address (attack RL-01).
+            found.append("trusted_proxies holds every address: name those of your proxies")
     urls = {
         "database_url": settings.database_url,
         "ephemeral_url": settings.ephemeral_url,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from routeguard.api_keys.models import ApiKeySettings
+from routeguard.core.address import X_FORWARDED_FOR
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret  # noqa: TC001 - the annotations are read at run time
 from routeguard.db.models import DatabaseSettings
@@ -56,7 +57,9 @@ class Settings:
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the identity routes and read their answers, credentials included (CORS)."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and CIDR ranges of the reverse proxies whose `Forwarded` or `X-Forwarded-For` is believed."""
+    """Addresses and CIDR ranges of the reverse proxies whose `trusted_proxy_header` is believed."""
+    trusted_proxy_header: str = X_FORWARDED_FOR
+    """The header field the proxies write: `X-Forwarded-For` or `Forwarded`. No other is ever read."""
     body_limit: int = 1024 * 1024
     """Bytes a request body may have unless a route's policy says otherwise."""
     unsafe_observe_in_production: bool = False

@@ -25,7 +25,8 @@ def networks(*, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> Policy:
 
     `allow` and `deny` hold addresses and CIDR ranges (``"10.0.0.0/8"``, ``"2001:db8::/32"``) without host bits. A
     denied address is refused even if also allowed; with `allow`, every other address is refused too, one that cannot
-    be known included. The address is the peer's until proxies are configured (attacks RL-01, RL-02).
+    be known included; behind configured proxies such a one is refused by `deny` alone, too. The address is the peer's
+    until proxies are configured (attacks RL-01, RL-02).
     """
     return Policy((Networks(_entries(allow), _entries(deny)),))
 
@@ -56,12 +57,15 @@ class Networks:
         if findings:
             raise ConfigError(findings)
         allowed, denied = _matcher(parsed[0]), _matcher(parsed[1])
-        only_allowed, denies, address_of = bool(self.allow), bool(self.deny), site_of(services).address
+        site = site_of(services)
+        only_allowed, denies, address_of = bool(self.allow), bool(self.deny), site.address
+        # Behind proxies a client may hide its address, and would so pass a list of those denied.
+        unknown = _UNKNOWN if self.allow or site.trusted_proxies else None
 
         async def admitted(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
             address = address_of(exchange)
             if address is None:
-                return _UNKNOWN if only_allowed else None
+                return unknown
             if (denies and denied(address)) or (only_allowed and not allowed(address)):
                 return _REFUSED
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from routeguard.core.address import Address, Network, client_address
+from routeguard.core.address import X_FORWARDED_FOR, Address, Network, client_address
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -19,17 +19,19 @@ class Site:
     """Registered once by the composition root; without it nothing is trusted and nothing is https.
 
     `https` says that browsers reach us by https only. `trusted_proxies` are the networks whose word about the
-    client's address counts.
+    client's address counts, and `trusted_proxy_header` is the only header field it is read from.
     """
 
     https: bool = False
     trusted_proxies: tuple[Network, ...] = ()
+    trusted_proxy_header: str = X_FORWARDED_FOR
 
     def address(self, exchange: Exchange) -> Address | None:
-        """Return the client's address, worked out once an exchange; None behind a Unix socket without proxies."""
+        """Return the client's address, worked out once an exchange; None when it is not known (`client_address`)."""
         known: object = exchange.facts.get(Site, _UNKNOWN)
         if known is _UNKNOWN:
-            known = exchange.facts[Site] = client_address(exchange.request.scope, self.trusted_proxies)
+            scope, header = exchange.request.scope, self.trusted_proxy_header
+            known = exchange.facts[Site] = client_address(scope, self.trusted_proxies, header=header)
         return known  # type: ignore[return-value]
 
 
