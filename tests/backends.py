@@ -102,10 +102,13 @@ class PostgresServer:
 
     def create(self, template: str = "template0") -> str:
         """Return the URL of a new database."""
-        self._number += 1
-        name = f"test_{os.getpid()}_{self._number}"
+        name = self.new_name()
         self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
+
+    def new_name(self) -> str:
+        self._number += 1
+        return f"test_{os.getpid()}_{self._number}"
 
     def drop(self, url: str) -> None:
         self.execute(f'DROP DATABASE IF EXISTS "{url.rpartition("/")[2]}" WITH (FORCE)')

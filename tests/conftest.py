@@ -23,6 +23,7 @@ from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
 from routeguard.db.models import DatabaseSettings
 from tests.backends import PostgresServer, ValkeyServer
+from tests.databases import Databases
 from tests.fakes import FakeClock
 
 # How long an example takes says how busy the machine is; and the same examples everywhere, so that what is found here
@@ -45,9 +46,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(cores, _MOST_PROCESSES)
 
 
-def pytest_configure() -> None:
-    """Let SIGTERM (a time limit around pytest) end the servers too, as Ctrl-C does."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM (a time limit around pytest) end the servers too, as Ctrl-C does; keep compiled code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Hundreds of processes are started, and compiling is most of the time each takes to start.
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.rootpath / ".pytest_cache" / "bytecode"))
 
 
 @pytest.fixture(scope="session")
@@ -93,10 +97,10 @@ def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _migrated_postgresql(postgres_server: PostgresServer) -> str:
+def _migrated_postgresql(postgres_server: PostgresServer) -> Databases:
     url = postgres_server.create()
     _aside(lambda: _migrate(url))
-    return url.rpartition("/")[2]
+    return Databases(postgres_server, url.rpartition("/")[2])
 
 
 @pytest.fixture
@@ -129,11 +133,11 @@ def sqlite_url(tmp_path: Path, _migrated_sqlite: Path) -> str:
 
 
 @pytest.fixture
-def postgresql_url(postgres_server: PostgresServer, _migrated_postgresql: str) -> Iterator[str]:
-    """A PostgreSQL database with all tables."""
-    url = postgres_server.create(_migrated_postgresql)
+def postgresql_url(_migrated_postgresql: Databases) -> Iterator[str]:
+    """A PostgreSQL database with all tables, and no row but those of the migrations."""
+    url = _migrated_postgresql.lend()
     yield url
-    postgres_server.drop(url)
+    _migrated_postgresql.take_back(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

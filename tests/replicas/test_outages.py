@@ -1,10 +1,10 @@
-"""PostgreSQL and Valkey stopped, frozen and reset under load, five times each (attacks OPS-03, AZ-16, SES-17).
+"""PostgreSQL and Valkey stopped, frozen and reset under load, again and again (attacks OPS-03, AZ-16, SES-17).
 
 Two real processes, with people in good standing and others who must never get in. While a store is away nobody is let
 in who would not be otherwise, and nobody is told that he is not signed in; 503 it is. Then it goes on by itself.
 
-The long version, with the two seconds that are promised on a machine that does nothing else:
-``ROUTEGUARD_OUTAGES=50 ROUTEGUARD_BACK_WITHIN=2 pytest tests/replicas/test_outages.py --timeout 3600``
+Longer, with the two seconds that are promised on a machine that does nothing else:
+``ROUTEGUARD_OUTAGES=50 ROUTEGUARD_BACK_WITHIN=2 pytest -m long tests/replicas/test_outages.py``
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import pytest
 from tests.backends import PostgresServer, ValkeyServer
 from tests.replicas.proxy import Proxy
 from tests.replicas.world import PATIENCE, Deployment, Person, deployed, eventually
+from tests.rounds import rounds as repeated
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
-CYCLES = int(os.environ.get("ROUTEGUARD_OUTAGES", "5"))
+again_and_again = repeated(1, 5, variable="ROUTEGUARD_OUTAGES")
 BACK_WITHIN = float(os.environ.get("ROUTEGUARD_BACK_WITHIN", "30"))
 """Seconds. Two are promised (and measured: see above); a CI machine under load is no place to measure."""
 
@@ -182,10 +183,12 @@ async def is_back(load: Load) -> bool:
     return True
 
 
-async def cycles(load: Load, sign: tuple[str, int], away: Callable[[], object], back: Callable[[], object]) -> None:
+async def cycles(
+    load: Load, rounds: int, sign: tuple[str, int], away: Callable[[], object], back: Callable[[], object]
+) -> None:
     """Take a store away until it shows (`sign`), and give it back, again and again."""
     slowest = 0.0
-    for _ in range(CYCLES):
+    for _ in range(rounds):
         await asyncio.to_thread(away)
         try:
             await load.more(*sign, 2)
@@ -205,19 +208,22 @@ DATABASE_AWAY = ("signed in", 503)
 VALKEY_AWAY = ("right password", 503)
 
 
-async def test_postgresql_stopped(world: World, load: Load) -> None:
-    await cycles(load, DATABASE_AWAY, world.postgres.stop, world.postgres.start)
+@again_and_again
+async def test_postgresql_stopped(world: World, load: Load, rounds: int) -> None:
+    await cycles(load, rounds, DATABASE_AWAY, world.postgres.stop, world.postgres.start)
 
 
-async def test_postgresql_frozen(world: World, load: Load) -> None:
-    await cycles(load, DATABASE_AWAY, world.postgres.freeze, world.postgres.thaw)
+@again_and_again
+async def test_postgresql_frozen(world: World, load: Load, rounds: int) -> None:
+    await cycles(load, rounds, DATABASE_AWAY, world.postgres.freeze, world.postgres.thaw)
 
 
-async def test_postgresql_reset(world: World, load: Load) -> None:
+@again_and_again
+async def test_postgresql_reset(world: World, load: Load, rounds: int) -> None:
     """Connections end by RST and new ones too; then the server ends its back ends itself. The pool leaks nothing."""
-    await cycles(load, DATABASE_AWAY, world.to_postgres.reset, world.to_postgres.restore)
+    await cycles(load, rounds, DATABASE_AWAY, world.to_postgres.reset, world.to_postgres.restore)
     terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'routeguard'"
-    for _ in range(CYCLES):
+    for _ in range(rounds):
         assert await asyncio.to_thread(world.postgres.execute, terminate)
         await load.more("signed in", 200, 20)
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'routeguard'"
@@ -225,21 +231,25 @@ async def test_postgresql_reset(world: World, load: Load) -> None:
     assert world.postgres.execute(count)[0][0] <= 40
 
 
-async def test_valkey_stopped(world: World, load: Load) -> None:
-    await cycles(load, VALKEY_AWAY, world.valkey.stop, world.valkey.start)
+@again_and_again
+async def test_valkey_stopped(world: World, load: Load, rounds: int) -> None:
+    await cycles(load, rounds, VALKEY_AWAY, world.valkey.stop, world.valkey.start)
 
 
-async def test_valkey_frozen(world: World, load: Load) -> None:
-    await cycles(load, VALKEY_AWAY, world.valkey.freeze, world.valkey.thaw)
+@again_and_again
+async def test_valkey_frozen(world: World, load: Load, rounds: int) -> None:
+    await cycles(load, rounds, VALKEY_AWAY, world.valkey.freeze, world.valkey.thaw)
 
 
-async def test_valkey_reset(world: World, load: Load) -> None:
-    await cycles(load, VALKEY_AWAY, world.to_valkey.reset, world.to_valkey.restore)
+@again_and_again
+async def test_valkey_reset(world: World, load: Load, rounds: int) -> None:
+    await cycles(load, rounds, VALKEY_AWAY, world.to_valkey.reset, world.to_valkey.restore)
 
 
-async def test_valkey_flushed(world: World, load: Load) -> None:
+@again_and_again
+async def test_valkey_flushed(world: World, load: Load, rounds: int) -> None:
     """R7: what was counted is counted anew; nobody is let in by it, and nobody is put out."""
-    for _ in range(CYCLES):
+    for _ in range(rounds):
         await asyncio.to_thread(world.valkey.flush)
         await load.more("signed in", 200, 5)
         for kind in ("signed out", "forged", "tampered token", "spent refresh token"):

@@ -3,15 +3,13 @@
 Every flow that writes, cut before the server gets the COMMIT and after it has done it. Whoever asks again gets what he
 asked for, once; nothing that was ended lives, and nothing lives twice (R3; attacks OPS-04 and OPS-08).
 
-The long version, each flow killed on both sides of its COMMIT:
-``ROUTEGUARD_KILL_BOTH=1 python -m pytest tests/replicas/test_unknown_outcomes.py``
+The marker `long` has each flow killed on both sides of its COMMIT.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +28,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 OTHER = "quiet lantern over seven bridges"
 _numbers = itertools.count(1)
-KILL_BOTH = bool(os.environ.get("ROUTEGUARD_KILL_BOTH"))
 
 
 @dataclass
@@ -330,10 +327,9 @@ async def test_reset_during_the_commit(world: World, flow: Flow, actor: Actor, c
 @pytest.mark.parametrize(
     ("flow", "committed"),
     [
-        pytest.param(flow, side, id=f"{flow.name}-{'done' if side else 'undone'}")
+        pytest.param(flow, side, id=f"{flow.name}-{'done' if side else 'undone'}", marks=long)
         for at, flow in enumerate(FLOWS)
-        for side in (False, True)
-        if KILL_BOTH or side == bool(at % 2)
+        for side, long in ((bool(at % 2), ()), (not at % 2, pytest.mark.long))
     ],
 )
 async def test_killed_during_the_commit(world: World, flow: Flow, actor: Actor, committed: bool) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from routeguard.core.errors import ProblemError
+from tests.rounds import rounds as repeated
 from tests.sessions.fakes import cookie_of
 from tests.sessions.world import Browser, World
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
-ROUNDS: Final = int(os.environ.get("ROUTEGUARD_RACE_ROUNDS", "200"))
 AT_ONCE: Final = 64
 
 
-async def test_no_revoked_session_survives_a_race(world: World) -> None:
-    """SES-09, SES-17: 200 rounds of 64 racing sign-outs, renewals and rotations leave no live session."""
+@repeated(20, 200, variable="ROUTEGUARD_RACE_ROUNDS")
+async def test_no_revoked_session_survives_a_race(world: World, rounds: int) -> None:
+    """SES-09, SES-17: rounds of 64 racing sign-outs, renewals and rotations leave no live session."""
     dice = random.Random(64)
     user = await world.user()
     async with world.another() as other:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             browser = await world.sign_in(user)
             world.clock.advance(61)
             other.clock.advance(61)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +16,7 @@ from routeguard.core.problem import Problem
 from routeguard.db.database import Database
 from routeguard.sessions.models import SessionSettings
 from tests.fakes import FakeClock
+from tests.rounds import rounds as repeated
 from tests.sessions.fakes import cookie_of
 from tests.sessions.world import Browser, World
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from routeguard.users.models import User
 
-HISTORIES: Final = int(os.environ.get("ROUTEGUARD_HISTORIES", "25"))
 DAY: Final = 86400.0
 IDLE: Final = SessionSettings().idle.total_seconds()
 ABSOLUTE: Final = SessionSettings().absolute.total_seconds()
@@ -204,7 +203,8 @@ class Histories(RuleBasedStateMachine):
         self.both_have_polled()
 
 
-def test_histories(sqlite_url: str) -> None:
+@repeated(8, 25, variable="ROUTEGUARD_HISTORIES")
+def test_histories(sqlite_url: str, rounds: int) -> None:
     """SES-09, SES-17, SES-18, SES-23, SES-26, SES-27 in any order: the model and both processes never disagree."""
     with asyncio.Runner() as runner:
         database = Database(sqlite_url, clock=SystemClock())
@@ -214,7 +214,7 @@ def test_histories(sqlite_url: str) -> None:
             run_state_machine_as_test(
                 Histories,
                 settings=settings(
-                    max_examples=HISTORIES, stateful_step_count=50, deadline=None, derandomize=True,
+                    max_examples=rounds, stateful_step_count=50, deadline=None, derandomize=True,
                     # Histories are long by design.
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
                 ),

@@ -1,6 +1,6 @@
 """kill -9 while tokens are refreshed: the client, which got no answer, asks again and goes on. None lost, none doubled.
 
-The long version: ``ROUTEGUARD_KILLS=1000 python -m pytest tests/tokens/test_refresh_kills.py``, for each database.
+Longer: ``ROUTEGUARD_KILLS=1000 python -m pytest -m long tests/tokens/test_refresh_kills.py``, for each database.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from routeguard.sessions import store as session_store
 from routeguard.tokens.refresh import hash_of
+from tests.rounds import rounds as repeated
 from tests.tokens.victim import POINTS
 from tests.tokens.world import World
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
 
-KILLS: Final = int(os.environ.get("ROUTEGUARD_KILLS", "84"))
-"""At random, for each database; the named points come on top."""
 AT_ONCE: Final = 6
-AT_EACH_POINT: Final = 4
 _LATEST: Final = 0.004
 """Seconds until a random kill: a rotation takes about one millisecond."""
 
@@ -103,10 +101,11 @@ async def _breeding(url: str, socket: str) -> AsyncIterator[Breeder]:
         server.close()
 
 
-async def test_killed_at_each_named_point(world: World, breeder: Breeder) -> None:
+@repeated(1, 4)
+async def test_killed_at_each_named_point(world: World, breeder: Breeder, rounds: int) -> None:
     """SES-16, OPS-08: before, within and after the transaction."""
     for point in POINTS[world.database.dialect]:
-        for _ in range(AT_EACH_POINT):
+        for _ in range(rounds):
             text = (await world.family()).refresh_token
             before = await world.family_rows()
             victim = await breeder.victim(point)
@@ -118,13 +117,14 @@ async def test_killed_at_each_named_point(world: World, breeder: Breeder) -> Non
             await _end_all(world)
 
 
+@repeated(1, 4)
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-async def test_killed_in_the_middle_of_the_statement(world: World, breeder: Breeder) -> None:
+async def test_killed_in_the_middle_of_the_statement(world: World, breeder: Breeder, rounds: int) -> None:
     """SES-16, OPS-04: the server still works on it when the client is gone, and nobody knows how that ends.
 
     SQLite has no server: the process that is killed is the one that writes.
     """
-    for _ in range(AT_EACH_POINT):
+    for _ in range(rounds):
         family = await world.family()
         victim = await breeder.victim()
         sessions = session_store.sessions
@@ -137,7 +137,8 @@ async def test_killed_in_the_middle_of_the_statement(world: World, breeder: Bree
         await _end_all(world)
 
 
-async def test_killed_anywhere(world: World, breeder: Breeder) -> None:
+@repeated(18, 84, variable="ROUTEGUARD_KILLS")
+async def test_killed_anywhere(world: World, breeder: Breeder, rounds: int) -> None:
     """SES-16, OPS-08: each client goes on with the token it has, over as many deaths as it takes."""
     dice = random.Random(16)
 
@@ -155,7 +156,7 @@ async def test_killed_anywhere(world: World, breeder: Breeder) -> None:
         held.append(hash_of(text))
 
     held: list[bytes] = []
-    await asyncio.gather(*(client(KILLS // AT_ONCE) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(client(rounds // AT_ONCE) for _ in range(AT_ONCE)))
     assert sorted(row.current_hash for row in await world.family_rows()) == sorted(held)
     assert len(await world.rows()) == AT_ONCE
     assert await world.events() == []

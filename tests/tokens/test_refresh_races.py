@@ -1,13 +1,12 @@
 """One token in many hands at once: 64 in one process, 32 in two, and against everything that ends the family.
 
-The long version: ``ROUTEGUARD_RACE_ROUNDS=2000 python -m pytest tests/tokens/test_refresh_races.py``.
+Longer: ``ROUTEGUARD_RACE_ROUNDS=2000 python -m pytest -m long tests/tokens/test_refresh_races.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +17,7 @@ import pytest
 
 from routeguard.core.errors import ProblemError
 from routeguard.tokens.refresh import hash_of
+from tests.rounds import rounds as repeated
 from tests.tokens.world import LAPTOP, PHONE, World
 
 if TYPE_CHECKING:
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
-ROUNDS: Final = int(os.environ.get("ROUTEGUARD_RACE_ROUNDS", "200"))
+VARIABLE: Final = "ROUTEGUARD_RACE_ROUNDS"
 AT_ONCE: Final = 64
 BETWEEN_TWO: Final = 32
 
 
-async def test_one_successor_for_sixty_four(world: World) -> None:
+@repeated(20, 200, variable=VARIABLE)
+async def test_one_successor_for_sixty_four(world: World, rounds: int) -> None:
     """SES-04, SES-14: one child, the same for all, nobody else's live, and nobody is taken for a thief."""
     text = (await world.family()).refresh_token
-    for generation in range(1, ROUNDS + 1):
+    for generation in range(1, rounds + 1):
         answers = await asyncio.gather(*(world.rotate(text) for _ in range(AT_ONCE)))
         assert len(set(answers)) == 1
         assert answers[0] is not None
@@ -43,23 +44,25 @@ async def test_one_successor_for_sixty_four(world: World) -> None:
     assert await world.events() == []
 
 
-async def test_two_clients_with_one_token(world: World) -> None:
+@repeated(24, 200, variable=VARIABLE)
+async def test_two_clients_with_one_token(world: World, rounds: int) -> None:
     """SES-13, SES-14: one child at most, and then the family dies: once."""
-    rounds = max(ROUNDS // 8, 2)
-    for _ in range(rounds):
+    times = max(rounds // 8, 2)
+    for _ in range(times):
         family = await world.family()
         calls = [world.rotate(family.refresh_token, (PHONE, LAPTOP)[number % 2]) for number in range(AT_ONCE)]
         answers = set(await asyncio.gather(*calls)) - {None}
         assert len(answers) == 1
         assert await world.family_rows() == []
         assert await world.rotate(answers.pop() or "") is None
-    assert len(await world.events()) == rounds
+    assert len(await world.events()) == times
 
 
-async def test_a_thief_and_the_owner_of_different_generations(world: World) -> None:
+@repeated(24, 200, variable=VARIABLE)
+async def test_a_thief_and_the_owner_of_different_generations(world: World, rounds: int) -> None:
     """SES-06, SES-14: while the owner goes on with the live token, a spent one comes 32 times: all ends, once."""
-    rounds = max(ROUNDS // 8, 2)
-    for _ in range(rounds):
+    times = max(rounds // 8, 2)
+    for _ in range(times):
         first = (await world.family()).refresh_token
         second = await world.rotate(first)
         assert second is not None
@@ -72,14 +75,15 @@ async def test_a_thief_and_the_owner_of_different_generations(world: World) -> N
         assert await world.rows() == []
         for text in (third, *answers):
             assert await world.rotate(text or "") is None
-    assert len(await world.events()) == rounds
+    assert len(await world.events()) == times
 
 
+@repeated(32, 200, variable=VARIABLE)
 @pytest.mark.parametrize("kind", ["revoke", "everywhere", "suspend"])
-async def test_nothing_survives_an_ending(world: World, kind: str) -> None:
+async def test_nothing_survives_an_ending(world: World, kind: str, rounds: int) -> None:
     """SES-08, SES-09: refreshes interleaved with an ending; once it has returned, nothing of the family is good."""
     dice = random.Random(9)
-    for _ in range(max(ROUNDS // 8, 2)):
+    for _ in range(max(rounds // 8, 2)):
         user = await world.user()
         session = await world.session(user)
         families = [await world.family(session) for _ in range(2)]
@@ -94,12 +98,13 @@ async def test_nothing_survives_an_ending(world: World, kind: str) -> None:
     assert await world.events() == []
 
 
-async def test_one_successor_across_two_processes(world: World, database_url: str) -> None:
+@repeated(20, 200, variable=VARIABLE)
+async def test_one_successor_across_two_processes(world: World, database_url: str, rounds: int) -> None:
     """SES-05, SES-10: two processes, two event loops, one database."""
     async with other_process(database_url) as ask:
         text = (await world.family()).refresh_token
         half = BETWEEN_TWO // 2
-        for generation in range(1, max(ROUNDS // 2, 2) + 1):
+        for generation in range(1, max(rounds // 2, 2) + 1):
             theirs = asyncio.create_task(ask(text, half))
             ours = await asyncio.gather(*(world.rotate(text) for _ in range(half)))
             answers = {*ours, *await theirs}
