@@ -56,12 +56,13 @@ def _built_in() -> list[Feature]:
     from routeguard.oauth_server.feature import feature as oauth_server  # noqa: PLC0415 - the identity extra
     from routeguard.passwords.feature import feature as passwords  # noqa: PLC0415 - the identity extra
     from routeguard.sessions.feature import feature as sessions  # noqa: PLC0415 - the identity extra
+    from routeguard.tickets.feature import feature as tickets  # noqa: PLC0415 - the identity extra
     from routeguard.tokens.feature import feature as tokens  # noqa: PLC0415 - the identity extra
     from routeguard.traffic.feature import feature as traffic  # noqa: PLC0415 - the identity extra
     from routeguard.ui.feature import feature as ui  # noqa: PLC0415 - the identity extra
     from routeguard.users.feature import feature as users  # noqa: PLC0415 - the identity extra
 
-    return [traffic, users, sessions, tokens, passwords, emails, api_keys, oauth_server, ui]
+    return [traffic, users, sessions, tokens, tickets, passwords, emails, api_keys, oauth_server, ui]
 
 
 def remote_feature(

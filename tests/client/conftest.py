@@ -16,7 +16,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from routeguard import Routeguard, Settings, content_types, csrf, public, security_headers
 from routeguard.cli.accounts import make_account
@@ -76,6 +77,12 @@ class Service:
         async def example(request: Request) -> Response:
             return Response(block("html"), media_type="text/html")
 
+        @guard(guard.session())
+        async def greet(socket: WebSocket) -> None:
+            await socket.accept()
+            await socket.send_text((await guard.current_session(socket)).user.email)
+            await socket.close()
+
         @guard(public)
         async def script(request: Request) -> Response:
             return Response(block("js"), media_type="text/javascript")
@@ -111,6 +118,7 @@ class Service:
         app = Starlette(
             routes=[
                 Route("/api/probe", probe, methods=["GET", "POST"]),
+                WebSocketRoute("/ws/greet", greet),
                 Route("/page", page),
                 Route("/example", example),
                 Route("/static/invoices.js", script),

@@ -130,6 +130,23 @@ def test_no_script_can_read_a_token(context: BrowserContext, service: Service) -
 
 
 @needs_browser
+def test_a_socket_is_opened_with_a_ticket(context: BrowserContext, service: Service) -> None:
+    page = signed_in(context, service)
+    greeting = """(socket) => new Promise((done, fail) => {
+        socket.onmessage = (event) => done([event.data, socket.protocol]);
+        socket.onerror = fail;
+    })"""
+    said = page.evaluate(f"client.socket('/ws/greet', ['chat']).then({greeting})")
+    assert said == ["ada@example.com", "routeguard"]
+    # The ticket alone is the credential: no cookie goes along.
+    request = "{ method: 'POST', json: { path: '/ws/greet' } }"
+    ticket = page.evaluate(f"client.fetch('/auth/ticket', {request}).then((r) => r.json())")["ticket"]
+    context.clear_cookies()
+    opened = f"Promise.resolve(new WebSocket('/ws/greet', ['routeguard', 'routeguard.ticket.{ticket}']))"
+    assert page.evaluate(f"{opened}.then({greeting})") == ["ada@example.com", "routeguard"]
+
+
+@needs_browser
 def test_unsafe_requests_carry_the_csrf_token(context: BrowserContext, service: Service) -> None:
     """CSRF-08: fetched once, and anew when the session it belonged to has gone."""
     page = signed_in(context, service)

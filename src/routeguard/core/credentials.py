@@ -1,4 +1,4 @@
-"""Which credential a request carries in its header fields: an access token or an API key, and never both."""
+"""Which credential a request carries in its header fields: an access token, an API key or a ticket, and never two."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from urllib.parse import unquote_to_bytes
 from routeguard.core.problem import MALFORMED_REQUEST
 
 if TYPE_CHECKING:
+    from routeguard.core.errors import ProblemError
     from routeguard.core.request import RequestView
+
+SUBPROTOCOL: Final = "routeguard"
+"""What a server selects where a client offered a credential as subprotocol: browsers demand a selection."""
+_BEARER_SUBPROTOCOL: Final = b"routeguard.bearer."
+_TICKET_SUBPROTOCOL: Final = b"routeguard.ticket."
+CREDENTIAL_SUBPROTOCOLS: Final = (_BEARER_SUBPROTOCOL, _TICKET_SUBPROTOCOL)
+"""How the subprotocols begin that carry a credential (RFC 6455 section 1.9 lets clients offer any names)."""
 
 KEY_PREFIX: Final = b"rg_"
 """How every API key of ours begins, in `X-API-Key` and as Bearer."""
@@ -27,7 +35,7 @@ _NOT_IN_URLS: Final = (
 class Credential(NamedTuple):
     """What a program put into a header field to say who it is. Its value is a secret."""
 
-    kind: Literal["token", "key"]
+    kind: Literal["token", "key", "ticket"]
     value: bytes
 
     def __repr__(self) -> str:
@@ -37,7 +45,9 @@ class Credential(NamedTuple):
 def may_carry(request: RequestView) -> bool:
     """Return whether `credential_of` has anything to look at. Most requests of browsers have not, and all are asked."""
     headers = request.headers
-    return b"authorization" in headers or b"x-api-key" in headers or bool(request.scope.get("query_string"))
+    if b"authorization" in headers or b"x-api-key" in headers or request.scope.get("query_string"):
+        return True
+    return request.kind == "websocket" and b"sec-websocket-protocol" in headers
 
 
 def credential_of(request: RequestView) -> Credential | None:
@@ -50,19 +60,47 @@ def credential_of(request: RequestView) -> Credential | None:
     query: bytes = request.scope.get("query_string", b"")
     if query and _IN_QUERY.search(unquote_to_bytes(query) if b"%" in query else query):
         raise MALFORMED_REQUEST(_NOT_IN_URLS, debug="a credential in the query").error()
+    offered = _offered(request) if request.kind == "websocket" else None
     headers, repeated = request.headers, request.repeated
     authorization, key = headers.get(b"authorization"), headers.get(b"x-api-key")
     if authorization is None and key is None:
-        return None
-    if b"authorization" in repeated or b"x-api-key" in repeated or (authorization is not None and key is not None):
-        raise MALFORMED_REQUEST("Send one credential, once.", debug="two credentials").error()
+        return offered
+    if (
+        b"authorization" in repeated or b"x-api-key" in repeated
+        or (authorization is not None and key is not None) or offered is not None
+    ):  # fmt: skip
+        raise _two_credentials()
     if key is not None:
         return Credential("key", key)
     assert authorization is not None
     scheme, _, value = authorization.partition(b" ")
     if scheme.lower() != b"bearer":
         return None
-    value = value.strip(b" ")
+    return _bearer(value.strip(b" "))
+
+
+def _bearer(value: bytes) -> Credential:
     if not _TOKEN68.fullmatch(value):
         return Credential("token", b"")
     return Credential("key" if value.startswith(KEY_PREFIX) else "token", value)
+
+
+def _offered(request: RequestView) -> Credential | None:
+    """Return the credential among the subprotocols of a WebSocket handshake, or None.
+
+    It is for clients that cannot set a header field: the `WebSocket` of browsers. Raises ProblemError 400 for two.
+    """
+    lines = [value for name, value in request.raw_headers if name == b"sec-websocket-protocol"]
+    names = [part.strip(b" \t") for line in lines for part in line.split(b",")]
+    carriers = [name for name in names if name.startswith(CREDENTIAL_SUBPROTOCOLS)]
+    if not carriers:
+        return None
+    if len(carriers) > 1:
+        raise _two_credentials()
+    if carriers[0].startswith(_TICKET_SUBPROTOCOL):
+        return Credential("ticket", carriers[0].removeprefix(_TICKET_SUBPROTOCOL))
+    return _bearer(carriers[0].removeprefix(_BEARER_SUBPROTOCOL))
+
+
+def _two_credentials() -> ProblemError:
+    return MALFORMED_REQUEST("Send one credential, once.", debug="two credentials").error()

@@ -27,6 +27,7 @@ from routeguard.guard.caching import keep_private
 from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
 from routeguard.guard.render import is_navigation, render, to_sign_in
+from routeguard.guard.subprotocols import hide_credentials, subprotocol
 
 if TYPE_CHECKING:
     from routeguard.core.principal import Principal
@@ -85,6 +86,8 @@ class Connection(Exchange):
         outer = scope.get(SCOPE_KEY)
         self.outer = outer if isinstance(outer, Connection) else None
         """The connection of a guarded application this one is mounted in; our decision is its decision."""
+        if self.request.kind == "websocket":
+            hide_credentials(scope)
         self._receive = receive
         self._send = send
         self._received = 0
@@ -172,6 +175,7 @@ class Connection(Exchange):
             if self._undecided and not self._unapplied():
                 await self.refuse(GUARD_NOT_APPLIED(debug="no decision"))
                 return
+            message["subprotocol"] = subprotocol(self.request.scope, message.get("subprotocol"))
             message["headers"] = [*message.get("headers", ()), *self.effects]
             self.accepted = True
             self.watch()

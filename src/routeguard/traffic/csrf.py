@@ -42,6 +42,7 @@ HEADER: Final = b"x-csrf-token"
 _SESSION_COOKIES: Final = (b"routeguard=", b"routeguard-access=", b"routeguard-refresh=")
 _EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
 _EXPLICIT_FIELDS: Final = frozenset({b"authorization", b"x-api-key", b"signature-input"})
+_VERIFIED_FIELDS: Final = frozenset({b"signature-input", b"sec-websocket-protocol"})
 _DECIDING: Final = frozenset({b"origin", b"sec-fetch-site", HEADER})
 
 # A token is 16 random bytes, 8 of time and 24 of MAC over both.
@@ -312,7 +313,8 @@ def _is_explicit(exchange: Exchange) -> bool:
     if (scheme is not None and scheme[:7].lower().startswith(_EXPLICIT_SCHEMES)) or b"x-api-key" in headers:
         return _Explicit in exchange.facts or not (b"cookie" in headers or _has_certificate(exchange))
     # A message signature (RFC 9421) is made for one call; nothing but its verification tells it from an invented one.
-    return b"signature-input" in headers and _Explicit in exchange.facts
+    # A page may offer any subprotocol in a handshake: one that carries a credential counts once that was verified.
+    return not _VERIFIED_FIELDS.isdisjoint(headers) and _Explicit in exchange.facts
 
 
 def _is_ambient(exchange: Exchange) -> bool:

@@ -273,6 +273,19 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
     throw await problemOf(renewal.response());
   }
 
+  /**
+   * Open a WebSocket with a one-time ticket: from a page of another origin, where no cookie goes along. `protocols` are
+   * the application's own. Throws Problem when there is no ticket to be had.
+   */
+  async function socket(url, protocols = []) {
+    const target = new URL(url, base);
+    target.protocol = target.protocol.replace("http", "ws");
+    const response = await send(path("auth/ticket"), { method: "POST", json: { path: target.pathname } });
+    if (!response.ok) throw await problemOf(response);
+    const { ticket } = await response.json();
+    return new WebSocket(target, [...protocols, "routeguard", `routeguard.ticket.${ticket}`]);
+  }
+
   // Register a handler; what is returned takes it back.
   const register = (handlers) => (handler) => {
     handlers.add(handler);
@@ -286,6 +299,7 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
     signOut,
     signUp,
     refresh,
+    socket,
     /** `handler({ maxAge, acrValues, problem })` has the user prove who he is; a true answer has the request repeated. */
     onStepUp: register(stepUps),
     /** `handler("signed-in" | "signed-out")`, in every tab. */
