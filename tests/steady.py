@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 PATIENCE: Final = 60.0
 """Seconds until what must come has not come: many times what it takes, so that only a fault takes so long."""
 _TRIES: Final = 8
+_KNOWN: Final = 0.0015
+"""Seconds of the processor for `_known_work` on the machine for which limits are written."""
 
 
 async def until(condition: Callable[[], Any], *, within: float = PATIENCE) -> None:
@@ -40,3 +43,46 @@ async def alike(measure: Callable[[], Awaitable[dict[str, float]]], *, within: f
             return
         found.append(times)
     raise AssertionError(found)
+
+
+def slowness() -> float:
+    """Return how many times as long as where limits are written the processor takes for known work now; 1 at least.
+
+    A slow machine takes longer for everything, and so does one whose cores and caches are shared with other work.
+    """
+    began = time.thread_time()
+    _known_work()
+    return max(1.0, (time.thread_time() - began) / _KNOWN)
+
+
+def work_of(call: Callable[[], object], *, tries: int = 1) -> float:
+    """Return the seconds of the processor that a call takes, as on the machine for which limits are written.
+
+    The least of several tries: what is slow by itself is slow every time. The call runs in this thread.
+    """
+    return min(_once(call) for _ in range(tries))
+
+
+@contextmanager
+def work_within(seconds: float) -> Iterator[None]:
+    """Check that a block costs this process at most so much of the processor, as where limits are written."""
+    began = time.process_time()
+    yield
+    spent = time.process_time() - began
+    if spent > seconds:
+        spent /= max(slowness() for _ in range(4))
+    assert spent <= seconds, f"{spent:.3f} s of work"
+
+
+def _once(call: Callable[[], object]) -> float:
+    before, began = slowness(), time.thread_time()
+    call()
+    spent = time.thread_time() - began
+    return spent / max(before, slowness())
+
+
+def _known_work() -> int:
+    total = 0
+    for number in range(20_000):
+        total = (total * 31 + number) & 0xFFFFFFFF
+    return total

@@ -16,9 +16,12 @@ from typing import Any, Final
 import pytest
 
 import routeguard
+from tests.steady import slowness
 
 _SIZE: Final = 64 * 1024
+_SHORT: Final = 8 * 1024
 _SECONDS: Final = 0.05
+"""For the larger of the two, and for less in proportion."""
 _HEADS: Final = ("", "a/b", "a/b;a=", '"', "/", "a", "1", "1 ", "$2b$12$", "pbkdf2_sha256$1$", "http://a", "no-store,")
 _UNITS: Final = (
     " ", "\t", " \t", ";", ",", "; ", ";  ", " ;", ";a", ";a=b", '; a="b"', ";a=", ", ", " ,", ",a", "a", "A", "1",
@@ -95,11 +98,16 @@ def test_the_walk_finds_the_regexes():
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts a match")
 @pytest.mark.parametrize(
     ("pattern", "searched", "most"),
-    [pytest.param(*one, _SIZE, id=at) for at, one in _all_patterns().items()],
+    [
+        pytest.param(*one, size, id=f"{at} {size}", marks=marks)
+        for at, one in _all_patterns().items()
+        for size, marks in ((_SHORT, ()), (_SIZE, pytest.mark.long))
+    ],
 )
 def test_a_regex_is_fast_on_any_text(pattern: re.Pattern[Any], searched: bool, most: int):
     """INJ-04"""
     before = signal.signal(signal.SIGALRM, _slow)
+    limit = _SECONDS * most / _SIZE
     try:
         for head, unit, tail in ((h, u, t) for h in _HEADS for u in _UNITS for t in _TAILS):
             # Short first: what is exponential shows in a hundred characters, and costs the test a second only.
@@ -108,8 +116,9 @@ def test_a_regex_is_fast_on_any_text(pattern: re.Pattern[Any], searched: bool, m
                 if isinstance(pattern.pattern, bytes):
                     text = text.encode("utf-8")
                 took = _took(pattern, text, searched=searched)
-                if _SECONDS <= took < 1.0:
-                    took = min(took, _took(pattern, text, searched=searched))
-                assert took < _SECONDS, f"{head!r} + {unit!r} * n + {tail!r}: {took:.3f} s for {len(text)} characters"
+                if limit <= took < 1.0:
+                    # Or is it the machine? What is slow by itself is slow every time.
+                    took = min(_took(pattern, text, searched=searched) / slowness() for _ in range(4))
+                assert took < limit, f"{head!r} + {unit!r} * n + {tail!r}: {took:.3f} s for {len(text)} characters"
     finally:
         signal.signal(signal.SIGALRM, before)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from routeguard.tokens.refresh import RefreshCodec
 from tests.attacks.world import COOKIE, Browser, World
 from tests.conformance.wire import Result
 from tests.sessions.fakes import make_exchange
+from tests.steady import work_within
 from tests.test_settings import production
 from tests.tokens.forge import b64, hs256, unb64, unsigned
 from tests.tokens.forge import token as forged
@@ -146,10 +146,9 @@ async def test_a_key_of_ones_own(caller: Caller) -> None:
 async def test_long_ones(caller: Caller) -> None:
     """JWT-17, JWT-18: none of it is decoded, so it takes no time."""
     for token in ("A" * 1_000_000, "A" * 8_000_000, "." * 1_000_000, caller.token + "A" * 1_000_000):
-        before = time.process_time()
-        answer = await caller.ask(token)
+        with work_within(2):
+            answer = await caller.ask(token)
         assert answer.status == 401
-        assert time.process_time() - before < 2
     head, body, signature = caller.token.split(".")
     await refused(caller, head, f"{head}.{body}", f"{caller.token}.", f"{caller.token}.{signature}", f".{caller.token}")
     await refused(caller, f"{caller.token}....", f"{head}..{signature}", f"{head}.{body}.")
@@ -201,11 +200,10 @@ async def test_encrypted_ones(caller: Caller) -> None:
         {"alg": "dir", "enc": "A256GCM", "zip": "DEF"}, {"alg": "RSA1_5", "enc": "A128CBC-HS256"},
         {"alg": "PBES2-HS256+A128KW", "enc": "A128GCM", "p2c": 2**31, "p2s": "AAAA"},
     ]  # fmt: skip
-    before = time.process_time()
-    for header in headers:
-        await refused(caller, ".".join([b64(json.dumps(header)), "AAAA", "AAAA", "AAAA", "AAAA"]))
-        await refused(caller, caller.signed(**{name: header[name] for name in header if name != "alg"}))
-    assert time.process_time() - before < 2
+    with work_within(2):
+        for header in headers:
+            await refused(caller, ".".join([b64(json.dumps(header)), "AAAA", "AAAA", "AAAA", "AAAA"]))
+            await refused(caller, caller.signed(**{name: header[name] for name in header if name != "alg"}))
 
 
 async def test_json(caller: Caller) -> None:

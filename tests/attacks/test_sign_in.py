@@ -24,7 +24,7 @@ from tests.attacks.test_inj import settle
 from tests.attacks.world import COOKIE, ORIGIN, Browser, World, peer
 from tests.conformance.wire import Result
 from tests.core.test_redirect import ATTACKS as REDIRECTS
-from tests.steady import until
+from tests.steady import until, work_within
 
 pytestmark = pytest.mark.anyio
 
@@ -143,10 +143,9 @@ async def test_a_huge_password_is_not_hashed(world: World, size: int, monkeypatc
                   "/auth/password/change": ("current_password", "new_password")}[path]  # fmt: skip
         body = json.dumps({key: text if key == name else data[key] for key in wanted}).encode()
         chunks: Any = [body] if size <= 1_000_000 else [body] * 64
-        begun = time.process_time()
-        answer = await alice.ask("POST", path, ("content-type", "application/json"), body=chunks)
+        with work_within(1):
+            answer = await alice.ask("POST", path, ("content-type", "application/json"), body=chunks)
         assert answer.status in {400, 413, 422}, (path, answer.status)
-        assert time.process_time() - begun < 1
     assert hashed == []
 
 

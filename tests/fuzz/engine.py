@@ -8,10 +8,12 @@ import time
 import traceback
 from dataclasses import dataclass, field
 
+from tests.steady import work_of
+
 from .targets import Target
 
 LIMIT = 0.05
-"""Seconds one input of at most 64 KB may take."""
+"""Seconds of work one input of at most 64 KB may take, as `tests.steady.work_of` counts them."""
 SIZE = 64 * 1024
 _LARGE_EVERY = 200
 
@@ -56,18 +58,16 @@ def attempt(target: Target, data: bytes, report: Report) -> None:
         return
     taken = time.thread_time() - start
     if taken > LIMIT:
-        # A machine may stumble once; an input that is slow is slow every time.
-        taken = min(taken, *(_again(target, data) for _ in range(3)))
+        # A machine may be slow, and may stumble; an input that is slow is slow every time.
+        taken = work_of(lambda: _again(target, data), tries=4)
         if taken > LIMIT:
             report.failures.append(f"{data[:100]!r} ({len(data)} bytes) took {taken * 1000:.0f} ms")
     report.slowest = max(report.slowest, taken)
 
 
-def _again(target: Target, data: bytes) -> float:
-    start = time.thread_time()
+def _again(target: Target, data: bytes) -> None:
     with contextlib.suppress(target.allowed):
         target.read(data)
-    return time.thread_time() - start
 
 
 class Maker:

@@ -60,7 +60,7 @@ def test_the_fuzzer_notices() -> None:
     assert "KeyError" in fuzz(Target("breaks", breaks), 500, seed=1).failures[0]
 
     def slow(data: bytes) -> None:
-        for _ in range(6_000_000 if len(data) == 3 else 0):
+        for _ in range(12_000_000 if len(data) == 3 else 0):
             pass
 
     report = Report("slow")

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from routeguard.core.errors import ConfigError, ProblemError
 from routeguard.passwords.models import PasswordSettings
 from routeguard.passwords.policy import PasswordPolicy, common_passwords, normalize
+from tests.steady import work_within
 
 SETTINGS = PasswordSettings()
 POLICY = PasswordPolicy(SETTINGS, words=("id.acme-rockets.example",))
@@ -100,10 +99,9 @@ def test_a_phrase_may_hold_such_a_word(password: str):
 def test_judging_costs_little_whatever_is_sent():
     """PW-15"""
     name = " ".join(f"word{n}" for n in range(20_000))
-    started = time.thread_time()
-    for password in ("a" * 1024, "ada" * 341, "aA1" * 341, "\u0301" * 1024, "ﷺ" * 1024):
-        reasons(password, "a" * 100_000 + "@example.com", "ada" * 100_000, name)
-    assert time.thread_time() - started < 1
+    with work_within(1):
+        for password in ("a" * 1024, "ada" * 341, "aA1" * 341, "\u0301" * 1024, "ﷺ" * 1024):
+            reasons(password, "a" * 100_000 + "@example.com", "ada" * 100_000, name)
 
 
 @pytest.mark.parametrize("position", [0, 1, 5, -1])
@@ -126,10 +124,8 @@ def test_half_a_surrogate_pair_is_422():
 def test_a_huge_password_is_refused_at_once(size: int):
     """PW-02"""
     password = "ﷺ" * size
-    started = time.thread_time()
-    with pytest.raises(ProblemError) as refused:
+    with work_within(0.5), pytest.raises(ProblemError) as refused:
         normalize(password, SETTINGS)
-    assert time.thread_time() - started < 0.5
     assert refused.value.problem.members["reasons"] == ["too-long"]
 
 
