@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from routeguard import Routeguard, User
 from routeguard.core.errors import ConfigError
+from routeguard.core.feature import Feature
 from routeguard.core.secret import Secret, new_token
+from routeguard.core.services import Services
+from routeguard.mail.models import MailSettings
 from routeguard.sessions.models import SessionSettings
 from routeguard.settings import Settings, keep_development_secret
 
@@ -131,6 +137,208 @@ def test_a_feed_that_is_asked_too_seldom_is_refused() -> None:
 def test_all_findings_come_at_once() -> None:
     bare = Settings(issuer="http://id.example.com", environment="production")
     assert len(bare.findings()) >= 3
+
+
+WRONG = {
+    "ROUTEGUARD_ISSUER": "https://ID.example.com/auth",
+    "ROUTEGUARD_SESSIONS_IDLE": "soon",
+    "ROUTEGUARD_TOKENS_ACCESS": "2h",
+    "ROUTEGUARD_BODY_LIMIT": "much",
+    "ROUTEGUARD_TRAFFIC_SIGN_IN": "often",
+    "ROUTEGUARD_TRUSTED_PROXIES": "10.0.0.1/8",
+    "ROUTEGUARD_DATABASE_URL": "mysql://db/x",
+    "ROUTEGUARD_EPHEMERAL_URL": "http://cache",
+    "ROUTEGUARD_MAIL_URL": "mail.example.com",
+    "ROUTEGUARD_TLS_KEY": "key.pem",
+    "ROUTEGUARD_DATABASE_POOL_SIZE": "0",
+    "ROUTEGUARD_SECRTE": "x",
+    "ROUTEGUARD_ENVIRONMENT": "staging",
+    "ROUTEGUARD_OLDER_SECRETS": "short",
+}
+NAMED = [
+    "issuer 'https://ID", "ROUTEGUARD_SESSIONS_IDLE", "tokens.access", "ROUTEGUARD_BODY_LIMIT", "traffic.sign_in",
+    "trusted_proxies", "database_url", "ephemeral_url", "mail.url", "tls.certificate", "database.pool_size",
+    "ROUTEGUARD_SECRTE is not a setting; did you mean ROUTEGUARD_SECRET?", "environment must be", "older_secrets[0]",
+]  # fmt: skip
+
+
+def test_every_wrong_value_of_every_kind_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, **WRONG)
+    said = "\n".join(caught.value.findings)
+    for name in NAMED:
+        assert name in said
+    assert len(caught.value.findings) >= len(WRONG)
+
+
+def test_one_start_tells_what_all_sources_have_wrong(tmp_path: Path) -> None:
+    toml = '[tool.routeguard]\nmisspelt = 1\n[tool.routeguard.sessions]\nabsolute = "-1d"\n'
+    (tmp_path / "pyproject.toml").write_text(toml, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(
+            environ={"ROUTEGUARD_MAIL_URL": "smtp://"}, directory=tmp_path, isuer="https://x.example",
+            body_limit="huge", database_url=5,
+        )  # fmt: skip
+    said = "\n".join(caught.value.findings)
+    for words in (
+        "[tool.routeguard] misspelt is not a setting", "[tool.routeguard] sessions.absolute", "mail.url",
+        "the argument isuer is not a setting; did you mean issuer?", "body_limit: size 'huge'",
+        "database_url must be str, not int",
+    ):  # fmt: skip
+        assert words in said
+
+
+def test_the_application_tells_settings_and_user_class_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Unfit(User):
+        plan: str
+
+    monkeypatch.chdir(tmp_path)
+    for name, value in WRONG.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        Routeguard(user=Unfit)
+    said = "\n".join(caught.value.findings)
+    for name in [*NAMED, "secret is missing", "Unfit.plan needs a default"]:
+        assert name in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_features_find_is_told_at_once() -> None:
+    def failing(words: str) -> Feature:
+        def register(_services: Services, _settings: Any) -> None:
+            raise ConfigError(words)
+
+        return Feature(name=words, register=register, records=False)
+
+    def needy(services: Services, _settings: Any) -> None:
+        services.get(Routeguard)
+
+    features = [failing("first is wrong"), Feature(name="needy", register=needy, records=False), failing("so is last")]
+    with pytest.raises(ConfigError) as caught:
+        Routeguard(Settings(secret=Secret(STRONG)), features=features, identify=lambda _: None)
+    # The second only lacks what the first would have registered.
+    assert caught.value.findings == ("first is wrong", "so is last")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"secret": STRONG}, "secret must be Secret, not str"),
+        ({"trusted_origins": "https://a.example"}, "trusted_origins must be a list of str, not str"),
+        ({"body_limit": True}, "body_limit must be int, not bool"),
+        ({"body_limit": "1 MB"}, "body_limit must be int, not str"),
+        ({"sessions": {"idle": "1d"}}, "sessions must be SessionSettings, not dict"),
+        ({"mail": MailSettings(url=5)}, "mail.url must be str, not int"),  # type: ignore[arg-type]
+        ({"issuer": None}, "issuer must be str, not NoneType"),
+    ],
+)
+def test_an_argument_of_another_type_is_a_finding(arguments: dict[str, Any], words: str) -> None:
+    found = Settings(**{"environment": "staging", **arguments}).findings()
+    assert words in found
+    assert "environment must be 'production' or 'development'" in found
+
+
+def test_arguments_are_written_as_in_the_environment_too(tmp_path: Path) -> None:
+    found = Settings.load(environ={}, directory=tmp_path, body_limit="2 KB", trusted_origins="https://a.example")
+    assert (found.body_limit, found.trusted_origins) == (2048, ("https://a.example",))
+    branch = SessionSettings(idle=timedelta(hours=1))
+    given = Settings.load(environ={"ROUTEGUARD_SESSIONS_IDLE": "3d"}, directory=tmp_path, sessions=branch)
+    assert given.sessions == branch
+
+
+def test_what_could_not_be_read_contradicts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, ROUTEGUARD_SESSIONS_IDLE="soon", ROUTEGUARD_SESSIONS_ABSOLUTE="1d")
+    assert len(caught.value.findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "suggestion"),
+    [
+        ("ROUTEGUARD_ISUER", "ROUTEGUARD_ISSUER"),
+        ("ROUTEGUARD_DB_URL", "ROUTEGUARD_DATABASE_URL"),
+        ("ROUTEGUARD_SESSION_IDLE", "ROUTEGUARD_SESSIONS_IDLE"),
+        ("ROUTEGUARD_SESSIONS__IDLE", "ROUTEGUARD_SESSIONS_IDLE"),
+        ("routeguard_secret", "ROUTEGUARD_SECRET"),
+        ("Routeguard_Issuer", "ROUTEGUARD_ISSUER"),
+    ],
+)
+def test_the_nearest_setting_is_suggested(tmp_path: Path, variable: str, suggestion: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, **{variable: "x"})
+    assert caught.value.findings == (f"{variable} is not a setting; did you mean {suggestion}?",)
+
+
+def test_a_name_like_no_other_has_no_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, ROUTEGUARD_XYLOPHONE="x")
+    assert caught.value.findings == ("ROUTEGUARD_XYLOPHONE is not a setting",)
+
+
+def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_settings(tmp_path: Path) -> None:
+    ours = {
+        "ROUTEGUARD_SERVICE_HOST": "10.0.0.7", "ROUTEGUARD_SERVICE_PORT": "80", "ROUTEGUARD_SERVICE_PORT_HTTP": "80",
+        "ROUTEGUARD_PORT": "tcp://10.0.0.7:8000", "ROUTEGUARD_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "ROUTEGUARD_PORT_8000_TCP_PROTO": "tcp", "ROUTEGUARD_PORT_8000_TCP_ADDR": "10.0.0.7",
+    }  # fmt: skip
+    web = {name.replace("ROUTEGUARD", "ROUTEGUARD_WEB"): value for name, value in ours.items()}
+    assert load(tmp_path, **ours, **web).issuer == Settings().issuer
+    with pytest.raises(ConfigError, match="ROUTEGUARD_PORT is not a setting"):
+        load(tmp_path, ROUTEGUARD_PORT="8000")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tool = 5", "is not a table"),
+        ("[tool]\nrouteguard = 5", "is not a table"),
+        ("[tool.routeguard", "cannot be read"),
+        ("[tool.routeguard]\nissuer = 5", "[tool.routeguard] issuer: must be text"),
+        ("[tool.routeguard]\nsessions = 5", "sessions is not a setting"),
+        ("[tool.routeguard]\ntrusted_proxies = 5", "trusted_proxies: must be a list"),
+        ("[tool.routeguard.database]\npool_size = 1.5", "must be a whole number"),
+        ("[tool.routeguard.database]\npool_size = true", "must be a whole number"),
+    ],
+)
+def test_toml_of_another_shape_is_a_finding(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert any(words in finding for finding in caught.value.findings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"issuer": "http://[bad"}, "issuer"),
+        ({"issuer": "http://127.0.0.1:99999"}, "issuer"),
+        ({"issuer": "https://id.example.com:443"}, "issuer"),
+        ({"issuer": "https://user@id.example.com"}, "issuer"),
+        ({"issuer": " https://id.example.com"}, "issuer"),
+        ({"issuer": ""}, "issuer"),
+        ({"database_url": ""}, "database_url"),
+        ({"database_url": "postgres://db/x"}, "database_url must begin"),
+        ({"database_url": "postgresql+psycopg://db/x"}, "without a driver"),
+        ({"database_url": "postgresql://u:p@ss:w%rd@db/x"}, "database_url cannot be read"),
+        ({"database_url": "sqlite:///x.db?mode=ro"}, "without parameters"),
+        ({"ephemeral_url": "redis://[bad"}, "ephemeral_url"),
+        ({"ephemeral_url": "redis://cache:99999"}, "ephemeral_url"),
+        ({"mail": MailSettings(url="smtp://mail:99999")}, "mail.url"),
+        ({"mail": MailSettings(url="smtp://[bad")}, "mail.url"),
+    ],
+)
+def test_what_nothing_can_run_on_is_a_finding_everywhere(changes: dict[str, Any], words: str) -> None:
+    for environment in ("development", "production"):
+        found = production(**changes, environment=environment).findings()
+        assert found
+        assert all(words in finding and "p@ss" not in finding for finding in found)
+
+
+def test_a_former_secret_is_judged_as_the_present_one() -> None:
+    """OPS-11: what a known secret signed is accepted as long as it is among the older ones."""
+    assert production(older_secrets=(Secret("a" * 40),)).findings() == [
+        "older_secrets[0] looks like a default or has too little variety"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing_extensions import Self, TypeVar
 from routeguard.adapters.section import Section
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
-from routeguard.assembly import assemble, defaults, description_facts, remote_feature
+from routeguard.assembly import assemble, checked_settings, defaults, description_facts, remote_feature
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
@@ -75,12 +75,10 @@ class Routeguard(Generic[U]):
         identify: Resolver | None = None,
         features: Sequence[Feature] | None = None,
     ) -> None:
-        self.settings = settings if settings is not None else Settings.load()
         if features is None:
             features = [] if identify is not None else defaults()
         self.features = tuple(features)
-        if findings := self.settings.findings(identity=any(feature.records for feature in self.features)):
-            raise ConfigError(findings)
+        self.settings = checked_settings(settings, self.features, user or User)
         self.services = assemble(self.settings, self.features, user=user or User, identify=identify)
         self._guard = Guard(self.services, augment=_with_csrf, preflight=preflight, body_limit=self.settings.body_limit)
         if any(feature.name == "ui" for feature in self.features):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKeys, NoApiKey
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
-from routeguard.core.errors import ConfigError
+from routeguard.core.errors import ConfigError, ServiceMissing
 from routeguard.core.secret import Secret
 from routeguard.core.services import Services
 from routeguard.ephemeral.factory import open_ephemeral
@@ -24,9 +25,10 @@ from routeguard.traffic.body_limit import BodyLimit
 from routeguard.traffic.csrf import Csrf, CsrfTokens
 from routeguard.traffic.rate_limit import RateLimit
 from routeguard.traffic.site import Site
+from routeguard.users.reader import UserCodec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from routeguard.adapters.openapi import Facts
     from routeguard.core.feature import Feature
@@ -87,6 +89,31 @@ def remote_feature(
     return remote(Remote(url, client_id, Secret(secret), user, audience, tls)), settings
 
 
+def checked_settings(settings: Settings | None, features: Sequence[Feature], user: type[Any]) -> Settings:
+    """Return the settings to run with: those given, or those of the environment and pyproject.toml.
+
+    Raises ConfigError with everything that is wrong: with what cannot be read, with the values, with the user class.
+    """
+    given, findings = (settings, []) if settings is not None else Settings.read()
+    identity = any(feature.records for feature in features)
+    findings += given.findings(identity=identity)
+    if identity:
+        with _collected(findings):
+            UserCodec(user)
+    if findings:
+        raise ConfigError(findings)
+    return given
+
+
+@contextmanager
+def _collected(findings: list[str]) -> Iterator[None]:
+    """Add the findings of a ConfigError to those of others, so that all are told at once."""
+    try:
+        yield
+    except ConfigError as error:
+        findings += error.findings
+
+
 def assemble(
     settings: Settings, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None
 ) -> Services:
@@ -103,9 +130,7 @@ def assemble(
     services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies, trusted_proxy_header=header))
     if any(feature.records for feature in features):
         _identity(services, settings, user)
-    for feature in features:
-        if feature.register is not None:
-            feature.register(services, settings)
+    _register(services, features, settings)
     for feature in features:
         if feature.steps is not None:
             services.get(SignIn).steps += feature.steps(services)
@@ -114,6 +139,23 @@ def assemble(
         services.add(SessionResolver, ResolvedSessions(identify, own))  # type: ignore[type-abstract]
     _csrf(services, settings)
     return services
+
+
+def _register(services: Services, features: Sequence[Feature], settings: Settings) -> None:
+    """Register the services of every feature. Raises ConfigError with the findings of all."""
+    findings: list[str] = []
+    for feature in features:
+        if feature.register is None:
+            continue
+        try:
+            feature.register(services, settings)
+        except ServiceMissing as error:
+            # After another's fault this one only follows from it.
+            findings += [] if findings else error.findings
+        except ConfigError as error:
+            findings += error.findings
+    if findings:
+        raise ConfigError(findings)
 
 
 def description_facts(services: Services) -> Facts:

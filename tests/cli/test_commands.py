@@ -76,6 +76,24 @@ def test_serve_lists_every_unsafe_setting_and_does_not_start(tmp_path: Path) -> 
     assert "Traceback" not in ended.stderr
 
 
+def test_serve_lists_what_is_wrong_with_values_names_files_and_arguments_too(command: Command) -> None:
+    wrong = {"ROUTEGUARD_ISUER": "x", "ROUTEGUARD_BODY_LIMIT": "much", "ROUTEGUARD_SESSIONS_IDLE": "-1d"}
+    ended = command("serve", "--drain", "2h", "--tls-certificate", "none.pem", "--tls-key", "none.pem", **wrong)
+    assert ended.returncode == 2
+    for word in (*wrong, "secret is missing", "mail.url prints", "--drain", "none.pem"):
+        assert word in ended.stderr
+
+
+def test_config_show_judges_the_kept_secret(command: Command, tmp_path: Path) -> None:
+    assert command("config", "show").returncode == 0
+    assert not (tmp_path / ".routeguard").exists()
+    (tmp_path / ".routeguard").mkdir()
+    (tmp_path / ".routeguard" / "secret").write_text("short")
+    ended = command("config", "show")
+    assert ended.returncode == 1
+    assert ".routeguard/secret" in ended.stderr
+
+
 def test_serve_asks_for_the_schema_first_and_then_runs(tmp_path: Path) -> None:
     refused = run(tmp_path, "serve", "--port", "0", **SAFE)
     assert refused.returncode == 2
@@ -197,6 +215,13 @@ def test_config_shows_what_it_can_with_all_that_is_wrong(command: Command) -> No
     for word in ("ROUTEGUARD_ISUER", "ROUTEGUARD_BODY_LIMIT", "secret is missing", "mail.url prints"):
         assert word in ended.stderr
     assert "https://id.example.com" in ended.stdout
+    nowhere = {"ROUTEGUARD_DATABASE_URL": "mysql://db/x", "ROUTEGUARD_EPHEMERAL_URL": "http://x"}
+    nowhere["ROUTEGUARD_MAIL_URL"] = "x"
+    ended = command("config", "show", **nowhere, ROUTEGUARD_TLS_CERTIFICATE="none.pem", ROUTEGUARD_TLS_KEY="none.pem")
+    assert ended.returncode == 1
+    for word in ("database_url must begin", "ephemeral_url", "mail.url must be", "none.pem"):
+        assert word in ended.stderr
+    assert "mysql://db/x" in ended.stdout
     plain = command("config", "show")
     assert plain.returncode == 0
     for word in ("development", "generated", "1 MB", "Production would refuse:", "secret is missing"):

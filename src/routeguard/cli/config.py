@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 from cyclopts import App
 
 from routeguard.cli.main import FINDINGS, GOOD, complain
+from routeguard.cli.tls import server_context
 from routeguard.cli.user import print_table
+from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret
 from routeguard.settings import Settings
 
@@ -31,6 +33,10 @@ def show(*, format: Literal["table", "json"] = "table") -> int:  # noqa: A002 - 
     """Show every setting, its value without secrets, and where it comes from. Exit 1 when something is wrong."""
     settings, findings = Settings.read()
     findings += settings.findings()
+    try:
+        server_context(settings.tls)
+    except ConfigError as error:
+        findings += error.findings
     rows = [
         {
             "setting": name, "value": _in_force(settings, name) or _shown(name, value),

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from routeguard.cli.server import listen, run_server
 from routeguard.core.errors import ConfigError
 from routeguard.settings import Settings
+from routeguard.users.models import UserSettings
 from routeguard.web.health import Readiness
 
 if TYPE_CHECKING:
@@ -58,20 +59,21 @@ def configured_settings() -> Settings:
     Raises ConfigError where they are those of a deployment: demonstration users, an admin among them, and mails on the
     console have no place under a name other people use.
     """
-    configured = Settings.load()
-    findings: list[str] = []
+    configured, findings = Settings.read()
+    unreadable = len(findings)
     if "environment" in configured.provenance and configured.production:
         source = configured.provenance["environment"]
         findings.append(f"environment is {configured.environment!r} ({source}), and dev is for development only")
     if "issuer" in configured.provenance and not configured.on_loopback:
         source = configured.provenance["issuer"]
         findings.append(f"issuer {configured.issuer!r} ({source}) is not http on this machine")
-    if findings:
+    if len(findings) > unreadable:
         findings.append(
             "dev makes demonstration users, so it does not run with the settings of a deployment: unset "
             "them (ROUTEGUARD_ENVIRONMENT=development and ROUTEGUARD_ISSUER=http://127.0.0.1:8000 also override "
             "pyproject.toml), or use `routeguard serve`"
         )
+    if findings:
         raise ConfigError(findings)
     return configured
 
@@ -81,8 +83,10 @@ def development_settings(configured: Settings, host: str, port: int, *, database
 
     Our own origin is made from where we listen, unless one is configured.
     """
-    mail = replace(configured.mail, url="console://")
-    settings = replace(configured, **_OWN | {"environment": "development", "database_url": database_url, "mail": mail})
+    own = _OWN | {"environment": "development", "database_url": database_url}
+    # The roles are those of the example's policies and people.
+    users = replace(configured.users, roles=UserSettings().roles, admin_role=UserSettings().admin_role)
+    settings = replace(configured, **own, mail=replace(configured.mail, url="console://"), users=users)
     if "issuer" in configured.provenance:
         return settings
     return replace(settings, issuer=f"http://{_loopback_name(host)}:{port}")
@@ -113,7 +117,7 @@ def _exposed(host: str, settings: Settings) -> list[str]:
 
 def _unused(configured: Settings, settings: Settings) -> list[str]:
     """Name the configured values `dev` leaves alone: a silent one would be taken for the one in use."""
-    names = [*_OWN, "mail.url"]
+    names = [*_OWN, "mail.url", "users.roles", "users.admin_role"]
     unused = [f"{name} ({configured.provenance[name]})" for name in names if name in configured.provenance]
     if not unused:
         return []

@@ -47,10 +47,19 @@ def serve(
     Production mode unless ROUTEGUARD_ENVIRONMENT says development: it does not start with an unsafe setting, and
     lists all of them. Bring the database up to date with `routeguard migrate` first.
     """
-    settings, seconds = service_settings(), _drain(drain)
-    if findings := settings.findings():
+    settings, findings = service_settings()
+    findings += settings.findings()
+    seconds, tls = 0.0, None
+    try:
+        seconds = _drain(drain)
+    except ConfigError as error:
+        findings += error.findings
+    try:
+        tls = server_context(_tls(settings.tls, certificate=tls_certificate, key=tls_key, client_ca=client_ca))
+    except ConfigError as error:
+        findings += error.findings
+    if findings:
         raise ConfigError(findings)
-    tls = server_context(_tls(settings.tls, certificate=tls_certificate, key=tls_key, client_ca=client_ca))
     asyncio.run(_check_schema(settings))
     # No access log: whoever runs this has a proxy in front, which keeps one.
     app, bound = create(settings), listen(host, port)
@@ -85,10 +94,12 @@ async def _check_schema(settings: Settings) -> None:
         await database.close()
 
 
-def service_settings() -> Settings:
-    """Return the settings, production being the default. Raises ConfigError."""
-    settings = Settings.load()
-    return settings if "environment" in settings.provenance else replace(settings, environment="production")
+def service_settings() -> tuple[Settings, list[str]]:
+    """Return the settings, production being the default, and a finding for all that could not be read."""
+    settings, findings = Settings.read()
+    if "environment" not in settings.provenance:
+        settings = replace(settings, environment="production")
+    return settings, findings
 
 
 def create(settings: Settings) -> Starlette:

@@ -87,9 +87,8 @@ def _run(work: Callable[[Services], Awaitable[int]]) -> int:
 async def started() -> AsyncIterator[Services]:
     """Start what the identity service is made of, without serving. Raises ConfigError, Unavailable."""
     from routeguard.app import Routeguard  # noqa: PLC0415 - slow to import
-    from routeguard.settings import Settings  # noqa: PLC0415 - the same
 
-    guard = Routeguard(Settings.load())
+    guard: Routeguard[Any] = Routeguard()
     await guard.start()
     try:
         yield guard.services

@@ -4,6 +4,7 @@
 
     RouteguardError
     ├─ ConfigError        raised only before the first request; carries every finding, not the first
+    │  └─ ServiceMissing  a feature that another one needs is not there
     ├─ ProblemError       an expected refusal; carries a Problem and becomes its status
     ├─ Unavailable        a store or remote failed; 503 + Retry-After, never "not signed in"
     └─ GuardNotApplied    a programming error in the integration; 500
@@ -35,6 +36,10 @@ class ConfigError(RouteguardError):
     def __init__(self, findings: Sequence[str] | str) -> None:
         self.findings: tuple[str, ...] = (findings,) if isinstance(findings, str) else tuple(findings)
         super().__init__("\n".join(self.findings))
+
+
+class ServiceMissing(ConfigError):
+    """A service was asked for that no feature registered: its feature is missing, comes later, or failed itself."""
 
 
 class ProblemError(RouteguardError):

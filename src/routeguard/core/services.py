@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
-from routeguard.core.errors import ConfigError
+from routeguard.core.errors import ConfigError, ServiceMissing
 
 T = TypeVar("T")
 Step = Callable[[], Awaitable[None]]
@@ -36,7 +36,7 @@ class Services:
         try:
             return cast("T", self._instances[kind])
         except KeyError:
-            raise ConfigError(f"no {kind.__name__} is configured, and a policy needs one") from None
+            raise ServiceMissing(f"no {kind.__name__} is configured, and a policy needs one") from None
 
     def find(self, kind: type[T]) -> T | None:
         """Return the service registered as `kind`, or None."""

@@ -14,6 +14,7 @@ from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.db.errors import Contended, Outage, faults
 from routeguard.db.models import DatabaseSettings
 from routeguard.db.sqlite import SqliteBackend
+from routeguard.db.urls import url_finding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -198,13 +199,10 @@ async def _release(connection: AsyncConnection) -> None:
 
 
 def _backend(url: str, settings: DatabaseSettings) -> Backend:
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
+    if finding := url_finding(url):
+        raise ConfigError(finding)
+    if url.startswith("sqlite:"):
         return SqliteBackend(url, settings)
-    if scheme == "postgresql":
-        try:
-            from routeguard.db.postgresql import PostgresBackend  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise ConfigError("PostgreSQL needs the extra routeguard[postgres]") from None
-        return PostgresBackend(url, settings)
-    raise ConfigError("database_url must begin with sqlite:// or postgresql://")
+    from routeguard.db.postgresql import PostgresBackend  # noqa: PLC0415 - an extra
+
+    return PostgresBackend(url, settings)

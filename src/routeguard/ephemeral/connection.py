@@ -53,7 +53,10 @@ class Address:
     @classmethod
     def parse(cls, url: str) -> Address:
         """Read `redis://`, `valkey://` or, with TLS, `rediss://`, `valkeys://`. Raises ConfigError."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ConfigError("the host of the ephemeral URL cannot be read") from None
         if parts.scheme not in {"redis", "valkey", "rediss", "valkeys"}:
             raise ConfigError(f"ephemeral URL scheme {parts.scheme!r} is none of redis, valkey, rediss, valkeys")
         database = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[0]

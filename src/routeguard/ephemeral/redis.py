@@ -44,8 +44,9 @@ class RedisEphemeral:
         ``?cluster=1`` says that it is one server of a cluster, from which the others are learned; more to begin with
         are named as ``&node=host:port``. Raises ConfigError.
         """
+        first = Address.parse(url)
         cluster = "cluster=1" in urlsplit(url).query.split("&")
-        return cls(*(Address.parse_all(url) if cluster else [Address.parse(url)]), deadline=deadline, cluster=cluster)
+        return cls(*(Address.parse_all(url) if cluster else [first]), deadline=deadline, cluster=cluster)
 
     @property
     def is_up(self) -> bool:

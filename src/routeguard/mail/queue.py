@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from routeguard.core.errors import ConfigError
 from routeguard.mail.console import ConsoleMailer
 from routeguard.mail.protocol import Mailer, Message
 
@@ -50,6 +51,10 @@ def mailer_for(settings: MailSettings) -> Mailer:
     """Return the mailer a URL names. Raises ConfigError."""
     if settings.url.startswith("console:"):
         return ConsoleMailer()
-    from routeguard.mail.smtp import SmtpMailer  # noqa: PLC0415 - an extra
-
+    try:
+        from routeguard.mail.smtp import SmtpMailer  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if error.name != "aiosmtplib":
+            raise
+        raise ConfigError("mail.url: SMTP needs the extra routeguard[mail]") from None
     return SmtpMailer(settings)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from routeguard.mail.protocol import Message
 
 _SECONDS: Final = 20.0
+_FORM: Final = "mail.url must be console://, smtp://host:port or smtps://host:port"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -30,9 +31,13 @@ class SmtpMailer:
     """
 
     def __init__(self, settings: MailSettings, *, tls: ssl.SSLContext | None = None) -> None:
-        parts = urlsplit(settings.url)
+        try:
+            parts = urlsplit(settings.url)
+            port = parts.port
+        except ValueError:
+            raise ConfigError(_FORM) from None
         if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
-            raise ConfigError("mail.url must be console://, smtp://host:port or smtps://host:port")
+            raise ConfigError(_FORM)
         sender = parse_sender(settings.sender)
         if sender is None:
             raise ConfigError("mail.sender must be an address such as 'Example <no-reply@example.com>'")
@@ -42,7 +47,7 @@ class SmtpMailer:
         self._host = parts.hostname
         self._tls = parts.scheme == "smtps"
         self._context = tls
-        self._port = parts.port or (465 if self._tls else 587)
+        self._port = port or (465 if self._tls else 587)
         self._username = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password) if parts.password else None
         # Links that sign people in do not cross a network in clear; on this machine there is none to cross.

@@ -29,6 +29,20 @@ def keep_development_secret(directory: Path) -> Secret:
         raise ConfigError(f"{path} cannot be made or read: {error.strerror or error}") from None
 
 
+def kept_secret_findings(directory: Path) -> list[str]:
+    """Return what is wrong with the secret kept in `.routeguard/secret`; none is made here, and none need be there."""
+    path = directory / ".routeguard" / "secret"
+    if not path.is_symlink() and not path.exists():
+        return []
+    try:
+        _kept_secret(path)
+    except ConfigError as error:
+        return list(error.findings)
+    except OSError as error:
+        return [f"{path} cannot be read: {error.strerror or error}"]
+    return []
+
+
 def _make_secret(path: Path) -> None:
     """Write a new secret beside `path`, then link it there: whole or not at all, and the first of several stays."""
     handle, temporary = tempfile.mkstemp(prefix="secret-", dir=path.parent)

@@ -3,46 +3,55 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 from routeguard.core.address import FORWARDED, X_FORWARDED_FOR, parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
+from routeguard.db.urls import url_finding
+from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.mail.addresses import parse_sender
+from routeguard.mail.queue import mailer_for
 from routeguard.traffic.origins import parse_origins
 
 if TYPE_CHECKING:
+    from routeguard.core.secret import Secret
     from routeguard.settings.tree import Settings
 
 _WELL_KNOWN: Final = ("secret", "changeme", "change-me", "password", "development", "insecure", "default", "example")
 _PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 
 
+def wrong_types(settings: Settings) -> dict[str, list[str]]:
+    """Return what an argument should have been, by the top-level field it is in."""
+    hints = get_type_hints(type(settings))
+    names = [item.name for item in fields(settings) if item.name != "provenance"]
+    found = {name: _type_findings(name, getattr(settings, name), hints[name]) for name in names}
+    return {name: findings for name, findings in found.items() if findings}
+
+
 def malformed(settings: Settings) -> list[str]:
     """Return what cannot be used in any environment."""
     found: list[str] = []
-    parts = urlsplit(settings.issuer)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        found.append(f"issuer {settings.issuer!r} must be an origin such as https://id.example.com")
+    if _unreadable_origins([settings.issuer.removesuffix("/")]):
+        found.append(
+            f"issuer {settings.issuer!r} must be an origin such as https://id.example.com, written as browsers send "
+            "it: in lower case, without a path or the scheme's own port"
+        )
     if settings.environment not in {"", "production", "development"}:
         found.append("environment must be 'production' or 'development'")
-    for origin in settings.trusted_origins:
-        parts = urlsplit(origin)
-        # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
-        if f"{parts.scheme}://{parts.netloc}" != origin or parts.scheme not in {"http", "https"} or "*" in origin:
-            found.append(f"trusted origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
-    try:
-        parse_origins(settings.cors_origins)
-    except ConfigError as error:
-        found += [f"cors_origins: {finding}" for finding in error.findings]
+    # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
+    found += [f"trusted {finding}" for finding in _unreadable_origins(settings.trusted_origins)]
+    found += [f"cors_origins: {finding}" for finding in _unreadable_origins(settings.cors_origins)]
     if parse_sender(settings.mail.sender) is None:
         found.append("mail.sender must be an address such as 'Example <no-reply@example.com>'")
     found += _proxies(settings)
-    for secret in (settings.secret, *settings.older_secrets):
-        if secret is not None and len(secret) < MINIMUM_SECRET_BYTES:
-            found.append(f"secret must have at least {MINIMUM_SECRET_BYTES} bytes")
-    return found
+    for name, secret in _secrets(settings):
+        if len(secret) < MINIMUM_SECRET_BYTES:
+            found.append(f"{name} must have at least {MINIMUM_SECRET_BYTES} bytes")
+    return [*found, *_unusable_urls(settings)]
 
 
 def _proxies(settings: Settings) -> list[str]:
@@ -57,16 +66,44 @@ def _proxies(settings: Settings) -> list[str]:
     return found
 
 
+def _unusable_urls(settings: Settings) -> list[str]:
+    """Return what is wrong with the places records, counters and mail go to, installed extras included."""
+    found = [finding] if (finding := url_finding(settings.database_url)) else []
+    if settings.ephemeral_url != "memory://":
+        try:
+            open_ephemeral(settings.ephemeral_url)
+        except ConfigError as error:
+            found += [f"ephemeral_url: {finding}" for finding in error.findings]
+    try:
+        mailer_for(settings.mail)
+    except ConfigError as error:
+        found += error.findings
+    return found
+
+
+def _unreadable_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    try:
+        parse_origins(list(origins))
+    except ConfigError as error:
+        return error.findings
+    return ()
+
+
+def _secrets(settings: Settings) -> list[tuple[str, Secret]]:
+    own = [] if settings.secret is None else [("secret", settings.secret)]
+    return own + [(f"older_secrets[{place}]", one) for place, one in enumerate(settings.older_secrets)]
+
+
 def unsafe(settings: Settings) -> list[str]:
     """Return what production must not run with."""
     found: list[str] = []
     if settings.secret is None:
         found.append("secret is missing: set ROUTEGUARD_SECRET to 32 or more random bytes")
-    else:
-        text = settings.secret.reveal().decode("utf-8", "replace").lower()
+    for name, secret in _secrets(settings):
+        text = secret.reveal().decode("utf-8", "replace").lower()
         # Attack JWT-30, OPS-11: defaults and keyboard patterns are the first keys anybody tries.
         if len(set(text)) < 12 or any(text.startswith(word) or text.endswith(word) for word in _WELL_KNOWN):
-            found.append("secret looks like a default or has too little variety")
+            found.append(f"{name} looks like a default or has too little variety")
     with contextlib.suppress(ConfigError):  # What cannot be read is a finding of `malformed`.
         if any(network.prefixlen == 0 for network in parse_networks(settings.trusted_proxies)):
             # Every client would be a proxy, and name its own address (attack RL-01).
@@ -83,7 +120,7 @@ def unsafe(settings: Settings) -> list[str]:
     ]
     if settings.sessions.poll > settings.sessions.trust:
         found.append("sessions.poll is longer than sessions.trust: between two answers none would be trusted")
-    if urlsplit(settings.issuer).scheme != "https":
+    if not settings.issuer.startswith("https://"):
         found.append("issuer must be https in production")
     return found
 
@@ -111,3 +148,32 @@ def _has_placeholder(url: str) -> bool:
     """Whether the user or password in `url` was copied from an example (attack OPS-11)."""
     user_info, at, _ = url.partition("://")[2].rpartition("@")
     return bool(at) and not _PLACEHOLDERS.isdisjoint(user_info.split(":"))
+
+
+def _type_findings(name: str, value: Any, hint: Any) -> list[str]:
+    """Return what is wrong with the type of one value, or of the values in one branch."""
+    if not _fits(value, hint):
+        return [f"{name} must be {_words(hint)}, not {type(value).__name__}"]
+    found: list[str] = []
+    if is_dataclass(value):
+        hints = get_type_hints(type(value))
+        for item in fields(value):
+            found += _type_findings(f"{name}.{item.name}", getattr(value, item.name), hints[item.name])
+    return found
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    arguments = get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple | list) and all(_fits(one, arguments[0]) for one in value)
+    if arguments:
+        return any(_fits(value, option) for option in arguments)
+    # True is an int to Python, and no number to anybody else.
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+
+
+def _words(hint: Any) -> str:
+    options = [option for option in get_args(hint) if option is not type(None)]
+    if get_origin(hint) is tuple:
+        return f"a list of {options[0].__name__}"
+    return " or ".join(getattr(option, "__name__", str(option)) for option in options or [hint])

@@ -1,11 +1,13 @@
-"""Reading one tree of dataclasses from arguments, the environment and TOML."""
+"""Reading one tree of dataclasses from arguments, the environment and TOML, collecting whatever is wrong."""
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
@@ -17,71 +19,85 @@ PREFIX: Final = "ROUTEGUARD_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _SIZES: Final = frozenset({"body_limit"})
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_SIMILAR: Final = 0.6
+"""From 0 to 1: how alike a known name must be to be suggested for an unknown one."""
 
 
-def read_toml(directory: Path) -> Mapping[str, Any]:
-    """Return `[tool.routeguard]` of a directory's pyproject.toml. Raises ConfigError."""
+def read_toml(directory: Path) -> tuple[Mapping[str, Any], list[str]]:
+    """Return `[tool.routeguard]` of a directory's pyproject.toml, and what keeps it from being read."""
     path = directory / "pyproject.toml"
     if not path.is_file():
-        return {}
+        return {}, []
     try:
-        found: Mapping[str, Any] = tomllib.loads(path.read_text("utf-8")).get("tool", {}).get("routeguard", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    return found
+        tree: Any = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        return {}, [f"{path} cannot be read: {error}"]
+    for name in ("tool", "routeguard"):
+        tree = tree.get(name, {})
+        if not isinstance(tree, Mapping):
+            return {}, [f"[tool.routeguard] of {path} is not a table"]
+    return tree, []
 
 
 class Reader:
-    """Reads one tree of dataclasses from three sources and collects what it cannot read."""
+    """Reads one tree from three sources; the first that has a value wins.
+
+    `findings` collects what cannot be read, contradicts something else in its branch, or is no setting at all.
+    """
 
     def __init__(self, environ: Mapping[str, str], toml: Mapping[str, Any], explicit: Mapping[str, Any]) -> None:
         self._environ = environ
         self._toml = toml
         self._explicit = explicit
-        self._known: set[str] = set()
+        self._unread: set[str] = set()
         self.findings: list[str] = []
         self.provenance: dict[str, str] = {}
 
-    def read(self, kind: type[Any], prefix: str) -> dict[str, Any]:
+    def read(self, kind: type[Any], prefix: str = "") -> dict[str, Any]:
         """Return what is given for the fields of `kind`, whose dotted names begin with `prefix`."""
-        hints = get_type_hints(kind)
         values: dict[str, Any] = {}
-        for item in fields(kind):
-            if item.name == "provenance":
+        for name, hint in _fields(kind):
+            dotted = prefix + name
+            if _is_branch(hint) and dotted not in self._explicit:
+                values[name] = self._branch(hint, dotted)
                 continue
-            name, hint = prefix + item.name, hints[item.name]
-            if isinstance(hint, type) and is_dataclass(hint) and not self._given(name):
-                values[item.name] = hint(**self.read(hint, name + "."))
-                continue
-            found = self._find(name, hint)
+            found = self._find(dotted, hint)
             if found is not MISSING:
-                values[item.name] = found
+                values[name] = found
         return values
 
-    def refuse_unknown(self) -> None:
-        """A misspelt variable would silently leave a default in place."""
+    def refuse_unknown(self, kind: type[Any]) -> None:
+        """Add a finding for every name that is not one of `kind`'s: misspelt, it would leave a default in place."""
+        names = [name for name, _ in _leaves(kind)]
+        variables = [_variable(name) for name in names]
         for variable in self._environ:
-            if variable.startswith(PREFIX) and variable not in self._known:
-                self.findings.append(f"{variable} is not a setting")
+            if variable.upper().startswith(PREFIX) and variable not in variables and not self._is_link(variable):
+                self.findings.append(f"{variable} is not a setting{_nearest(variable.upper(), variables)}")
         for name in _dotted(self._toml):
-            if PREFIX + name.replace(".", "_").upper() not in self._known:
-                self.findings.append(f"[tool.routeguard] {name} is not a setting")
+            if name not in names:
+                self.findings.append(f"[tool.routeguard] {name} is not a setting{_nearest(name, names)}")
+        arguments = [*names, *(name for name, hint in _fields(kind) if _is_branch(hint))]
         for name in self._explicit:
-            if PREFIX + name.upper() not in self._known:
-                self.findings.append(f"{name} is not a setting")
+            if name not in arguments:
+                self.findings.append(f"the argument {name} is not a setting{_nearest(name, arguments)}")
 
-    def _given(self, name: str) -> bool:
-        if name in self._explicit:
-            self._known.add(PREFIX + name.upper())
-            return True
-        return False
+    def _branch(self, hint: type[Any], name: str) -> Any:
+        """Return one branch; one whose values contradict each other is left at its defaults."""
+        values = self.read(hint, name + ".")
+        try:
+            return hint(**values)
+        except ConfigError as error:
+            # What was not readable was left at its default, and a contradiction with that is none of the operator's.
+            self.findings += [one for one in error.findings if not any(unread in one for unread in self._unread)]
+            return hint()
 
     def _find(self, name: str, hint: Any) -> Any:
-        variable = PREFIX + name.replace(".", "_").upper()
-        self._known.add(variable)
+        variable = _variable(name)
         if name in self._explicit:
             self.provenance[name] = "argument"
-            return self._explicit[name]
+            value = self._explicit[name]
+            return self._convert(name, name, value, hint) if isinstance(value, str) else value
         if variable in self._environ:
             self.provenance[name] = f"environment {variable}"
             return self._convert(variable, name, self._environ[variable], hint)
@@ -96,18 +112,62 @@ class Reader:
     def _convert(self, label: str, name: str, value: Any, hint: Any) -> Any:
         try:
             return _converted(name, value, hint)
-        except (ConfigError, ValueError, TypeError) as error:
+        except ConfigError as error:
             # The value itself may be a secret, so only its name is shown.
-            self.findings.append(f"{label}: {error if isinstance(error, ConfigError) else 'cannot be read'}")
+            self.findings += [f"{label}: {finding}" for finding in error.findings]
+            self._unread.add(name)
             return MISSING
+
+    def _is_link(self, variable: str) -> bool:
+        """Whether Kubernetes set the variable for a Service whose name begins with `routeguard`.
+
+        Every container of the namespace is given ROUTEGUARD_SERVICE_HOST, ROUTEGUARD_PORT_8000_TCP and their like
+        (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+        """
+        name = re.fullmatch(r"(.+?)_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT(?:_[0-9]+_[A-Z_]+)?)", variable)
+        return name is not None and {f"{name[1]}_SERVICE_HOST", f"{name[1]}_SERVICE_PORT"} <= self._environ.keys()
+
+
+def _fields(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        if item.name != "provenance":
+            yield item.name, hints[item.name]
+
+
+def _is_branch(hint: Any) -> bool:
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def _leaves(kind: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in _fields(kind):
+        if _is_branch(hint):
+            yield from _leaves(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.replace(".", "_").upper()
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """Return the known name that was probably meant, as the rest of a sentence."""
+    # The prefix, which all have, would make any two alike.
+    short = {one.removeprefix(PREFIX): one for one in known}
+    found = get_close_matches(name.removeprefix(PREFIX), short, n=1, cutoff=_SIMILAR)
+    return f"; did you mean {short[found[0]]}?" if found else ""
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:
+    """Return a value as its field holds it. Raises ConfigError, which says what the field takes."""
     options = [option for option in get_args(hint) if option is not type(None)]
     if get_origin(hint) is tuple:
-        parts = value if isinstance(value, list) else [part.strip() for part in str(value).split(",") if part.strip()]
+        if not isinstance(value, list | str):
+            raise ConfigError("must be a list")
+        parts = value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
         return tuple(_converted(name, part, options[0]) for part in parts)
-    if options and get_origin(hint) is not None and type(None) in get_args(hint):
+    if options and type(None) in get_args(hint):
         return _converted(name, value, options[0])
     if hint is bool:
         text = str(value).lower()
@@ -117,10 +177,18 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if hint is timedelta:
         return parse_duration(value)
     if hint is int:
-        return parse_size(value) if name.rpartition(".")[2] in _SIZES else int(value)
-    if hint is Secret:
-        return Secret(str(value))
-    return str(value) if hint is str else hint(value)
+        return parse_size(value) if name.rpartition(".")[2] in _SIZES else _integer(value)
+    if not isinstance(value, str):
+        raise ConfigError("must be text")
+    return Secret(value) if hint is Secret else value
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not _INTEGER.fullmatch(value.strip()):
+        raise ConfigError("must be a whole number")
+    return int(value)
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from routeguard.api_keys.models import ApiKeySettings
 from routeguard.core.address import X_FORWARDED_FOR
@@ -19,7 +20,8 @@ from routeguard.oauth_server.models import ClientSettings
 from routeguard.passwords.models import PasswordSettings
 from routeguard.remote.models import RemoteSettings
 from routeguard.sessions.models import SessionSettings
-from routeguard.settings.findings import malformed, unsafe, unsafe_identity
+from routeguard.settings.development_secret import kept_secret_findings
+from routeguard.settings.findings import malformed, unsafe, unsafe_identity, wrong_types
 from routeguard.settings.reader import Reader, read_toml
 from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import ThrottleSettings, TrafficSettings
@@ -85,11 +87,12 @@ class Settings:
     def load(cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any) -> Self:
         """Read settings: arguments first, then the environment, then `[tool.routeguard]` of ./pyproject.toml.
 
-        Raises ConfigError with every unreadable or unknown value.
+        Raises ConfigError when a value cannot be read or a name is not a setting: with all of these, and with
+        whatever else is wrong with the values that can be read.
         """
         settings, findings = cls.read(environ=environ, directory=directory, **explicit)
         if findings:
-            raise ConfigError(findings)
+            raise ConfigError([*findings, *settings.findings(identity=False)])
         return settings
 
     @classmethod
@@ -97,11 +100,11 @@ class Settings:
         cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any
     ) -> tuple[Self, list[str]]:
         """Return what can be read, and a finding for everything else: to be shown, never to be run with."""
-        environ = os.environ if environ is None else environ
-        reader = Reader(environ, read_toml(directory or Path.cwd()), explicit)
-        values = reader.read(cls, "")
-        reader.refuse_unknown()
-        return cls(**values, provenance=reader.provenance), reader.findings
+        toml, findings = read_toml(directory or Path.cwd())
+        reader = Reader(os.environ if environ is None else environ, toml, explicit)
+        values = reader.read(cls)
+        reader.refuse_unknown(cls)
+        return cls(**values, provenance=reader.provenance), [*findings, *reader.findings]
 
     @property
     def production(self) -> bool:
@@ -113,7 +116,7 @@ class Settings:
     @property
     def on_loopback(self) -> bool:
         """Whether the issuer is plain http on this very machine, where browsers accept no `__Host-` cookie."""
-        parts = urlsplit(self.issuer)
+        parts = _split(self.issuer)
         return parts.scheme == "http" and parts.hostname in _LOOPBACK
 
     @property
@@ -124,7 +127,7 @@ class Settings:
     @property
     def origins(self) -> tuple[str, ...]:
         """Every origin whose requests are our own. On loopback, both of its names are (they are one machine)."""
-        parts = urlsplit(self.issuer)
+        parts = _split(self.issuer)
         own = [f"{parts.scheme}://{parts.netloc}"]
         if self.on_loopback:
             port = f":{parts.port}" if parts.port else ""
@@ -136,6 +139,25 @@ class Settings:
 
         Without `identity`, where the application signs its users in itself, there is no database and no mail to ask of.
         """
-        if not self.production:
-            return malformed(self)
-        return [*malformed(self), *unsafe(self), *(unsafe_identity(self) if identity else ())]
+        wrong = wrong_types(self)
+        defaults = {item.name: item for item in fields(self) if item.name in wrong}
+        # What is of the wrong type is left at its default for the rest, so that the rest can be told too.
+        sound = replace(self, **{name: _default(item) for name, item in defaults.items()})
+        found = [*chain.from_iterable(wrong.values()), *malformed(sound)]
+        if sound.production:
+            found += [*unsafe(sound), *(unsafe_identity(sound) if identity else ())]
+        elif sound.secret is None:
+            found += kept_secret_findings(Path.cwd())
+        return list(dict.fromkeys(found))
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def _split(url: str) -> SplitResult:
+    """Split a URL; what is none has no parts, and is a finding."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")

@@ -1,0 +1,26 @@
+"""What a database URL may be, told without opening anything."""
+
+from __future__ import annotations
+
+
+def url_finding(url: str) -> str | None:
+    """Return what is wrong with a `database_url`, or None. Nothing of the URL is repeated: it may hold a password."""
+    if url.startswith("sqlite://"):
+        # Whether the folder is there is for the start: it may be mounted later.
+        return "database_url: sqlite:/// is followed by the path of a file, without parameters" if "?" in url else None
+    if url.startswith("postgresql://"):
+        return _postgresql_finding(url)
+    return "database_url must begin with sqlite:// or postgresql://, without a driver in the name"
+
+
+def _postgresql_finding(url: str) -> str | None:
+    try:
+        import psycopg  # noqa: PLC0415 - an extra
+        from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - the same
+    except ImportError:
+        return "database_url: PostgreSQL needs the extra routeguard[postgres]"
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return "database_url cannot be read: in a user or password, @ / : % are written %40 %2F %3A %25"
+    return None
