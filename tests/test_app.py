@@ -33,6 +33,7 @@ from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
 from routeguard.passwords.hashing import HashingPool
 from routeguard.sessions.models import SessionId
+from routeguard.users.models import UserSettings
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,19 @@ def test_a_misspelt_field_or_a_missing_expectation_stops_start_up(
     client = serve(guard, guard.session(user=match))
     with pytest.raises(ConfigError), client:
         pass
+
+
+@pytest.mark.parametrize("match", [{"role": "adminn"}, {"role": ["admin", "owner"]}, {"role": {"Admin"}}])
+def test_a_role_that_is_none_of_the_site_s_stops_start_up(match: dict[str, Any]) -> None:
+    guard: Routeguard[Any] = Routeguard(Settings(database_url="sqlite://"))
+    with pytest.raises(ConfigError, match="holds 'user' or 'moderator' or 'admin' and never equals"):
+        serve(guard, guard.session(user=match)).__enter__()
+
+
+def test_roles_are_those_of_the_settings_and_of_an_application_s_own_users() -> None:
+    settings = Settings(database_url="sqlite://", users=UserSettings(roles=("member", "owner"), admin_role="owner"))
+    for one in (Routeguard(settings), Routeguard(Settings(), identify=lambda _: None)):
+        one.session(user={"role": "owner"}).bind(one.services)
 
 
 def test_the_rule_is_asked_only_after_the_fields(guard: Routeguard[AppUser]) -> None:

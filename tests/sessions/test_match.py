@@ -10,18 +10,32 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 from routeguard.sessions.match import check_fields, flatten, match_user
+
+Tier = Literal["bronze", "silver", "gold"]
+Alias = TypeAliasType("Alias", Tier)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     plan: str
     seats: int | None = None
+    tier: Tier = "bronze"
+    tiers: frozenset[Tier] | None = None
 
 
 class Kind(enum.Enum):
     PERSON = "person"
+
+
+class Text(enum.StrEnum):
+    ADMIN = "admin"
+
+
+class Number(enum.IntEnum):
+    THREE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,11 @@ class Member:
     kind: Kind = Kind.PERSON
     plan: str | None = None
     level: Literal["low", "high"] = "low"
+    tier: Alias | None = None
+    kinds: tuple[Kind, ...] = ()
+    number: Number = Number.THREE
+    mixed: Kind | str | int = "free"
+    lists: list[list[Tier]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -149,6 +168,16 @@ class Typed(TypedDict):
         ({"tags": 1}, "holds str and never equals 1"),
         ({"beta": 1}, "holds bool and never equals 1"),
         ({"level": 1}, "holds str and never equals 1"),
+        ({"level": "hihg"}, "holds 'low' or 'high' and never equals 'hihg'; did you mean 'high'?"),
+        ({"level": ["low", "top"]}, "never equals 'top'"),
+        ({"profile": {"tier": "bromze"}}, "did you mean 'bronze'?"),
+        ({"profile.tiers": ["gold", "sliver"]}, "did you mean 'silver'?"),
+        ({"tier": "platinum"}, "user field 'tier' holds 'bronze' or 'silver' or 'gold'"),
+        ({"kind": "person"}, "holds Kind and never equals 'person'; did you mean Kind.PERSON?"),
+        ({"kinds": "PERSON"}, "did you mean Kind.PERSON?"),
+        ({"kind": Text.ADMIN}, "holds Kind and never equals"),
+        ({"role": Text.ADMIN}, "holds str and never equals <Text.ADMIN: 'admin'>"),
+        ({"number": 3}, "holds Number and never equals 3; did you mean Number.THREE?"),
     ],
 )
 def test_mistakes_are_named_at_start_up(match: dict[str, Any], words: str) -> None:
@@ -161,6 +190,8 @@ def test_mistakes_are_named_at_start_up(match: dict[str, Any], words: str) -> No
     [
         {"role": ["admin"], "profile": {"plan": "pro"}, "tags": "a", "teams": {"x"}, "level": "low"},
         {"extra.anything.goes": 1, "kind": Kind.PERSON, "shouting": "X", "profile.seats": 3},
+        {"tier": ["bronze", "gold"], "profile.tiers": "silver", "kinds": [Kind.PERSON], "number": Number.THREE},
+        {"mixed": ["anything", 3, Kind.PERSON], "lists": "x", "level": []},
     ],
 )
 def test_right_matches_have_no_findings(match: dict[str, Any]) -> None:
@@ -177,3 +208,13 @@ def test_equal_wishes_are_equal_and_unequal_ones_are_not() -> None:
     assert flatten({"a": {"b": {"y", "x"}}}) == flatten({"a.b": {"x", "y"}})
     assert flatten({"beta": 1}) != flatten({"beta": True})
     hash(flatten({"a": [1, "x"], "b": {"c": {}}}))
+
+
+def test_a_value_that_is_listed_elsewhere_is_named_too() -> None:
+    roles = {"role": ("user", "admin")}
+    assert check_fields(flatten({"role": ["admin", "user"]}), Member, listed=roles) == []
+    (finding,) = check_fields(flatten({"role": ["admin", "adminn"]}), Member, listed=roles)
+    assert finding == "user field 'role' holds 'user' or 'admin' and never equals 'adminn'; did you mean 'admin'?"
+    # What is wrong already is said once.
+    assert len(check_fields(flatten({"role": 1}), Member, listed=roles)) == 1
+    assert len(check_fields(flatten({"role": None}), Member, listed=roles)) == 1

@@ -19,6 +19,7 @@ from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.match import FieldMatch, Match, check_fields, flatten
 from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession
 from routeguard.sessions.problems import step_up_required
+from routeguard.users.models import User, UserSettings
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -121,9 +122,9 @@ class SessionAllowed:
         return Stage.ACCESS
 
     def bind(self, services: Services) -> BoundCheck:
-        """Check the fields against the user class. Raises ConfigError for a misspelt one or an expected None."""
+        """Check the fields against the user class. Raises ConfigError for a misspelt one and a value it never has."""
         user_class = _resolver(services).user_class
-        findings = check_fields(self.fields, user_class)
+        findings = check_fields(self.fields, user_class, listed=_listed(services, user_class))
         if self.rule is not None and not callable(self.rule):
             findings.append(f"rule {self.rule!r} cannot be called")
         if findings:
@@ -225,6 +226,12 @@ def _words(duration: timedelta) -> str:
             count = seconds // size
             return f"{count} {name}" if count == 1 else f"{count} {name}s"
     return f"{seconds} seconds"
+
+
+def _listed(services: Services, user_class: type[Any] | None) -> dict[str, tuple[str, ...]]:
+    """Return the fields whose values the settings list: the role of our own users, and of nobody else's."""
+    own = services.find(UserSettings)
+    return {} if own is None or user_class is None or not issubclass(user_class, User) else {"role": own.roles}
 
 
 def _resolver(services: Services) -> SessionResolver:

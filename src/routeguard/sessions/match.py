@@ -13,11 +13,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from routeguard.sessions.field_values import COLLECTIONS, Values, members, values_of
+
 Match: TypeAlias = Mapping[str, Any]
 """Field names, dotted names or nested mappings to what is expected of them; all must hold."""
 
 _MISSING: Final = object()
-_COLLECTIONS: Final = (list, tuple, set, frozenset)
 _EXACT: Final = frozenset({str, int, bool})
 _SENTINELS: Final = (Ellipsis, NotImplemented, dataclasses.MISSING, inspect.Parameter.empty, inspect.Signature.empty)
 
@@ -42,7 +43,7 @@ class FieldMatch:
                 return False
         if self.any_of is None:
             return True
-        for one in value if isinstance(value, _COLLECTIONS) else (value,):
+        for one in value if isinstance(value, COLLECTIONS) else (value,):
             for expected in self.any_of:
                 if _same(one, expected):
                     return True
@@ -99,34 +100,46 @@ def flatten(match: Match, prefix: tuple[str, ...] = ()) -> tuple[FieldMatch, ...
             continue
         # Sets have no order of their own; policies are compared and printed, so they get one.
         wanted = sorted(expected, key=repr) if isinstance(expected, AbstractSet) else expected
-        any_of = tuple(wanted) if isinstance(wanted, _COLLECTIONS) else (wanted,)
+        any_of = tuple(wanted) if isinstance(wanted, COLLECTIONS) else (wanted,)
         found.append(FieldMatch(path, any_of, tuple(type(one) for one in any_of)))
     return tuple(found)
 
 
-def check_fields(requirements: Iterable[FieldMatch], user_class: type[Any] | None) -> list[str]:
+def check_fields(
+    requirements: Iterable[FieldMatch],
+    user_class: type[Any] | None,
+    *,
+    listed: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
     """Return what is wrong with `requirements` for a user class; an empty list when nothing is.
 
-    A misspelt field would refuse everybody and an expectation of None invites nobody in or, read otherwise, all:
-    both are mistakes that can be named before the first request.
+    A misspelt field, or a value the field never has, refuses everybody; an expectation of None admits nobody or, read
+    otherwise, everybody. All of these can be told before the first request. `listed` are the values of fields whose
+    annotation does not list them.
     """
     findings: list[str] = []
     for requirement in requirements:
         name = ".".join(requirement.path)
         for expected in requirement.any_of or ():
-            if expected is None or any(expected is sentinel for sentinel in _SENTINELS):
+            if _is_unset(expected):
                 findings.append(f"user field {name!r} is expected to be {expected!r}: is a variable unset?")
-            elif isinstance(expected, (*_COLLECTIONS, Mapping)):
+            elif isinstance(expected, (*COLLECTIONS, Mapping)):
                 findings.append(f"user field {name!r} expects a {type(expected).__name__} inside a list: flatten it")
-        if user_class is not None:
-            findings.extend(_check_path(requirement, user_class))
+        found = [] if user_class is None else _check_path(requirement, user_class)
+        if not found and listed is not None and name in listed:
+            found = _check_values(requirement, Values([], list(listed[name])))
+        findings += found
     return findings
+
+
+def _is_unset(expected: Any) -> bool:
+    return expected is None or any(expected is sentinel for sentinel in _SENTINELS)
 
 
 def _check_path(requirement: FieldMatch, user_class: type[Any]) -> list[str]:
     hint: Any = user_class
     for name in requirement.path:
-        owners = [kind for kind in _members(hint) if kind is not types.NoneType]
+        owners = [kind for kind in members(hint) if kind is not types.NoneType]
         if not owners or any(_is_open(kind) for kind in owners):
             return []
         hints = [found for kind in owners if (found := _hint(kind, name)) is not _MISSING]
@@ -134,46 +147,17 @@ def _check_path(requirement: FieldMatch, user_class: type[Any]) -> list[str]:
             path = ".".join(requirement.path)
             return [f"{owners[0].__name__} has no field {name!r} (in the match of user field {path!r})"]
         hint = hints[0] if len(hints) == 1 else Any
-    return _check_types(requirement, hint)
+    values = values_of(hint)
+    return [] if values is None else _check_values(requirement, values)
 
 
-def _check_types(requirement: FieldMatch, hint: Any) -> list[str]:
-    """Name expectations whose type the field can never hold, when its annotation is plain enough to tell."""
-    possible: list[type[Any]] = []
-    for member in _members(hint):
-        origin = typing.get_origin(member) or member
-        arguments = typing.get_args(member)
-        if origin is typing.Literal:
-            possible.extend(type(value) for value in arguments)
-        elif origin in _COLLECTION_HINTS:
-            inner = [kind for argument in arguments if argument is not Ellipsis for kind in _members(argument)]
-            possible.extend(typing.get_origin(kind) or kind for kind in inner)
-            if not inner:
-                return []
-        else:
-            possible.append(origin)
-    if not all(isinstance(kind, type) and kind in _PLAIN for kind in possible):
-        return []
+def _check_values(requirement: FieldMatch, values: Values) -> list[str]:
+    """Name expectations the field never meets."""
     name = ".".join(requirement.path)
-    held = " or ".join(dict.fromkeys(kind.__name__ for kind in possible if kind is not types.NoneType))
-    return [
-        f"user field {name!r} holds {held} and never equals {expected!r}"
-        for expected, kind in zip(requirement.any_of or (), requirement.kinds, strict=False)
-        if kind in _PLAIN and expected is not None and kind not in possible
+    comparable = [
+        one for one in requirement.any_of or () if not _is_unset(one) and not isinstance(one, (*COLLECTIONS, Mapping))
     ]
-
-
-_COLLECTION_HINTS: Final = (*_COLLECTIONS, Sequence, AbstractSet)
-_PLAIN: Final = (str, int, bool, float, bytes, types.NoneType)
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the hint itself."""
-    if isinstance(hint, typing.NewType):
-        hint = hint.__supertype__
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return tuple(inner for argument in typing.get_args(hint) for inner in _members(argument))
-    return (hint,)
+    return [f"user field {name!r} {finding}" for one in comparable if (finding := values.finding(one))]
 
 
 def _is_open(kind: Any) -> bool:

@@ -12,7 +12,7 @@ from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.mail.queue import MailQueue
 from routeguard.users import store
 from routeguard.users.letters import Letterhead
-from routeguard.users.models import EVENTS
+from routeguard.users.models import EVENTS, UserSettings
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.problems import PROBLEMS
 from routeguard.users.quota import MailQuota
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def register(services: Services, settings: Any) -> None:
     """Register users, their tokens and letters over the `UserReader` that says which class users have."""
     database, clock = services.get(Database), services.get(Clock)  # type: ignore[type-abstract]
+    services.add(UserSettings, settings.users)
     users = services.add(Users, Users(database, services.get(UserReader), clock=clock, settings=settings.users))
     tokens = services.add(OneTimeTokens, OneTimeTokens(database, clock=clock))
     store = services.find(Ephemeral)  # type: ignore[type-abstract]
