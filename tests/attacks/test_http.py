@@ -22,6 +22,7 @@ from routeguard.users.store import users
 from tests.attacks.test_az import filled, fresh, hit
 from tests.attacks.test_inj import settle
 from tests.attacks.world import COOKIE, ORIGIN, SECRET, Browser, World, good_body
+from tests.conformance.framing import KINDLY_READ, MISFRAMED, request
 from tests.conformance.wire import life, send
 from tests.servers import Running, running
 from tests.steady import quiet
@@ -403,6 +404,17 @@ def test_a_strange_request_to_the_server_we_run(server: Running, case: str) -> N
     assert b"cookie: a=b" not in answer.lower()
     # The twin, and that the process lives.
     assert status_of(talk(server, b"GET /healthz HTTP/1.1\r\n" + END)) == 200
+
+
+@pytest.mark.parametrize("name", [*MISFRAMED, *KINDLY_READ])
+def test_no_request_hides_in_another(server: Running, name: str) -> None:
+    """RFC 9112 section 6.1: the server we run refuses what can be divided in two ways, and closes."""
+    hidden = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    for target in ("/auth/sign-in", "/nowhere", "/api/me"):
+        answer = talk(server, request(target, *(MISFRAMED | KINDLY_READ)[name]) + hidden, wait=60)
+        assert status_of(answer) == 400, answer[:300]
+        assert answer.count(b"HTTP/1.1 ") == 1, answer
+        assert b"connection: close\r\n" in answer.lower()
 
 
 def test_a_client_who_hangs_up_on_the_server(server: Running) -> None:

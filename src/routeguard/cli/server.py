@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from routeguard.cli.graceful import REQUESTS, GracefulServer
+from routeguard.cli.http1 import StrictH11Protocol
 from routeguard.cli.main import COULD_NOT_RUN, GOOD
 from routeguard.core.errors import ConfigError
 
@@ -56,11 +57,11 @@ def run_server(
     From then on `readiness` says no, and for `drain` seconds everybody is still served (see `GracefulServer`).
 
     Forwarding headers are read by core.address and by nothing before it, so the server must leave the peer alone. The
-    parser is h11: uvicorn's other one, httptools, hands trailers on as header fields, and a trailer that says
-    `Authorization` or `Cookie` would count (attack HTTP-07).
+    parser is h11, made strict: uvicorn's other one, httptools, hands trailers on as header fields, and a trailer that
+    says `Authorization` or `Cookie` would count (attack HTTP-07).
     """
     config = uvicorn.Config(
-        app, lifespan="on", http="h11", proxy_headers=False, server_header=False, access_log=access_log,
+        app, lifespan="on", http=StrictH11Protocol, proxy_headers=False, server_header=False, access_log=access_log,
         h11_max_incomplete_event_size=_HEADERS, ws_max_size=_SOCKET_MESSAGE, limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=5, timeout_graceful_shutdown=REQUESTS, log_config=logging_config(),
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,

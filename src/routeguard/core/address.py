@@ -115,7 +115,9 @@ def _within(address: Address, networks: Sequence[Network]) -> bool:
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in headers if name == wanted]
+    """Return the last lines of a field: each holds a hop, and no more hops than the longest chain are read."""
+    found = [value for name, value in headers if name == wanted]
+    return [value.decode("latin-1") for value in found[-_MAXIMUM_HOPS:]]
 
 
 def _replaced(peer: Address, headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -28,6 +28,7 @@ from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
 from routeguard.guard.render import is_navigation, render, to_sign_in
 from routeguard.guard.subprotocols import hide_credentials, subprotocol
+from routeguard.guard.transport import must_close
 
 if TYPE_CHECKING:
     from routeguard.core.principal import Principal
@@ -356,9 +357,20 @@ class Connection(Exchange):
         self.replying = True
         send = send or self.send
         prefix = "http" if self.request.kind == "http" else "websocket.http"
-        await send({"type": f"{prefix}.response.start", "status": reply.status, "headers": list(reply.headers)})
+        headers = list(reply.headers)
+        if must_close(self.request, ended=self._ended):
+            headers.append((b"connection", b"close"))
+        await send({"type": f"{prefix}.response.start", "status": reply.status, "headers": headers})
         await send({"type": f"{prefix}.response.body", "body": reply.body})
         self.replying = False
+
+    def hold_to(self, problem: Problem | None) -> None:
+        """Refuse what was found before any policy. Raises ProblemError, or notes it where refusals are only noted."""
+        if problem is None:
+            return
+        if self.guard.mode != "observe":
+            raise problem.error()
+        self.log(problem, "", "would be refused")
 
     def log(self, problem: Problem, handler: str, verb: str) -> str:
         """Write one line per refusal, cause included, and return the request's id."""

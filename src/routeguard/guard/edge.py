@@ -18,6 +18,7 @@ from routeguard.core.problem import (
 )
 from routeguard.guard.capture import Capture
 from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
+from routeguard.guard.transport import refuse_framing
 
 if TYPE_CHECKING:
     from routeguard.guard.connection import App, Message, Receive, Scope, Send
@@ -79,9 +80,8 @@ class Edge:
             if not self.ready:
                 await self._start(False)  # noqa: FBT003 - whether there is a lifespan
                 self.ready = True
-            # Nobody's resource is called so, and PostgreSQL takes no such text: it would be a 500.
-            app = self.app if "\0" not in scope["path"] else _nowhere
-            await app(scope, connection.receive, connection.send)
+            _refuse_unreadable(connection)
+            await self.app(scope, connection.receive, connection.send)
         except BodyTooLarge:
             if not connection.started:
                 await connection.refuse(CONTENT_TOO_LARGE())
@@ -138,5 +138,12 @@ class Edge:
             await stop()
 
 
-async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001, RUF029 - an application's shape
-    raise MALFORMED_REQUEST(debug="NUL in the path").error()
+def _refuse_unreadable(connection: Connection) -> None:
+    """Refuse what no route should see. Raises ProblemError."""
+    request = connection.request
+    if b"transfer-encoding" in request.headers or b"content-length" in request.headers:
+        # Before any route is looked for: a request hidden in the body would be answered after a 404, too.
+        connection.hold_to(refuse_framing(request))
+    # Nobody's resource is called so, and PostgreSQL takes no such text: it would be a 500.
+    if "\0" in request.path:
+        raise MALFORMED_REQUEST(debug="NUL in the path").error()

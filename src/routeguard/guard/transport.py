@@ -21,6 +21,9 @@ SINGULAR: Final = frozenset({
 
 _DIGITS: Final = 18
 """Of a Content-Length; more would be an exabyte, and a chance for a slow conversion."""
+_DISCARDED: Final = 8 * 1024 * 1024
+"""Bytes of a refused body that a server may read and drop to keep the connection: a client that sends them all before
+it reads then finds the answer. For more, connecting again is cheaper."""
 
 
 class BodyLimited:
@@ -66,14 +69,35 @@ def transport(request: RequestView, limit: int) -> Problem | None:
 
 
 def refuse_framing(request: RequestView) -> Problem | None:
-    """Return 400 unless everybody on the way must agree where the body ends (RFC 9112 section 6.3, ASVS 4.2.1)."""
-    length = request.headers.get(b"content-length")
-    if length is None:
-        return None
+    """Return 400 unless everybody on the way must agree where the body ends (RFC 9112 section 6, ASVS 4.2.1)."""
+    headers = request.headers
+    length = headers.get(b"content-length")
+    coding = headers.get(b"transfer-encoding")
     # Read by one party as chunked and by another by its length, one request becomes two: smuggling.
-    if b"transfer-encoding" in request.headers or b"content-length" in request.repeated:
+    if length is not None and (coding is not None or b"content-length" in request.repeated):
         return _AMBIGUOUS
-    return None if len(length) <= _DIGITS and length.isdigit() else _NO_LENGTH
+    if coding is not None:
+        # A server that looks for the word `chunked` only, or at the last line only, reads `gzip, chunked` as it likes;
+        # HTTP/1.0 and HTTP/2 have no such field (RFC 9112 section 6.1, RFC 9113 section 8.2.2).
+        exact = coding.strip(b" \t").lower() == b"chunked" and b"transfer-encoding" not in request.repeated
+        return None if exact and request.scope.get("http_version", "1.1") == "1.1" else _CODING
+    return None if length is None or (len(length) <= _DIGITS and length.isdigit()) else _NO_LENGTH
+
+
+def must_close(request: RequestView, *, ended: bool) -> bool:
+    """Whether a refusal has to end the connection; `ended` says that the whole body has been read.
+
+    Else what follows on it could be taken for the next request (RFC 9112 section 6.1), or the server would go on
+    reading a body without a known end that nobody wants (attack BODY-01). Only HTTP/1 has a field that says so.
+    """
+    if request.kind != "http" or not request.scope.get("http_version", "1.1").startswith("1"):
+        return False
+    headers = request.headers
+    if b"content-length" not in headers and b"transfer-encoding" not in headers:
+        return False
+    if refuse_framing(request) is not None:
+        return True
+    return not ended and (b"transfer-encoding" in headers or int(headers[b"content-length"]) > _DISCARDED)
 
 
 def refuse_coding(request: RequestView) -> Problem | None:
@@ -88,5 +112,6 @@ _REPEATED: Final = MALFORMED_REQUEST("A header that may occur once was sent more
 _TOO_LARGE: Final = CONTENT_TOO_LARGE()
 _AMBIGUOUS: Final = MALFORMED_REQUEST("The length of the body is stated twice.")
 _NO_LENGTH: Final = MALFORMED_REQUEST("Content-Length is not a number.")
+_CODING: Final = MALFORMED_REQUEST("Transfer-Encoding may be chunked, once, and nothing else.")
 # RFC 9110 section 15.5.16: an Accept-Encoding in the answer says which codings would do.
 _CODED: Final = UNSUPPORTED_MEDIA_TYPE("Send the body uncompressed.", headers=(("accept-encoding", "identity"),))
