@@ -10,23 +10,27 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 import anyio
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
 from typing_extensions import Self, TypeVar
 
 from routeguard.adapters.section import Section
+from routeguard.adapters.starlette import hook_routes
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
 from routeguard.assembly import assemble, checked_settings, defaults, description_facts, remote_feature
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
-from routeguard.core.marks import mark
+from routeguard.core.marks import mark, needs_guard
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import Problem, authentication_required
+from routeguard.core.request import RequestView
 from routeguard.guard.connection import Connection
 from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Ask, Compiled, Guard
+from routeguard.guard.guard import Ask, Compiled, Guard, handler_name
 from routeguard.guard.inventory import Entry, Row, matrix, verify
+from routeguard.guard.unguarded import warn_of_missing_guard
 from routeguard.sessions import checks
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.settings import Settings
@@ -92,6 +96,7 @@ class Routeguard(Generic[U]):
         self._required: dict[tuple[Policy, str], Compiled] = {}
         self._lock = anyio.Lock()
         self._running = False
+        hook_routes()
 
     @classmethod
     def remote(
@@ -157,6 +162,7 @@ class Routeguard(Generic[U]):
 
     # -- values for handlers ------------------------------------------------------------------------------------------
 
+    @needs_guard
     async def current_session(self, connection: HTTPConnection) -> UserSession[U]:
         """Return the session the guard found. A FastAPI dependency; asking for it requires it.
 
@@ -167,11 +173,13 @@ class Routeguard(Generic[U]):
             return cast("UserSession[U]", principal)
         raise authentication_required("a handler took a session its policy did not provide").error()
 
+    @needs_guard
     async def current_session_or_none(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session, or None for guests. For routes under `optional_session()`."""
         principal = _connection(connection).principal
         return cast("UserSession[U]", principal) if isinstance(principal, UserSession) else None
 
+    @needs_guard
     async def current(self, connection: HTTPConnection) -> Principal:
         """Return whoever calls: a session, or another principal the policy accepts."""
         principal = _connection(connection).principal
@@ -179,6 +187,7 @@ class Routeguard(Generic[U]):
             raise authentication_required("a handler took a principal its policy did not provide").error()
         return principal
 
+    @needs_guard
     async def current_key(self, connection: HTTPConnection) -> ApiKey:
         """Return the API key the guard found. A FastAPI dependency; asking for it requires one."""
         principal = _connection(connection).principal
@@ -186,6 +195,7 @@ class Routeguard(Generic[U]):
             return principal
         raise authentication_required("a handler took an API key its policy did not provide").error()
 
+    @needs_guard
     async def managed_key(self, request: Request) -> dict[str, Any]:
         """Do what `manage_api_keys` let through, and return the result; a new key's text is in it once, as `key`.
 
@@ -193,8 +203,10 @@ class Routeguard(Generic[U]):
         """
         from routeguard.api_keys.routes import perform  # noqa: PLC0415 - the identity extra
 
+        _connection(request)
         return await perform(self.services, request)
 
+    @needs_guard
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told."""
         exchange = _connection(connection)
@@ -207,6 +219,7 @@ class Routeguard(Generic[U]):
             exchange.principal = found
         return found
 
+    @needs_guard
     async def require(self, connection: HTTPConnection, policy: Policy) -> UserSession[U]:
         """Decide inside a handler, when only its body can tell what is needed. Counts as the decision.
 
@@ -281,7 +294,7 @@ class Routeguard(Generic[U]):
             from routeguard.adapters.errors import answer_errors  # noqa: PLC0415 - adapters load their framework
 
             answer_errors(app)
-        starlette.hook_routes()
+        hook_routes()
         self._entries = lambda: listing.entries(self._guard, app)
         starlette.wrap(app, self.asgi)
 
@@ -339,10 +352,16 @@ class Routeguard(Generic[U]):
                 await self.services.close()
 
 
+class _NotInstalled(GuardNotApplied, HTTPException):
+    """A handler took a value of the guard where none is installed: answered by the framework, and no traceback."""
+
+
 def _connection(connection: HTTPConnection) -> Connection:
     found = connection.scope.get(SCOPE_KEY)
     if not isinstance(found, Connection):
-        raise GuardNotApplied("this request did not come through an application the guard is installed in")
+        handler = handler_name(connection.scope.get("endpoint", "a handler"))
+        warn_of_missing_guard(handler, RequestView(connection.scope), "")
+        raise _NotInstalled(500, "No guard is installed in the application that this request came through.")
     return found
 
 

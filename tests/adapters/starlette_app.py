@@ -38,6 +38,7 @@ class StarletteApp:
     """`AppUnderTest` for Starlette."""
 
     name = "starlette"
+    marks = True
 
     def __init__(self) -> None:
         self.guard = Guard(Services())
@@ -59,10 +60,10 @@ class StarletteApp:
         return synchronous if sync else asynchronous
 
     def marked(self, handler: Any, policy: Policy | None) -> Any:
-        return handler if policy is None else self.guard(policy)(handler)
+        return handler if policy is None or not self.marks else self.guard(policy)(handler)
 
     def guard_with_key(self, handler: Any) -> Any:
-        return self.guard(key)(handler)
+        return self.marked(handler, key)
 
     def route(
         self, path: str, handler: Handler, policy: Policy | None = None, *, methods: Sequence[str] = ("GET",),

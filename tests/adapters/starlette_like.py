@@ -16,7 +16,7 @@ from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
@@ -315,12 +315,49 @@ class StarletteLike:
             async def handle(self, scope: Any, receive: Any, send: Any) -> None:
                 await PlainTextResponse("secret", headers={"x-canary": "1"})(scope, receive, send)
 
-        app.app.router.routes.append(Late("/late", app.guard(key)(secret_copy())))
-        assert b"secret" not in (await send(app.asgi(), path="/late")).body
-        assert any(
-            "made after install" in line
-            for line in verify(app.guard, entries(app.guard, app.app), undecided_is_fatal=True)
-        )
+        app.app.router.routes += [Late("/late", app.guard(key)(secret_copy())), Late("/late-unmarked", secret_copy())]
+        assert (await send(app.asgi(), path="/late")).status == 401
+        assert (await send(app.asgi(), path="/late", headers=[KEY])).canary
+        assert (await send(app.asgi(), path="/late-unmarked", headers=[KEY])).status == 500
+
+    async def test_a_handle_that_was_replaced_is_a_finding(self) -> None:
+        async def own(scope: Any, receive: Any, send: Any) -> None:
+            await PlainTextResponse("secret")(scope, receive, send)
+
+        class Replaced(Route):
+            pass
+
+        app = self.make()
+        app.install()
+        assert (await send(app.asgi(), path="/missing")).status == 404
+        Replaced.handle = lambda self, *wire: own(*wire)  # type: ignore[method-assign]
+        of_object = Route("/object", app.guard(key)(secret_copy()))
+        of_object.handle = own  # type: ignore[method-assign]
+        app.app.router.routes += [Replaced("/class", app.guard(key)(secret_copy())), of_object]
+        found = verify(app.guard, entries(app.guard, app.app), undecided_is_fatal=True)
+        assert [line.split(" (")[0] for line in found if "`handle` was replaced" in line] == ["* /class", "* /object"]
+        # Not asked before it runs, but no answer leaves without a decision.
+        assert (await send(app.asgi(), path="/class")).problem == "guard-not-applied"
+
+    async def test_a_kind_of_route_nobody_knows_is_refused(self) -> None:
+        class Own(BaseRoute):
+            def __init__(self, path: str, endpoint: Any) -> None:
+                self.path, self.endpoint = path, endpoint
+
+            def matches(self, scope: Any) -> Any:
+                return (Match.FULL, {}) if scope["path"] == self.path else (Match.NONE, {})
+
+            async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+                await (await self.endpoint(Request(scope)))(scope, receive, send)
+
+        app = self.make()
+        app.guard.default = public
+        app.install()
+        assert (await send(app.asgi(), path="/missing")).status == 404
+        app.app.router.routes.insert(0, Own("/own", app.guard(key)(secret_copy())))
+        refused = await send(app.asgi(), path="/own", headers=[KEY])
+        assert (refused.problem, refused.canary) == ("guard-not-applied", False)
+        assert any("kind of route is not known" in line for line in self.findings(app))
 
     def test_a_router_with_a_default_of_its_own_is_a_finding(self) -> None:
         app = self.make()

@@ -51,8 +51,9 @@ class AdapterSuite:
     """Makes an empty `AppUnderTest`."""
 
     def pair(self, build: Build, *, default: Policy | None = None, **install: Any) -> tuple[Any, Any]:
-        """Return the same application with the guard and without."""
+        """Return the same application with the guard, and with neither guard nor marks."""
         guarded, bare = self.make(), self.make()
+        bare.marks = False
         guarded.guard.default = default
         build(guarded)
         build(bare)

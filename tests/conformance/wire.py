@@ -143,6 +143,8 @@ class AppUnderTest(Protocol):
 
     name: str
     guard: Guard
+    marks: bool
+    """Whether handlers get the policies they are given. Without a guard, marked ones do not answer."""
 
     def route(self, path: str, handler: Handler, policy: Policy | None = None, *, methods: Sequence[str] = ("GET",),
               at: Any = None, sync: bool = False) -> None: ...  # fmt: skip

@@ -6,20 +6,21 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
-from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import Host, Mount, Router, WebSocketRoute
 
-from routeguard.adapters.starlette import (
+from routeguard.adapters.handlers import (
     METHODS,
     asked,
+    calls_of,
     handler_of,
-    has_edge,
     is_endpoint_class,
     is_frontend,
-    is_hooked,
     is_router,
     marked,
     misplaced,
 )
+from routeguard.adapters.starlette import has_edge, is_hooked
+from routeguard.core.marks import policy_of
 from routeguard.guard.inventory import Entry
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
 
-_UNKNOWN: Final = "this kind of route is not known, so it cannot be guarded"
-_UNHOOKED: Final = "its class has a `handle` of its own and was made after install(): define the class before"
+_UNHOOKED: Final = "its `handle` was replaced after its class was made, so the guard does not stand before it"
+_UNASKED: Final = "it carries a policy, which nothing asks here: mark handlers, routers and mounted applications"
 _DEFAULT: Final = "a router's `default` answers by itself and is not guarded: mount it instead"
 
 
@@ -40,7 +41,7 @@ def entries(guard: Guard, app: Any, prefix: str = "", *, above: Policy | None = 
     """
     for route, holder, local in _routes(app):
         path = prefix + local
-        problem = misplaced(route) or _foreign(route)
+        problem = misplaced(route, calls_of(holder)) or (None if is_hooked(route) else _UNHOOKED)
         if problem is not None:
             yield Entry("*", path or "/", handler_of(route), problem=problem)
         elif isinstance(route, (Mount, Host)):
@@ -49,6 +50,8 @@ def entries(guard: Guard, app: Any, prefix: str = "", *, above: Policy | None = 
             yield from _methods(route, path, above)
         else:
             yield from _endpoint(guard, route, holder, path, above)
+    if isinstance(app, Starlette):
+        yield from _unasked(app, prefix)
     router = app.router if isinstance(app, Starlette) else app
     if isinstance(router, Router) and router.default != router.not_found:
         yield Entry("*", f"{prefix}/*", router.default, problem=_DEFAULT)
@@ -80,10 +83,15 @@ def _frontends(router: Any) -> Iterator[tuple[Any, Any, str]]:
                 yield context.original_route, context, prefix + served.path
 
 
-def _foreign(route: Any) -> str | None:
-    if is_hooked(route):
-        return None
-    return _UNHOOKED if isinstance(route, (Route, WebSocketRoute, Mount, Host)) else _UNKNOWN
+def _unasked(app: Starlette, prefix: str) -> Iterator[Entry]:
+    """Yield what carries a mark in a place where no handler is chosen: middleware, error handlers, overrides."""
+    places = list(app.exception_handlers.values())
+    for middleware in app.user_middleware:
+        places += [middleware.cls, *middleware.args, *middleware.kwargs.values()]
+    places += getattr(app, "dependency_overrides", {}).values()
+    for place in places:
+        if policy_of(place) is not None and not is_router(place):
+            yield Entry("*", f"{prefix}/*", place, problem=_UNASKED)
 
 
 def _inside(guard: Guard, route: Any, path: str, above: Policy | None) -> Iterator[Entry]:
@@ -106,7 +114,8 @@ def _methods(route: Any, path: str, above: Policy | None) -> Iterator[Entry]:
 
 
 def _endpoint(guard: Guard, route: Any, holder: Any, path: str, above: Policy | None) -> Iterator[Entry]:
-    wanted, calls = asked(guard, holder)
+    calls = calls_of(holder)
+    wanted = asked(guard, calls)
     if isinstance(route, WebSocketRoute):
         yield Entry("WS", path, handler_of(route), kind="websocket", asked=wanted, calls=calls, above=above)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -9,8 +10,31 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Policy
 
 ATTRIBUTE: Final = "__routeguard_policy__"
+_NEEDS: Final = "__routeguard_needs_guard__"
 
 H = TypeVar("H")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Made:
+    """Counts the marks of this process, so that what was worked out from them is not believed after the next."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+MADE: Final = _Made()
+_observers: Final[list[Callable[[Any], None]]] = []
+
+
+def observe_marks(observer: Callable[[Any], None]) -> None:
+    """Call `observer` with whatever is about to be marked. Adapters take the seam of their framework by this.
+
+    An observer raises ConfigError for an object of its framework on which a mark would not hold.
+    """
+    _observers.append(observer)
 
 
 def mark(handler: H, policy: Policy) -> H:
@@ -18,11 +42,14 @@ def mark(handler: H, policy: Policy) -> H:
 
     Raises ConfigError for an object that cannot carry an attribute (a bound method: mark its function instead).
     """
+    for observer in _observers:
+        observer(handler)
     own = vars(handler).get(ATTRIBUTE) if hasattr(handler, "__dict__") else None
     try:
         setattr(handler, ATTRIBUTE, own & policy if own is not None else policy)
     except AttributeError:
         raise ConfigError(f"{handler!r} cannot carry a policy; mark the function it is made from") from None
+    MADE.count += 1
     return handler
 
 
@@ -33,3 +60,14 @@ def policy_of(handler: Any) -> Policy | None:
         handler = handler.func
         found = getattr(handler, ATTRIBUTE, None)
     return found if isinstance(found, Policy) else None
+
+
+def needs_guard(function: F) -> F:
+    """Say that `function` has a value to give only inside an application the guard is installed in."""
+    setattr(function, _NEEDS, True)
+    return function
+
+
+def is_in_need(call: Any) -> bool:
+    """Return whether a dependency of a handler is one of those functions."""
+    return getattr(call, _NEEDS, False) is True

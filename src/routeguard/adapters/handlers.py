@@ -1,0 +1,207 @@
+"""What a route of Starlette or FastAPI runs, and what that carries: its handler, its marks, its parameters."""
+
+from __future__ import annotations
+
+import sys
+from inspect import getattr_static, iscoroutinefunction, isfunction, ismethod
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+
+from routeguard.core.marks import MADE, is_in_need, policy_of
+from routeguard.guard.guard import handler_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from routeguard.core.policy import Policy
+    from routeguard.guard.connection import Receive, Scope, Send
+    from routeguard.guard.guard import Guard
+
+SEAMS: Final = (Route, WebSocketRoute, Mount, Host)
+"""The route classes that the guard knows."""
+METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query")
+"""What an `HTTPEndpoint` may define (RFC 9110 section 9 and the QUERY method)."""
+UNMARKED: Final = "__routeguard_unmarked__"
+_CALLED_BY_VIEWS: Final = frozenset({
+    *METHODS, "connect", "trace", "dispatch", "on_connect", "on_receive", "on_disconnect",
+})  # fmt: skip
+USUAL: Final = frozenset(method.upper() for method in METHODS)
+
+
+def effective(route: Any, scope: Scope) -> Any:
+    """Return what holds a route's dependencies: FastAPI makes one such object for each inclusion of a router."""
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    return context if context is not None and context.original_route is route else route
+
+
+def handler_of(route: Any, method: str = "") -> Any:
+    """Return the handler: the endpoint, its method on a class, or the mounted application."""
+    if isinstance(route, Mount):
+        return route._base_app  # noqa: SLF001 - the application without the mount's middleware around it
+    if isinstance(route, Host):
+        return route.app
+    endpoint = getattr(route, "endpoint", route)
+    if method and is_endpoint_class(endpoint):
+        return method_of(endpoint, method) or endpoint
+    return endpoint
+
+
+def marked(route: Any, method: str = "") -> Policy | None:
+    """Return the policy a route's handler carries. A class and its method both count: marks add up."""
+    endpoint = handler_of(route)
+    policy = policy_of(endpoint)
+    if method and is_endpoint_class(endpoint):
+        own = policy_of(method_of(endpoint, method))
+        policy = own if policy is None else policy if own is None else policy & own
+    return policy
+
+
+def method_of(endpoint: Any, method: str) -> Any:
+    """Return the method of a class that an HTTP method runs, or None where only its own `dispatch` knows."""
+    name = method.lower()
+    if not dispatches(endpoint):
+        return getattr(endpoint, name, None)
+    found = getattr(endpoint, name, None) if name in METHODS else None
+    if found is None and method == "HEAD":
+        found = getattr(endpoint, "get", None)
+    return endpoint.method_not_allowed if found is None else found
+
+
+def misplaced(route: Any, calls: Iterable[Any] = ()) -> str | None:
+    """Return what is wrong with a route whose dependencies are `calls`: an unknown kind, or a mark nothing asks."""
+    if not isinstance(route, SEAMS) and not is_frontend(route):
+        return "this kind of route is not known, so it cannot be guarded"
+    if policy_of(route) is not None:
+        return "the mark is on the route object, where it can get lost: mark its endpoint, or the mounted application"
+    for call in calls:
+        if policy_of(call) is not None:
+            return f"its dependency {handler_name(call)} carries a policy, which nothing asks there: mark the handler"
+    unasked = sorted(_unasked(handler_of(route)))
+    if unasked:
+        return f"the policy of {', '.join(unasked)} is asked nowhere: mark the class, or the method of an HTTP method"
+    return None
+
+
+def _unasked(handler: Any) -> Iterator[str]:
+    """Yield the marked methods of a class-based handler that are not chosen by the guard: their marks would be lost."""
+    if is_router(handler) or isfunction(handler) or ismethod(handler):
+        return
+    view = handler if isinstance(handler, type) else type(handler)
+    for name in dir(view):
+        if name in METHODS and is_endpoint_class(handler):
+            continue
+        # Of an object, any other method may be the handler of a route by itself.
+        if view is not handler and name not in _CALLED_BY_VIEWS:
+            continue
+        if policy_of(getattr_static(view, name, None)) is not None:
+            yield f"{view.__qualname__}.{name}"
+
+
+def unguarded(route: Any, scope: Scope) -> str | None:
+    """Return the name of a handler that may not run here, in an application without a guard; None where it may.
+
+    That is one that carries a policy, has a dependency that does, or asks for what only a guard can give. What no
+    mark concerns is remembered on the route until the next mark is made, so that it costs a look-up.
+    """
+    holder = effective(route, scope)
+    count = MADE.count
+    if holder.__dict__.get(UNMARKED) == count:
+        return None
+    method = scope.get("method", "")
+    handler = handler_of(route, method)
+    if policy_of(route) is not None or marked(route, method) is not None:
+        return handler_name(handler)
+    replaced = getattr(getattr(holder, "dependency_overrides_provider", None), "dependency_overrides", {})
+    if any(is_in_need(call) or policy_of(call) is not None for call in calls_of(holder) if call not in replaced):
+        return handler_name(handler)
+    if any(_unasked(handler_of(route))):
+        return handler_name(handler)
+    if not is_endpoint_class(handler_of(route)):  # Its methods are marked one by one.
+        holder.__dict__[UNMARKED] = count
+    return None
+
+
+def asked(guard: Guard, calls: Sequence[Any]) -> Policy | None:
+    """Return the policy a handler asks for by its parameters; `calls` are its dependencies.
+
+    A handler that takes a session needs one: asking is requiring, and it is required before the body is read.
+    Plain Starlette handlers have no dependencies and ask for nothing.
+    """
+    policy: Policy | None = None
+    for ask in guard.asks:
+        if ask.call in calls:
+            policy = ask.policy if policy is None else policy & ask.policy
+    return policy
+
+
+def calls_of(holder: Any) -> tuple[Any, ...]:
+    """Return every dependency of a handler."""
+    return tuple(_calls(getattr(holder, "dependant", None)))
+
+
+def _calls(dependant: Any) -> Iterator[Any]:
+    for child in getattr(dependant, "dependencies", ()):
+        yield child.call
+        yield from _calls(child)
+
+
+def is_endpoint_class(endpoint: Any) -> bool:
+    """Whether an endpoint is a class with a method for each HTTP method."""
+    return isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)
+
+
+def is_router(app: Any) -> bool:
+    """Whether `app` hands requests to routes that the guard stands before. Other frameworks' `routes` are not."""
+    return isinstance(app, (Starlette, Router))
+
+
+def is_frontend(route: Any) -> bool:
+    """Whether a route serves the files of FastAPI's `app.frontend()`."""
+    kind = frontend_class()
+    return kind is not None and isinstance(route, kind)
+
+
+def frontend_class() -> type[BaseRoute] | None:
+    """Return the route class behind `app.frontend()`, which has no public name."""
+    found: type[BaseRoute] | None = getattr(sys.modules.get("fastapi.routing"), "_FrontendRouteGroup", None)
+    return found
+
+
+def answers_405(route: Any, scope: Scope) -> bool:
+    """Whether the route is about to answer 405 by itself, without any handler."""
+    if scope["type"] != "http":
+        return False
+    methods = getattr(route, "methods", None)
+    if methods and scope["method"] not in methods:
+        return True
+    endpoint = handler_of(route)
+    if not dispatches(endpoint) or endpoint.method_not_allowed is not HTTPEndpoint.method_not_allowed:
+        return False
+    return method_of(endpoint, scope["method"]) is endpoint.method_not_allowed
+
+
+def dispatches(endpoint: Any) -> bool:
+    """Whether an endpoint is a class that chooses its method as Starlette does."""
+    return is_endpoint_class(endpoint) and endpoint.dispatch is HTTPEndpoint.dispatch
+
+
+def is_invented(route: Any, scope: Scope) -> bool:
+    """Whether a class is about to look for the method of its own that a caller's invented HTTP method names.
+
+    Starlette 1.0 calls any attribute of that name, helpers and `dispatch` included (PURGE calls `purge`). No HTTP
+    method but those of `METHODS` chooses a handler here, whatever the version.
+    """
+    return scope["type"] == "http" and scope["method"].lower() not in METHODS and dispatches(handler_of(route))
+
+
+async def run_not_allowed(endpoint: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run what a class answers to methods it does not have, as `HTTPEndpoint.dispatch` of later versions does."""
+    request = Request(scope, receive)
+    answer = endpoint(scope, receive, send).method_not_allowed
+    found = answer(request) if iscoroutinefunction(answer) else run_in_threadpool(answer, request)
+    await (await found)(scope, receive, send)
