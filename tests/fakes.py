@@ -1,8 +1,15 @@
-"""Fakes of what a test must be able to set: time."""
+"""Fakes of what a test must be able to set: time, and the keys of a deployment."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+
+from routeguard.core.secret import DeploymentKeys, Secret
+
+
+def deployment(secret: Secret | bytes = b"k" * 32, *older: Secret, issuer: str = "https://id.example.com"):
+    """The keys of a deployment with this secret."""
+    return DeploymentKeys(issuer, secret if isinstance(secret, Secret) else Secret(secret), older)
 
 
 class FakeClock:
@@ -30,3 +37,11 @@ class FakeClock:
     def step(self, by: float) -> None:
         """Set the wall clock only, as NTP or an operator does."""
         self.seconds += by
+
+
+class Unbound:
+    """The keys of a deployment as they were derived before they were bound to the issuer."""
+
+    def __init__(self, keys: DeploymentKeys) -> None:
+        self.derive = keys.derive_unbound
+        self.derive_unbound = keys.derive_unbound

@@ -12,7 +12,7 @@ from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKey
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.errors import ConfigError, ServiceMissing
-from routeguard.core.secret import Secret
+from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.core.services import Services
 from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.ephemeral.protocol import Ephemeral
@@ -123,6 +123,8 @@ def assemble(
     services = Services()
     services.add(Settings, settings)
     services.add(Clock, SystemClock())  # type: ignore[type-abstract]
+    assert settings.secret is not None
+    services.add(DeploymentKeys, DeploymentKeys(settings.issuer, settings.secret, settings.older_secrets))
     proxies = parse_networks(settings.trusted_proxies)
     ephemeral = open_ephemeral(settings.ephemeral_url)
     services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
@@ -184,7 +186,6 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     from routeguard.web.health import Readiness  # noqa: PLC0415 - the identity extra
 
     clock = services.get(Clock)  # type: ignore[type-abstract]
-    assert settings.secret is not None
     database = Database(settings.database_url, clock=clock, settings=settings.database)
     services.add(Database, database, start=database.start, close=database.close)
     ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
@@ -193,18 +194,18 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     services.add(Readiness, Readiness(database.ping, writes))
     check = SchemaCheck(database)
     services.add(SchemaCheck, check, start=check.start)
-    outbox = Outbox(database, settings.secret, clock=clock, older=settings.older_secrets)
+    outbox = Outbox(database, services.get(DeploymentKeys), clock=clock)
     services.add(Outbox, outbox, start=outbox.start, close=outbox.close)
     services.add(MailQueue, MailQueue(outbox, mailer_for(settings.mail)))
     services.add(UserReader, UserReader(user))
 
 
 def _csrf(services: Services, settings: Settings) -> None:
-    assert settings.secret is not None
     resolver = services.find(SessionResolver)  # type: ignore[type-abstract]
     tokens = CsrfTokens(
-        settings.secret, origins=settings.origins, clock=services.get(Clock),  # type: ignore[type-abstract]
-        older_secrets=settings.older_secrets, secure_cookies=settings.secure_cookies,
+        services.get(DeploymentKeys), origins=settings.origins,
+        clock=services.get(Clock),  # type: ignore[type-abstract]
+        secure_cookies=settings.secure_cookies,
         resume=resolver.resume if resolver is not None else None,
     )  # fmt: skip
     services.add(CsrfTokens, tokens)

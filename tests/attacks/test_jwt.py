@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from joserfc.jwk import OKPKey
 
-from routeguard.core.secret import Secret
+from routeguard.core.secret import DeploymentKeys, Purpose, Secret
 from routeguard.sessions.models import UserSession
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.settings import Settings
@@ -158,9 +158,10 @@ async def test_tokens_for_something_else(caller: Caller) -> None:
     """JWT-19, JWT-20: of another type by our own key, a refresh token, a session cookie, an app's own HMAC."""
     types = ["JWT", "id+jwt", "refresh+jwt", "logout+jwt", "", None, 5, ["at+jwt"]]
     await refused(caller, *(caller.signed(typ=typ) for typ in types))
+    deployment = caller.world.guard.services.get(DeploymentKeys)
     secret: Secret = caller.world.guard.services.get(Settings).secret  # type: ignore[assignment]
-    keys = [secret.derive("signing-keys"), secret.derive("refresh-token"), secret.reveal()]
-    await refused(caller, RefreshCodec(secret).first(caller.session.principal_id, "fam_x"))
+    keys = [secret.reveal(), *(key for purpose in Purpose for key in deployment.derive(purpose))]
+    await refused(caller, RefreshCodec(deployment).first(caller.session.principal_id, "fam_x"))
     await refused(caller, *(hs256(key, caller.claims, kid=caller.header["kid"]) for key in keys))
 
 

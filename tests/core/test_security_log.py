@@ -10,9 +10,9 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from routeguard.core.secret import Secret
 from routeguard.core.security_log import Subjects, network_of, note
 from routeguard.traffic.models import TrafficSettings
+from tests.fakes import deployment
 from tests.passwords.world import GOOD, World
 
 pytestmark = pytest.mark.anyio
@@ -119,5 +119,5 @@ def test_where_not_who() -> None:
 
 
 def test_a_subject_needs_the_key() -> None:
-    one, other = Subjects(Secret(bytes(32))), Subjects(Secret(bytes(range(32))))
+    one, other = Subjects(deployment(bytes(32))), Subjects(deployment(bytes(range(32))))
     assert one.of(b"account") == one.of(b"account") != other.of(b"account")

@@ -13,15 +13,17 @@ import sqlalchemy as sa
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
-from routeguard.core.secret import Secret
+from routeguard.core.secret import Purpose, Secret
 from routeguard.db import outbox as module
 from routeguard.db.database import Database
 from routeguard.db.outbox import Outbox, outbox
-from tests.fakes import FakeClock
+from routeguard.db.sealing import Sealer
+from tests.fakes import FakeClock, Unbound, deployment
 
 pytestmark = pytest.mark.anyio
 
 SECRET = Secret("a secret of at least thirty-two bytes")
+KEYS = deployment(SECRET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ async def until(condition) -> None:
 
 async def test_a_committed_row_is_delivered_at_once_and_deleted(database: Database, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_POLL", 3600.0)
-    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box, receiver = Outbox(database, KEYS, clock=SystemClock()), Receiver()
     box.handle("mail", receiver)
     await box.start()
     await asyncio.sleep(0.05)
@@ -75,7 +77,7 @@ async def test_a_committed_row_is_delivered_at_once_and_deleted(database: Databa
 
 
 async def test_a_row_rolled_back_is_never_delivered(database: Database):
-    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box, receiver = Outbox(database, KEYS, clock=SystemClock()), Receiver()
     box.handle("mail", receiver)
     with pytest.raises(LookupError):
         async with database.transaction() as tx:
@@ -87,7 +89,7 @@ async def test_a_row_rolled_back_is_never_delivered(database: Database):
 
 async def test_a_failed_delivery_is_tried_later_and_later_and_then_left_for_a_person(database: Database, caplog):
     clock = FakeClock()
-    box, receiver = Outbox(database, SECRET, clock=clock), Receiver(failures=1000)
+    box, receiver = Outbox(database, KEYS, clock=clock), Receiver(failures=1000)
     box.handle("mail", receiver)
     await put(database, box, b"one")
     pauses = []
@@ -110,7 +112,7 @@ async def test_a_failed_delivery_is_tried_later_and_later_and_then_left_for_a_pe
 
 async def test_a_delivery_that_fails_once_succeeds_the_next_time(database: Database):
     clock = FakeClock()
-    box, receiver = Outbox(database, SECRET, clock=clock), Receiver(failures=1)
+    box, receiver = Outbox(database, KEYS, clock=clock), Receiver(failures=1)
     box.handle("mail", receiver)
     await put(database, box, b"one")
     await box.deliver_due()
@@ -121,7 +123,7 @@ async def test_a_delivery_that_fails_once_succeeds_the_next_time(database: Datab
 
 
 async def test_the_table_shows_no_payload(database: Database):
-    box = Outbox(database, SECRET, clock=SystemClock())
+    box = Outbox(database, KEYS, clock=SystemClock())
     box.handle("mail", Receiver())
     await put(database, box, b"https://id.example.com/auth/password/reset?token=abc", b"https://id.example.com/")
     found = await rows(database)
@@ -131,7 +133,7 @@ async def test_the_table_shows_no_payload(database: Database):
 @pytest.mark.parametrize("change", ["other secret", "other row", "other kind", "one bit"])
 async def test_a_row_that_was_tampered_with_is_not_delivered(database: Database, change: str):
     clock = FakeClock()
-    box, receiver, other = Outbox(database, SECRET, clock=clock), Receiver(), Receiver()
+    box, receiver, other = Outbox(database, KEYS, clock=clock), Receiver(), Receiver()
     box.handle("mail", receiver)
     box.handle("other", other)
     await put(database, box, b"one")
@@ -144,7 +146,7 @@ async def test_a_row_that_was_tampered_with_is_not_delivered(database: Database,
         async with database.transaction() as tx:
             await tx.execute(sa.update(outbox).values(values))
     else:
-        box = Outbox(database, Secret("another secret of at least thirty-two"), clock=clock)
+        box = Outbox(database, deployment(b"another secret of at least thirty-two"), clock=clock)
         box.handle("mail", receiver)
     await box.deliver_due()
     assert receiver.got == other.got == []
@@ -152,9 +154,9 @@ async def test_a_row_that_was_tampered_with_is_not_delivered(database: Database,
 
 
 async def test_rows_sealed_before_a_rotation_are_still_delivered(database: Database):
-    old = Outbox(database, SECRET, clock=SystemClock())
+    old = Outbox(database, KEYS, clock=SystemClock())
     await put(database, old, b"one")
-    new, receiver = Outbox(database, Secret("b" * 40), clock=SystemClock(), older=(SECRET,)), Receiver()
+    new, receiver = Outbox(database, deployment(b"b" * 40, SECRET), clock=SystemClock()), Receiver()
     new.handle("mail", receiver)
     await new.deliver_due()
     assert receiver.got == [b"one"]
@@ -164,7 +166,7 @@ async def test_workers_of_two_processes_take_each_row_once(database: Database, d
     second = Database(database_url, clock=SystemClock())
     await second.start()
     receiver = Receiver()
-    boxes = [Outbox(one, SECRET, clock=SystemClock()) for one in (database, second)]
+    boxes = [Outbox(one, KEYS, clock=SystemClock()) for one in (database, second)]
     for box in boxes:
         box.handle("mail", receiver)
     await put(database, boxes[0], *(str(number).encode() for number in range(100)))
@@ -175,19 +177,19 @@ async def test_workers_of_two_processes_take_each_row_once(database: Database, d
 
 
 async def test_a_row_left_by_another_process_is_found_without_being_told(database: Database, database_url: str):
-    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box, receiver = Outbox(database, KEYS, clock=SystemClock()), Receiver()
     box.handle("mail", receiver)
     await box.start()
     second = Database(database_url, clock=SystemClock())
     await second.start()
-    await put(second, Outbox(second, SECRET, clock=SystemClock()), b"one")
+    await put(second, Outbox(second, KEYS, clock=SystemClock()), b"one")
     await until(lambda: receiver.got)
     await box.close()
     await second.close()
 
 
 async def test_close_ends_what_is_being_delivered_and_takes_no_more(database: Database):
-    box = Outbox(database, SECRET, clock=SystemClock())
+    box = Outbox(database, KEYS, clock=SystemClock())
     began, ended = [], []
     go_on = asyncio.Event()
 
@@ -212,7 +214,7 @@ async def test_close_ends_what_is_being_delivered_and_takes_no_more(database: Da
 
 async def test_one_slow_receiver_holds_up_no_other_delivery(database: Database):
     """ML-20: the mail provider takes 30 s for one recipient."""
-    box, receiver = Outbox(database, SECRET, clock=SystemClock()), Receiver()
+    box, receiver = Outbox(database, KEYS, clock=SystemClock()), Receiver()
     never = asyncio.Event()
 
     async def slow(_payload: bytes) -> None:
@@ -231,7 +233,7 @@ async def test_one_slow_receiver_holds_up_no_other_delivery(database: Database):
 
 async def test_an_event_reaches_every_listener_and_a_failure_repeats_only_its_own(database: Database):
     clock = FakeClock()
-    box = Outbox(database, SECRET, clock=clock)
+    box = Outbox(database, KEYS, clock=clock)
     good, bad = [], []
 
     async def first(event: Happened) -> None:
@@ -255,7 +257,7 @@ async def test_an_event_reaches_every_listener_and_a_failure_repeats_only_its_ow
 
 
 async def test_an_event_nobody_listens_to_writes_no_row(database: Database):
-    box = Outbox(database, SECRET, clock=SystemClock())
+    box = Outbox(database, KEYS, clock=SystemClock())
     box.handle("mail", Receiver())
     async with database.transaction() as tx:
         tx.record(Happened(user_id="usr_1"))
@@ -263,7 +265,7 @@ async def test_an_event_nobody_listens_to_writes_no_row(database: Database):
 
 
 async def test_a_kind_is_delivered_by_one_function_only(database: Database):
-    box = Outbox(database, SECRET, clock=SystemClock())
+    box = Outbox(database, KEYS, clock=SystemClock())
     box.handle("mail", Receiver())
     with pytest.raises(ConfigError):
         box.handle("mail", Receiver())
@@ -276,11 +278,11 @@ async def test_a_killed_process_loses_nothing(database: Database, database_url: 
         "from routeguard.core.clock import SystemClock\n"
         "from routeguard.db.database import Database\n"
         "from routeguard.db.outbox import Outbox\n"
-        "from tests.db.test_outbox import SECRET, put\n"
+        "from tests.db.test_outbox import KEYS, put\n"
         "async def main(url):\n"
         "    database = Database(url, clock=SystemClock())\n"
         "    await database.start()\n"
-        "    box = Outbox(database, SECRET, clock=SystemClock())\n"
+        "    box = Outbox(database, KEYS, clock=SystemClock())\n"
         "    async def hang(payload):\n"
         "        print('taken', flush=True)\n"
         "        await asyncio.sleep(60)\n"
@@ -296,7 +298,7 @@ async def test_a_killed_process_loses_nothing(database: Database, database_url: 
     process.send_signal(signal.SIGKILL)
     await process.communicate()
     clock = FakeClock(SystemClock().time())
-    box, receiver = Outbox(database, SECRET, clock=clock), Receiver()
+    box, receiver = Outbox(database, KEYS, clock=clock), Receiver()
     box.handle("mail", receiver)
     await box.deliver_due()
     # What the dead process held stays its own until the lease ends.
@@ -304,4 +306,15 @@ async def test_a_killed_process_loses_nothing(database: Database, database_url: 
     clock.advance(module._LEASE + 1)
     await box.deliver_due()
     assert sorted(receiver.got) == sorted(b"%d" % number for number in range(30))
+    assert await rows(database) == []
+
+
+async def test_rows_from_before_keys_had_an_issuer_are_delivered(database: Database):
+    box, receiver = Outbox(database, KEYS, clock=SystemClock()), Receiver()
+    box.handle("mail", receiver)
+    sealed = Sealer(Purpose.OUTBOX, Unbound(KEYS)).seal(b"one", b"obx_1:mail")  # type: ignore[arg-type]
+    async with database.transaction() as tx:
+        await tx.execute(sa.insert(outbox).values(id="obx_1", kind="mail", payload=sealed, due_at=0.0, attempts=0))
+    await box.deliver_due()
+    assert receiver.got == [b"one"]
     assert await rows(database) == []

@@ -21,7 +21,6 @@ from routeguard.core.problem import Problem
 from routeguard.core.rate import parse_duration, parse_rate, parse_size
 from routeguard.core.redirect import safe_redirect
 from routeguard.core.request import RequestView
-from routeguard.core.secret import Secret
 from routeguard.core.services import Services
 from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.guard.log import escape
@@ -43,6 +42,7 @@ from routeguard.traffic.origins import parse_origins
 from routeguard.traffic.site import Site
 from routeguard.users.addresses import parse_email
 from routeguard.web.body import _parse_form, media_type_of
+from tests.fakes import deployment
 from tests.fuzz import token_targets as tokens
 
 CLIENT_SECRET: Final = "rgs_" + "0" * 43 + "3CRDwz"
@@ -79,9 +79,9 @@ SERVICES: Final = Services()
 SERVICES.add(Site, Site(trusted_proxies=PROXIES))
 TOKENS: Final = SERVICES.add(
     CsrfTokens,
-    CsrfTokens(Secret(b"k" * 32), origins=["https://app.example.com"], clock=FixedClock()),  # type: ignore[arg-type]
+    CsrfTokens(deployment(), origins=["https://app.example.com"], clock=FixedClock()),  # type: ignore[arg-type]
 )
-CODEC: Final = EnvelopeCodec(Secret(b"k" * 32))
+CODEC: Final = EnvelopeCodec(deployment())
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from routeguard.core.secret import Secret
 from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.tokens.jwk import InvalidToken, KeySet
 from routeguard.tokens.jws import LONGEST, read_header, verify_jws
 from routeguard.tokens.jwt import Expected, check_claims
 from routeguard.tokens.refresh import RefreshCodec, RefreshToken
+from tests.fakes import deployment
 
 # A fixed token by a fixed key (RFC 7515 appendix A.1), so that a run can be repeated.
 _KEYS: Final = KeySet.load(
@@ -82,7 +82,7 @@ def read_refresh_token(data: bytes) -> None:
     assert _REFRESH.read(data) is None or data == REFRESH
 
 
-_REFRESH: Final = RefreshCodec(Secret(b"k" * 32))
+_REFRESH: Final = RefreshCodec(deployment())
 # Made by that key of a fixed secret, so that a run can be repeated.
 REFRESH: Final = _REFRESH.successor(RefreshToken("usr_1", "fam_1", 0, b"s" * 32)).encode()
 ALLOWED: Final = (InvalidToken,)

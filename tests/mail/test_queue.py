@@ -8,7 +8,6 @@ import pytest
 import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 
-from routeguard.core.secret import Secret
 from routeguard.db.database import Database
 from routeguard.db.outbox import Outbox, outbox
 from routeguard.mail.console import ConsoleMailer
@@ -17,17 +16,17 @@ from routeguard.mail.protocol import Message
 from routeguard.mail.queue import MailQueue, mailer_for
 from routeguard.mail.smtp import SmtpMailer
 from tests.backends import free_port
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, deployment
 from tests.mail.test_smtp import SENDER, Inbox
 
 pytestmark = pytest.mark.anyio
 
-SECRET = Secret("a secret of at least thirty-two bytes")
+KEYS = deployment()
 MESSAGE = Message(to="ada@example.com", name="Ada", subject="Hello", text="https://x/?token=abc", html="<p>Hello</p>")
 
 
 async def test_mail_leaves_only_for_what_was_committed(database: Database):
-    box, mailer = Outbox(database, SECRET, clock=FakeClock()), ConsoleMailer()
+    box, mailer = Outbox(database, KEYS, clock=FakeClock()), ConsoleMailer()
     queue = MailQueue(box, mailer)
     with pytest.raises(LookupError):
         async with database.transaction() as tx:
@@ -44,7 +43,7 @@ async def test_mail_leaves_only_for_what_was_committed(database: Database):
 async def test_mail_waits_for_its_server_and_is_sent_once_when_that_is_back(database: Database):
     """ML-20: the provider is down, then refuses, then works."""
     clock, inbox, port = FakeClock(), Inbox(), free_port()
-    box = Outbox(database, SECRET, clock=clock)
+    box = Outbox(database, KEYS, clock=clock)
     queue = MailQueue(box, SmtpMailer(MailSettings(url=f"smtp://127.0.0.1:{port}", sender=SENDER)))
     began = asyncio.get_running_loop().time()
     async with database.transaction() as tx:

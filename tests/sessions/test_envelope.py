@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeguard.core.secret import Secret, new_token
+from routeguard.core.secret import Purpose, Secret, new_token
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
 from routeguard.sessions.models import SessionState
+from tests.fakes import deployment
 
 STATE = SessionState("usr_1", "ses_1", 1.0, 2.0, 3.0, 4.0, 5.0, "pwd otp", 1)
 ENVELOPE = Envelope(STATE, b"s" * 32, 3.0, b"\x81\xa4role\xa4user")
 SECRET = Secret(b"k" * 32)
-CODEC = EnvelopeCodec(SECRET)
+CODEC = EnvelopeCodec(deployment(SECRET))
 VALUE = CODEC.seal(ENVELOPE).encode()
 _ALPHABET = (string.ascii_letters + string.digits + "-_").encode()
 
@@ -67,7 +68,7 @@ def test_anything_else_is_refused(value: bytes) -> None:
 
 
 def test_a_signed_payload_of_another_shape_is_refused() -> None:
-    key = SECRET.derive("session-cookie")
+    key = deployment(SECRET).derive(Purpose.SESSION_COOKIE)[0]
     for content in (b"", b"\xc0", msgspec.msgpack.encode(["usr_1"]), b"\xff"):
         payload = base64.urlsafe_b64encode(content).rstrip(b"=")
         mac = base64.urlsafe_b64encode(hashlib.blake2b(payload, key=key, digest_size=32).digest()).rstrip(b"=")
@@ -76,10 +77,11 @@ def test_a_signed_payload_of_another_shape_is_refused() -> None:
 
 def test_a_key_made_for_another_purpose_signs_nothing() -> None:
     """SES-31."""
-    key = SECRET.derive("csrf")
     payload = VALUE.rpartition(b".")[0]
-    mac = base64.urlsafe_b64encode(hashlib.blake2b(payload, key=key, digest_size=32).digest()).rstrip(b"=")
-    assert CODEC.open(payload + b"." + mac) is None
+    for purpose in set(Purpose) - {Purpose.SESSION_COOKIE}:
+        for key in (*deployment(SECRET).derive(purpose), *deployment(SECRET).derive_unbound(purpose)):
+            mac = base64.urlsafe_b64encode(hashlib.blake2b(payload, key=key, digest_size=32).digest()).rstrip(b"=")
+            assert CODEC.open(payload + b"." + mac) is None
 
 
 def test_a_secret_does_not_show_itself() -> None:
@@ -88,10 +90,10 @@ def test_a_secret_does_not_show_itself() -> None:
 
 def test_older_secrets_open_and_do_not_sign() -> None:
     new = Secret(b"n" * 32)
-    rotated = EnvelopeCodec(new, [SECRET])
+    rotated = EnvelopeCodec(deployment(new, SECRET))
     assert rotated.open(VALUE) == ENVELOPE
     assert CODEC.open(rotated.seal(ENVELOPE).encode()) is None
-    assert EnvelopeCodec(new).open(VALUE) is None
+    assert EnvelopeCodec(deployment(new)).open(VALUE) is None
 
 
 @pytest.mark.parametrize("size", [10, 2500, 3000, 10_000])

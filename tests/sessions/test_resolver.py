@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
@@ -20,8 +21,9 @@ from routeguard.sessions.envelope import EnvelopeCodec
 from routeguard.sessions.models import SessionSettings
 from routeguard.users.models import User
 from tests.backends import PostgresServer
+from tests.fakes import Unbound
 from tests.sessions.fakes import cookie_of, make_exchange
-from tests.sessions.world import SECRET, Browser, World
+from tests.sessions.world import KEYS, Browser, World
 
 pytestmark = pytest.mark.anyio
 
@@ -194,7 +196,7 @@ async def test_a_dump_of_the_database_opens_nothing(world: World) -> None:
     assert len(stored) == 32
     world.clock.advance(LIFE + 1)
     for secret in (stored, digest(stored), b"", row.id.encode()):
-        value = EnvelopeCodec(SECRET).seal(world.envelope(state, secret))
+        value = EnvelopeCodec(KEYS).seal(world.envelope(state, secret))
         assert await world.cookies.resume(make_exchange(f"__Host-routeguard={value}")) is None
 
 
@@ -519,3 +521,28 @@ async def test_the_database_down_is_unavailable_and_never_nobody() -> None:
         assert await browser.visit() is None
     await database.close()
     server.close()
+
+
+# -- cookies from before keys were bound to the issuer -------------------------------------------------------------
+
+
+async def test_an_unbound_cookie_is_asked_of_the_store_and_replaced(world: World) -> None:
+    """SES-31: what it says is not believed; the session it proves goes on."""
+    user = await world.user()
+    browser = await world.sign_in(user)
+    before = await browser.session()
+    envelope = world.codec.open((browser.cookie or "").partition("=")[2].encode())
+    assert envelope is not None
+    told = structs.replace(envelope, state=structs.replace(envelope.state, aal=3, amr="hwk"))
+    old = EnvelopeCodec(Unbound(KEYS)).seal(told)  # type: ignore[arg-type]
+    async with world.another() as upgraded:
+        visitor = Browser(upgraded, f"__Host-routeguard={old}")
+        assert await visitor.session() == before
+        assert visitor.cookie != f"__Host-routeguard={old}"
+        replaced = upgraded.codec.open((visitor.cookie or "").partition("=")[2].encode())
+        assert replaced is not None
+        assert replaced.user
+        await visitor.session()
+    await world.delete_rows_behind_its_back()
+    async with world.another() as upgraded:
+        assert await Browser(upgraded, f"__Host-routeguard={old}").visit() is None

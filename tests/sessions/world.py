@@ -23,7 +23,7 @@ from routeguard.users.addresses import read_email
 from routeguard.users.models import User
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, deployment
 from tests.sessions.fakes import cookie_of, make_exchange
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from routeguard.db.database import Database
 
 SECRET: Final = Secret(b"0123456789abcdef0123456789abcdef")
+KEYS: Final = deployment(SECRET)
 
 
 class World:
@@ -46,7 +47,7 @@ class World:
         reader: UserReader[User] = UserReader(user_class)
         self.users = Users(database, reader, clock=clock)
         self.feed = Invalidations(database, clock=steady, settings=settings)
-        self.codec = EnvelopeCodec(SECRET)
+        self.codec = EnvelopeCodec(KEYS)
         self.cookies: CookieSessions[User] = CookieSessions(
             database, reader, clock=steady, codec=self.codec, cookie=SessionCookie(), settings=settings,
             invalidations=self.feed,

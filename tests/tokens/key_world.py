@@ -32,6 +32,7 @@ from routeguard.tokens.jwk import InvalidToken
 from routeguard.tokens.keys import SigningKeys
 from routeguard.tokens.models import TokenSettings
 from routeguard.users.models import User, UserId
+from tests.fakes import deployment
 from tests.sessions.world import SECRET
 from tests.tokens.world import PATIENT
 
@@ -46,16 +47,17 @@ class KeyWorld:
 
     def __init__(
         self, database: Database, *, clock: Any = None, secret: Secret = SECRET, older: Sequence[Secret] = (),
-        **settings: Any,
+        issuer: str = ISSUER, **settings: Any,
     ) -> None:  # fmt: skip
         self.database = database
         self.clock = clock or SystemClock()
         steady, tokens = SteadyClock(self.clock), TokenSettings(**settings)
         self.feed = Invalidations(database, clock=steady, settings=SessionSettings())
         self.keys = SigningKeys(
-            database, secret, older=older, clock=steady, settings=tokens, feed=self.feed, skew=SKEW
+            database, deployment(secret, *older, issuer=issuer), clock=steady, settings=tokens, feed=self.feed,
+            skew=SKEW,
         )  # fmt: skip
-        self.access = AccessTokens(self.keys, clock=steady, settings=tokens, issuer=ISSUER, skew=SKEW)
+        self.access = AccessTokens(self.keys, clock=steady, settings=tokens, issuer=issuer, skew=SKEW)
 
     @classmethod
     @asynccontextmanager

@@ -17,14 +17,17 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
-from routeguard.core.secret import Secret
+from routeguard.core.secret import Purpose, Secret
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
+from routeguard.db.sealing import Sealer
+from routeguard.tokens import keys as module
 from routeguard.tokens import store
 from routeguard.tokens.jwk import InvalidToken
 from routeguard.tokens.jwt import verify_jwt
 from routeguard.tokens.models import ALGORITHMS
 from tests.backends import PostgresServer
+from tests.fakes import Unbound, deployment
 from tests.sessions.world import SECRET
 from tests.tokens.forge import token as forged
 from tests.tokens.key_world import ISSUER, KEPT, KeyWorld
@@ -319,3 +322,26 @@ async def test_killed_while_rotating(database: Database, database_url: str) -> N
         await world.keys.refresh()
         assert world.access.verify(world.mint())
         assert (await world.keys.rotate(now=True)).generation == len(rows) + 1
+
+
+async def test_keys_from_before_they_had_an_issuer_go_on(database: Database) -> None:
+    """SES-31: a key that is stored opens after an upgrade, and what it signed counts."""
+    keys = deployment(SECRET, issuer=ISSUER)
+    async with KeyWorld.of(database) as before:
+        [row] = await before.rows()
+        place = module._bound_to(row.generation, "old", row.algorithm, row.public)
+        public = module._bound_to(row.generation, row.kid, row.algorithm, row.public)
+        plain = Sealer(Purpose.SIGNING_KEYS, keys).open(row.sealed, public)
+        assert plain is not None
+        sealed = Sealer(Purpose.SIGNING_KEYS, Unbound(keys)).seal(plain, place)  # type: ignore[arg-type]
+        async with database.transaction() as tx:
+            await tx.execute(sa.update(store.signing_keys).values(kid="old", sealed=sealed))
+    async with KeyWorld.of(database) as upgraded:
+        assert upgraded.keys.signer().kid == "old"
+        token = upgraded.mint()
+        assert upgraded.access.verify(token) is not None
+        following = await upgraded.keys.rotate()
+        assert following.generation == row.generation + 1
+        assert following.key.kid is not None
+        assert following.key.kid.startswith(f"{keys.label}.")
+        assert upgraded.access.verify(token) is not None

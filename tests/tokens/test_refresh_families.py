@@ -14,8 +14,9 @@ from routeguard.sessions import store as session_store
 from routeguard.tokens import store
 from routeguard.tokens.families import _MAXIMUM
 from routeguard.tokens.models import TokenSettings
-from routeguard.tokens.refresh import hash_of
-from tests.sessions.world import SECRET
+from routeguard.tokens.refresh import RefreshCodec, hash_of
+from tests.fakes import Unbound, deployment
+from tests.sessions.world import KEYS, SECRET
 from tests.tokens.world import LAPTOP, PHONE, World
 
 pytestmark = pytest.mark.anyio
@@ -308,3 +309,17 @@ async def test_a_clock_that_was_set_back_makes_the_grace_no_longer(world: World)
     await world.age(-60)
     assert await world.rotate(first) is None
     assert await world.family_rows() == []
+
+
+async def test_tokens_from_before_keys_had_an_issuer_are_rotated_once(world: World) -> None:
+    """SES-31: the store decides about such a token, and its successor is bound to the issuer."""
+    bound, world.families._codec = world.families._codec, RefreshCodec(Unbound(KEYS))  # type: ignore[arg-type]
+    old = (await world.family()).refresh_token
+    world.families._codec = bound
+    other = RefreshCodec(deployment(SECRET, issuer="https://other.example.com"))
+    assert other.read(old) is not None
+    successor = await world.rotate(old)
+    assert successor is not None
+    assert other.read(successor) is None
+    assert await world.rotate(successor) is not None
+    assert await world.rotate(old, LAPTOP) is None

@@ -19,8 +19,9 @@ from routeguard.tokens.families import Lives, Refreshed, RefreshFamilies
 from routeguard.tokens.models import RefreshTokenReused, TokenSettings
 from routeguard.tokens.refresh import RefreshCodec
 from routeguard.traffic.site import Site
+from tests.fakes import deployment
 from tests.sessions.fakes import make_exchange
-from tests.sessions.world import SECRET
+from tests.sessions.world import KEYS, SECRET
 from tests.sessions.world import World as Sessions
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class World(Sessions):
         settings = SessionSettings()
         super().__init__(database, SystemClock(), settings)  # type: ignore[arg-type]
         self.tokens = tokens or TokenSettings(grace=GRACE)
-        self.refresh_codec = RefreshCodec(secret, older)
+        self.refresh_codec = RefreshCodec(deployment(secret, *older))
         self.families: RefreshFamilies[User] = RefreshFamilies(
             database, self.users.reader, sessions=self.sessions, codec=self.refresh_codec,
             clock=self.sessions._clock, lives=Lives.of(self.tokens, settings), site=Site(),
         )  # fmt: skip
-        self.outbox = Outbox(database, SECRET, clock=SystemClock())
+        self.outbox = Outbox(database, KEYS, clock=SystemClock())
         self.reused: list[RefreshTokenReused] = []
         self.outbox.on(RefreshTokenReused, self._hear, name="test")
 

@@ -14,11 +14,11 @@ from routeguard.core.exchange import Exchange
 from routeguard.core.policy import Policy
 from routeguard.core.problem import Problem
 from routeguard.core.request import RequestView
-from routeguard.core.secret import Secret
 from routeguard.core.services import Services
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.traffic.csrf import CsrfTokens
+from tests.fakes import deployment
 
 ORIGINS = ("https://app.example.com", "http://127.0.0.1:8000")
 
@@ -83,7 +83,7 @@ def services(clock: SetClock) -> Services:
     services = Services()
     services.add(Clock, clock)  # type: ignore[type-abstract]
     services.add(Ephemeral, MemoryEphemeral())  # type: ignore[type-abstract]
-    services.add(CsrfTokens, CsrfTokens(Secret(b"k" * 32), origins=ORIGINS, clock=clock))
+    services.add(CsrfTokens, CsrfTokens(deployment(), origins=ORIGINS, clock=clock))
     return services
 
 

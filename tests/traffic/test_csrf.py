@@ -24,6 +24,7 @@ from routeguard.traffic.csrf import (
     unsafe_without_csrf,
     with_csrf,
 )  # fmt: skip
+from tests.fakes import Unbound, deployment
 
 from .conftest import ORIGINS, Caller, SetClock
 
@@ -232,7 +233,7 @@ async def test_guests(make_exchange: Any, outcome: Any, services: Services, cloc
     again = make_exchange("GET", ("cookie", cookie))
     assert await services.get(CsrfTokens).verify(again, (await services.get(CsrfTokens).issue(again)).encode())
     assert again.effects == []
-    plain = CsrfTokens(Secret(b"k" * 32), origins=ORIGINS, clock=clock, secure_cookies=False)
+    plain = CsrfTokens(deployment(), origins=ORIGINS, clock=clock, secure_cookies=False)
     loopback = make_exchange("GET")
     await plain.issue(loopback)
     assert loopback.effects[0][1].startswith(PLAIN_COOKIE_NAME.encode() + b"=")
@@ -300,9 +301,9 @@ async def test_malformed_tokens_never_throw(make_exchange: Any, services: Servic
 async def test_older_secrets_still_verify(make_exchange: Any, clock: SetClock) -> None:
     old, new = Secret(b"o" * 32), Secret(b"n" * 32)
     exchange = make_exchange("POST", principal=ME)
-    token = (await CsrfTokens(old, origins=ORIGINS, clock=clock).issue(exchange)).encode()
-    assert await CsrfTokens(new, origins=ORIGINS, clock=clock, older_secrets=[old]).verify(exchange, token)
-    assert not await CsrfTokens(new, origins=ORIGINS, clock=clock).verify(exchange, token)
+    token = (await CsrfTokens(deployment(old), origins=ORIGINS, clock=clock).issue(exchange)).encode()
+    assert await CsrfTokens(deployment(new, old), origins=ORIGINS, clock=clock).verify(exchange, token)
+    assert not await CsrfTokens(deployment(new), origins=ORIGINS, clock=clock).verify(exchange, token)
 
 
 async def test_routes_that_asked_for_no_session_find_it(make_exchange: Any, clock: SetClock) -> None:
@@ -314,7 +315,7 @@ async def test_routes_that_asked_for_no_session_find_it(make_exchange: Any, cloc
         asked += 1
         return ME
 
-    tokens = CsrfTokens(Secret(b"k" * 32), origins=ORIGINS, clock=clock, resume=resume)
+    tokens = CsrfTokens(deployment(), origins=ORIGINS, clock=clock, resume=resume)
     token = (await tokens.issue(make_exchange("GET", SESSION, principal=ME))).encode()
     exchange = make_exchange("POST", SESSION)
     assert await tokens.verify(exchange, token)
@@ -334,12 +335,12 @@ async def test_routes_that_asked_for_no_session_find_it(make_exchange: Any, cloc
 )  # fmt: skip
 def test_origins_are_exact_at_start_up(origin: str, clock: SetClock) -> None:
     with pytest.raises(ConfigError, match="written exactly"):
-        CsrfTokens(Secret(b"k" * 32), origins=["https://ok.example", origin], clock=clock)
+        CsrfTokens(deployment(), origins=["https://ok.example", origin], clock=clock)
 
 
 def test_origins_browsers_send(clock: SetClock) -> None:
     given = ["https://a.com", "http://a.com:8080", "http://localhost", "http://[::1]:8000", "https://xn--4ca.com"]
-    assert CsrfTokens(Secret(b"k" * 32), origins=given, clock=clock).origins == {one.encode() for one in given}
+    assert CsrfTokens(deployment(), origins=given, clock=clock).origins == {one.encode() for one in given}
 
 
 def test_default_and_exemption() -> None:
@@ -364,3 +365,12 @@ def test_words_and_place() -> None:
 def test_a_missing_service_is_a_finding() -> None:
     with pytest.raises(ConfigError, match="CsrfTokens"):
         csrf().bind(Services())
+
+
+async def test_a_token_from_before_keys_had_an_issuer_is_refused(make_exchange: Any, clock: SetClock) -> None:
+    """SES-31"""
+    exchange = make_exchange("POST", principal=ME)
+    old = CsrfTokens(Unbound(deployment()), origins=ORIGINS, clock=clock)  # type: ignore[arg-type]
+    token = (await old.issue(exchange)).encode()
+    assert await old.verify(exchange, token)
+    assert not await CsrfTokens(deployment(), origins=ORIGINS, clock=clock).verify(exchange, token)

@@ -11,23 +11,25 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
+from routeguard.core.secret import Secret, digest, new_token
 from routeguard.db.database import Database
 from routeguard.users.addresses import read_email
 from routeguard.users.models import User
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, deployment
 
 pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)
+KEYS = deployment()
 
 
 class World:
     def __init__(self, database: Database, clock: FakeClock) -> None:
         self.database = database
-        self.tokens = OneTimeTokens(database, clock=clock)
+        self.tokens = OneTimeTokens(database, KEYS, clock=clock)
         self.users: Users[User] = Users(database, UserReader(User), clock=clock)
         self.clock = clock
         self.ids: list[str] = []
@@ -167,7 +169,7 @@ def _redeem_elsewhere(url: str, token: str, barrier: Any, results: Any) -> None:
     async def work() -> int:
         database = Database(url, clock=SystemClock())
         await database.start()
-        tokens = OneTimeTokens(database, clock=SystemClock())
+        tokens = OneTimeTokens(database, KEYS, clock=SystemClock())
 
         async def once() -> bool:
             async with database.transaction() as tx:
@@ -188,7 +190,7 @@ async def test_two_processes_redeem_a_token_once(database: Database, database_ur
     async with database.transaction() as tx:
         user = await users.create(tx, read_email("ada@example.com"))
         assert user is not None
-        token = await OneTimeTokens(database, clock=clock).issue(tx, "reset", user.id, ttl=HOUR)
+        token = await OneTimeTokens(database, KEYS, clock=clock).issue(tx, "reset", user.id, ttl=HOUR)
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
     processes = [
@@ -200,3 +202,20 @@ async def test_two_processes_redeem_a_token_once(database: Database, database_ur
     for process in processes:
         await asyncio.to_thread(process.join, 30)
     assert sorted(found) == [0, 1], sys.platform
+
+
+async def test_a_token_mailed_before_the_hash_had_a_key_works_once(world: World):
+    token = f"{world.ids[0]}.{new_token()}"
+    await world.issue()
+    async with world.database.transaction() as tx:
+        await tx.execute(sa.update(one_time_tokens).values(token_hash=digest(f"reset:{token}")))
+    assert await world.redeem(token, "verify") is None
+    assert await world.redeem(token) == {"user": world.ids[0]}
+    assert await world.redeem(token) is None
+
+
+async def test_a_token_survives_a_change_of_the_secret(world: World):
+    token = await world.issue()
+    new = OneTimeTokens(world.database, deployment(b"n" * 32, Secret(b"k" * 32)), clock=world.clock)
+    async with world.database.transaction() as tx:
+        assert await new.redeem(tx, "reset", token) is not None

@@ -10,10 +10,12 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, ip_network
 from typing import TYPE_CHECKING, Final
 
+from routeguard.core.secret import Purpose
+
 if TYPE_CHECKING:
     from routeguard.core.address import Address
     from routeguard.core.exchange import Exchange
-    from routeguard.core.secret import Secret
+    from routeguard.core.secret import DeploymentKeys
 
 logger: Final = logging.getLogger("routeguard.security")
 
@@ -52,8 +54,8 @@ class Subjects:
 
     __slots__ = ("_key",)
 
-    def __init__(self, secret: Secret) -> None:
-        self._key = secret.derive("log-subject")
+    def __init__(self, keys: DeploymentKeys) -> None:
+        self._key = keys.derive(Purpose.LOG_SUBJECT)[0]
 
     def of(self, account: bytes) -> str:
         """Return the name of an account: `sub_` and 80 bits of a keyed BLAKE2b (RFC 7693)."""

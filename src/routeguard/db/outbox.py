@@ -6,21 +6,21 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.core.secret import new_token
+from routeguard.core.secret import Purpose, new_token
 from routeguard.db.schema import metadata
 from routeguard.db.sealing import Sealer
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
     from routeguard.core.events import Event
-    from routeguard.core.secret import Secret
+    from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
 
 E = TypeVar("E", bound="Event")
@@ -69,13 +69,15 @@ class Outbox:
     At least once, in no particular order. A delivery that raises is tried again later and later, at most sixteen
     times; after that the row stays, marked dead, for a person to look at. A process that dies in the middle loses
     nothing: what it took becomes due again. Payloads are sealed with a key of their own (AES-GCM, NIST SP 800-38D),
-    for mails hold links that sign people in; rows sealed with one of the `older` secrets can still be read.
+    for mails hold links that sign people in; rows sealed with an older secret can still be read. The stored kind ends
+    with the label of the deployment: a copy of a database, or another issuer over it, delivers nothing of this one's.
     """
 
-    def __init__(self, database: Database, secret: Secret, *, clock: Clock, older: Sequence[Secret] = ()) -> None:
+    def __init__(self, database: Database, keys: DeploymentKeys, *, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._sealer = Sealer("outbox", secret, older)
+        self._sealer = Sealer(Purpose.OUTBOX, keys)
+        self._suffix = f"@{keys.label}"
         self._deliver: dict[str, Deliver] = {}
         self._kinds: dict[type[Event], list[str]] = {}
         self._wake = asyncio.Event()
@@ -114,9 +116,10 @@ class Outbox:
     async def put(self, tx: Transaction, kind: str, payload: bytes) -> None:
         """Write a row; it is delivered once `tx` has committed, or never."""
         row_id = "obx_" + new_token(16)
-        sealed = self._sealer.seal(payload, _bound_to(row_id, kind))
+        stored = kind + self._suffix
+        sealed = self._sealer.seal(payload, _bound_to(row_id, stored))
         await tx.execute(
-            sa.insert(outbox).values(id=row_id, kind=kind, payload=sealed, due_at=self._clock.time(), attempts=0)
+            sa.insert(outbox).values(id=row_id, kind=stored, payload=sealed, due_at=self._clock.time(), attempts=0)
         )
         tx.after_commit(self._wake.set)
 
@@ -190,9 +193,11 @@ class Outbox:
     async def _take(self, limit: int) -> list[_Taken]:
         """Claim due rows in one statement, so that no two workers take the same; the lease is their new due time."""
         now = self._clock.time()
+        # Those without a label are from before kinds were stored with one.
+        kinds = [*self._deliver, *(kind + self._suffix for kind in self._deliver)]
         due = (
             sa.select(outbox.c.id)
-            .where(outbox.c.dead_at.is_(None), outbox.c.due_at <= now, outbox.c.kind.in_(list(self._deliver)))
+            .where(outbox.c.dead_at.is_(None), outbox.c.due_at <= now, outbox.c.kind.in_(kinds))
             .order_by(outbox.c.due_at)
             .limit(limit)
         )
@@ -213,7 +218,7 @@ class Outbox:
     async def _deliver_one(self, row: _Taken) -> None:
         try:
             async with asyncio.timeout(_DEADLINE):
-                await self._deliver[row.kind](self._open(row))
+                await self._deliver[row.kind.removesuffix(self._suffix)](self._open(row))
         except Exception as error:  # noqa: BLE001 - whatever a delivery raises, the row must get its next try
             # Only the class: the message may quote an address or a link.
             logger.warning("delivery of %s %s failed: %s", row.kind, row.id, type(error).__name__)

@@ -10,21 +10,20 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from routeguard.core.secret import Secret
+    from routeguard.core.secret import DeploymentKeys, Purpose
 
 _NONCE: Final = 12
 
 
 class Sealer:
-    """Seals with the first secret and opens what any of them sealed (AES-GCM, NIST SP 800-38D).
+    """Seals with the newest key of a purpose and opens what any of them sealed (AES-GCM, NIST SP 800-38D).
 
-    `purpose` makes the key: what one part of the service sealed, no other opens (attack SES-31).
+    What is sealed for one purpose or issuer cannot be opened for another (attack SES-31). Rows from before keys were
+    bound to the issuer are opened too; new ones are not sealed that way.
     """
 
-    def __init__(self, purpose: str, secret: Secret, older: Sequence[Secret] = ()) -> None:
-        self._ciphers = [AESGCM(one.derive(purpose)) for one in (secret, *older)]
+    def __init__(self, purpose: Purpose, keys: DeploymentKeys) -> None:
+        self._ciphers = [AESGCM(key) for key in (*keys.derive(purpose), *keys.derive_unbound(purpose))]
 
     def seal(self, plain: bytes, bound_to: bytes) -> bytes:
         """Return `plain` sealed. It opens only with the same `bound_to`, so that it cannot be moved elsewhere."""

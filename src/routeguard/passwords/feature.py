@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from routeguard.core.clock import Clock
 from routeguard.core.feature import Feature
+from routeguard.core.secret import DeploymentKeys
 from routeguard.core.security_log import Subjects
 from routeguard.db.database import Database
 from routeguard.db.outbox import Outbox
@@ -55,7 +56,7 @@ def register(services: Services, settings: Any) -> None:
         guesses=_guesses(services, settings.throttle),
         quota=services.get(MailQuota),
         site=site_of(services),
-        subjects=Subjects(settings.secret),
+        subjects=Subjects(services.get(DeploymentKeys)),
     )
     passwords = Passwords(foundations, settings=own, hashing=hashing, policy=policy)
     services.add(Passwords, passwords, start=passwords.start)

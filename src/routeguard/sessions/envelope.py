@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from routeguard.core.cookies import MAXIMUM_SIZE
-from routeguard.core.secret import equal
+from routeguard.core.secret import Purpose, equal
 from routeguard.sessions.models import SessionState  # noqa: TC001 - msgspec reads the annotation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from routeguard.core.secret import DeploymentKeys
 
-    from routeguard.core.secret import Secret
-
-_PURPOSE: Final = "session-cookie"
 _MAC_BYTES: Final = 32
 _PREFERRED_SIZE: Final = 3800
 """Bytes of a cookie value over which the user is left out: some proxies cap all cookies together at 4 KB."""
@@ -46,10 +43,11 @@ class EnvelopeCodec:
     ``payload.mac``, both unpadded base64url; the MAC is keyed BLAKE2b over the payload's text.
     """
 
-    __slots__ = ("_decoder", "_encoder", "_keys")
+    __slots__ = ("_decoder", "_encoder", "_keys", "_unbound")
 
-    def __init__(self, secret: Secret, older: Sequence[Secret] = ()) -> None:
-        self._keys = tuple(one.derive(_PURPOSE) for one in (secret, *older))
+    def __init__(self, keys: DeploymentKeys) -> None:
+        self._keys = keys.derive(Purpose.SESSION_COOKIE)
+        self._unbound = keys.derive_unbound(Purpose.SESSION_COOKIE)
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Envelope)
 
@@ -61,14 +59,25 @@ class EnvelopeCodec:
         return value.decode("ascii")
 
     def open(self, value: bytes) -> Envelope | None:
-        """Return what a cookie value says, or None for anything this server did not sign."""
+        """Return what a cookie value says, or None for anything this deployment did not sign.
+
+        A cookie from before keys were bound to the issuer comes back without a user and as issued at 0: the store
+        has to know its secret, and the session gets a new cookie.
+        """
         if len(value) > MAXIMUM_SIZE:
             return None
         payload, _, mac = value.rpartition(b".")
         # Attack SES-30: the MAC is compared as text, because base64 has several spellings of most byte strings and
         # only ours may pass; and nothing of the payload is looked at before it is known to be our own.
-        if not any(equal(mac, _mac(key, payload)) for key in self._keys):
-            return None
+        if any(equal(mac, _mac(key, payload)) for key in self._keys):
+            return self._decode(payload)
+        # Attack SES-31: another deployment with the same secret may have signed it, so only the store can tell.
+        if any(equal(mac, _mac(key, payload)) for key in self._unbound):
+            found = self._decode(payload)
+            return None if found is None else msgspec.structs.replace(found, issued_at=0.0, user=b"")
+        return None
+
+    def _decode(self, payload: bytes) -> Envelope | None:
         try:
             return self._decoder.decode(urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         except (msgspec.DecodeError, ValueError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.clock import Clock
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
+from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
 from routeguard.sessions import store
 from routeguard.sessions.by_id import SessionsById
@@ -35,7 +36,7 @@ def register(services: Services, settings: Any) -> None:
     feed = Invalidations(database, clock=clock, settings=own)
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
     cookies: CookieSessions[Any] = CookieSessions(
-        database, users.reader, clock=clock, codec=EnvelopeCodec(settings.secret, settings.older_secrets),
+        database, users.reader, clock=clock, codec=EnvelopeCodec(services.get(DeploymentKeys)),
         cookie=SessionCookie(secure=settings.secure_cookies), settings=own, invalidations=feed,
     )  # fmt: skip
     services.add(CookieSessions, cookies)

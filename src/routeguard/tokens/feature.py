@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.feature import Feature
+from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
 from routeguard.sessions.by_id import SessionsById
 from routeguard.sessions.clock import SteadyClock
@@ -36,7 +37,7 @@ def register(services: Services, settings: Any) -> None:
     """Wire tokens over the database and the sessions registered before them."""
     clock, skew = services.get(SteadyClock), settings.sessions.skew.total_seconds()
     keys = SigningKeys(
-        services.get(Database), settings.secret, older=settings.older_secrets, clock=clock, settings=settings.tokens,
+        services.get(Database), services.get(DeploymentKeys), clock=clock, settings=settings.tokens,
         feed=services.get(Invalidations), skew=skew,
     )  # fmt: skip
     services.add(SigningKeys, keys, start=keys.start, close=keys.close)
@@ -53,7 +54,7 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
     clock, sessions, sources = services.get(SteadyClock), services.get(Sessions), services.get(SessionSources)
     families: RefreshFamilies[Any] = RefreshFamilies(
         services.get(Database), services.get(UserReader), sessions=sessions,
-        codec=RefreshCodec(settings.secret, settings.older_secrets), clock=clock,
+        codec=RefreshCodec(services.get(DeploymentKeys)), clock=clock,
         lives=Lives.of(settings.tokens, settings.sessions), site=site_of(services),
     )  # fmt: skip
     services.add(RefreshFamilies, families)

@@ -14,16 +14,14 @@ from anyio import to_thread
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
 from routeguard.core.errors import Unavailable
-from routeguard.core.secret import new_token
+from routeguard.core.secret import Purpose, new_token
 from routeguard.db.errors import UniqueViolation
 from routeguard.db.sealing import Sealer
 from routeguard.tokens import store
 from routeguard.tokens.jwk import AnyKey, Key, KeySet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from routeguard.core.secret import Secret
+    from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
     from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
@@ -33,7 +31,6 @@ logger = logging.getLogger("routeguard.tokens")
 
 SUBJECT: Final = "signing-keys"
 """What is invalidated when keys change, so that every process reads them anew within a poll of the feed."""
-_PURPOSE: Final = "signing-keys"
 _READ_EVERY: Final = 5.0
 """Seconds between two looks at the keys where nobody says that they changed."""
 _PAUSE: Final = 0.25
@@ -63,15 +60,17 @@ class SigningKeys:
     A key is made `publish_ahead` before it signs, so that whoever keeps a copy of the JWKS has it by then; the one it
     replaces is published until its last token has expired. Of several processes that make the next one at the same
     time one can insert its generation, and all use that. Moments are the database's, so no two clocks are compared.
-    With the database away, the keys that are known go on signing and verifying.
+    A key id begins with the label of the deployment: where deployments of several issuers share a database, each has
+    keys of its own. With the database away, the keys that are known go on signing and verifying.
     """
 
     def __init__(
-        self, database: Database, secret: Secret, *, older: Sequence[Secret] = (), clock: SteadyClock,
-        settings: TokenSettings, feed: Invalidations, skew: float,
+        self, database: Database, deployment: DeploymentKeys, *, clock: SteadyClock, settings: TokenSettings,
+        feed: Invalidations, skew: float,
     ) -> None:  # fmt: skip
         self._database = database
-        self._sealer = Sealer(_PURPOSE, secret, older)
+        self._sealer = Sealer(Purpose.SIGNING_KEYS, deployment)
+        self._label = deployment.label
         self._clock = clock
         self._settings = settings
         self._feed = feed
@@ -79,6 +78,7 @@ class SigningKeys:
         self._overlap = settings.access.total_seconds() + skew
         self._ahead = settings.publish_ahead.total_seconds()
         self._rows: list[store.KeyRow] = []
+        self._last_generation = 0
         self._opened: dict[bytes, Key | None] = {}
         self._keys: tuple[SigningKey, ...] = ()
         self._offset = 0.0
@@ -196,7 +196,7 @@ class SigningKeys:
 
     async def _make(self, generation: int, *, ahead: float, revoke: bool = False) -> bool:
         """Insert the key of a generation. False when another process did: then that one is everybody's."""
-        algorithm, kid = self._settings.algorithm, new_token(12)
+        algorithm, kid = self._settings.algorithm, f"{self._label}.{new_token(12)}"
         native = await to_thread.run_sync(_MAKERS[algorithm])
         public = msgspec.json.encode(_public(Key(kid, (algorithm,), native))).decode() if algorithm != "HS256" else "{}"
         private = msgspec.json.encode(native.as_dict(private=True))
@@ -206,8 +206,8 @@ class SigningKeys:
         async def work(tx: Transaction) -> None:
             await store.insert_key(tx, ahead=ahead, **row)
             if revoke:
-                await store.revoke_keys(tx, before=generation)
-            await store.delete_old_keys(tx, keep=self._overlap + _DAY)
+                await store.revoke_keys(tx, before=generation, label=self._label)
+            await store.delete_old_keys(tx, keep=self._overlap + _DAY, label=self._label)
             await self._feed.invalidate(tx, SUBJECT)
 
         try:
@@ -218,7 +218,7 @@ class SigningKeys:
         return True
 
     def _next_generation(self) -> int:
-        return self._rows[-1].generation + 1 if self._rows else 1
+        return self._last_generation + 1
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -240,8 +240,10 @@ class SigningKeys:
 
     async def _read(self) -> None:
         asked_at = self._clock.monotonic()
-        rows, now = await store.read_keys(self._database)
+        stored, now = await store.read_keys(self._database)
+        rows = [row for row in stored if self._is_own(row.kid)]
         self._read_at, self._offset, self._rows = asked_at, now - asked_at, rows
+        self._last_generation = stored[-1].generation if stored else 0
         known, found = {one.key.kid for one in self._keys if now < one.until}, []
         for row in rows:
             if row.revoked_at is None and (key := self._open(row)) is not None:
@@ -252,6 +254,11 @@ class SigningKeys:
         if known - {one.key.kid for one in found}:
             self.epoch += 1
         self._opened = {row.sealed: self._opened[row.sealed] for row in rows if row.sealed in self._opened}
+
+    def _is_own(self, kid: str) -> bool:
+        """Whether this deployment made a key, or nobody knows because it is from before key ids had a label."""
+        label, dot, _ = kid.partition(".")
+        return not dot or label == self._label
 
     def _now(self) -> float:
         """Return the database's time, as told at the last look and carried on by our own steady clock."""

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from routeguard.core.secret import digest, equal
+from routeguard.core.secret import Purpose, digest, equal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from routeguard.core.secret import Secret
+    from routeguard.core.secret import DeploymentKeys
 
-_PURPOSE: Final = "refresh-token"
-_NEXT_PURPOSE: Final = "refresh-token-successor"
 _SECRET_BYTES: Final = 32
 _LONGEST: Final = 512
 """Characters; ours have about 170."""
@@ -45,8 +43,14 @@ class RefreshCodec:
 
     __slots__ = ("_decoder", "_encoder", "_keys")
 
-    def __init__(self, secret: Secret, older: Sequence[Secret] = ()) -> None:
-        self._keys = tuple((one.derive(_PURPOSE), one.derive(_NEXT_PURPOSE)) for one in (secret, *older))
+    def __init__(self, keys: DeploymentKeys) -> None:
+        token, successor = Purpose.REFRESH, Purpose.REFRESH_SUCCESSOR
+        # The second half reads tokens from before keys were bound to the issuer. What such a token is worth the
+        # store decides, as of every other, and its successor is written with a bound key.
+        self._keys = (
+            *zip(keys.derive(token), keys.derive(successor), strict=True),
+            *zip(keys.derive_unbound(token), keys.derive_unbound(successor), strict=True),
+        )
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(RefreshToken)
 

@@ -85,19 +85,23 @@ async def insert_key(tx: Transaction, *, ahead: float, **values: Any) -> None:
     await tx.execute(sa.insert(signing_keys).values(**values, **times))
 
 
-async def revoke_keys(tx: Transaction, *, before: int) -> None:
-    """Revoke every key of a generation before that one."""
-    older = sa.and_(signing_keys.c.generation < before, signing_keys.c.revoked_at.is_(None))
+async def revoke_keys(tx: Transaction, *, before: int, label: str) -> None:
+    """Revoke every key of a deployment whose generation is before that one."""
+    older = _is_of(signing_keys, label) & (signing_keys.c.generation < before) & signing_keys.c.revoked_at.is_(None)
     await tx.execute(sa.update(signing_keys).where(older).values(revoked_at=database_time()))
 
 
-async def delete_old_keys(tx: Transaction, *, keep: float) -> None:
-    """Delete keys whose successor has signed for `keep` seconds: their last tokens expired long before."""
+async def delete_old_keys(tx: Transaction, *, keep: float, label: str) -> None:
+    """Delete keys of a deployment whose successor has signed for `keep` seconds: their last tokens have expired."""
     later = signing_keys.alias("later")
-    replaced = sa.exists().where(
-        later.c.generation > signing_keys.c.generation, later.c.signs_from < database_time() - keep
-    )
-    await tx.execute(sa.delete(signing_keys).where(replaced))
+    newer = _is_of(later, label) & (later.c.generation > signing_keys.c.generation)
+    replaced = sa.exists().where(newer, later.c.signs_from < database_time() - keep)
+    await tx.execute(sa.delete(signing_keys).where(_is_of(signing_keys, label), replaced))
+
+
+def _is_of(keys: sa.FromClause, label: str) -> sa.ColumnElement[bool]:
+    """Whether a key was made by the deployment of this label, or before key ids began with one."""
+    return sa.or_(keys.c.kid.startswith(f"{label}.", autoescape=True), ~keys.c.kid.contains("."))
 
 
 # -- refresh families ------------------------------------------------------------------------------------------------

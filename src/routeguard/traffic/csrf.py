@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from binascii import Error as BinasciiError
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.cookies import format_cookie
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.request import SAFE_METHODS
-from routeguard.core.secret import Secret, equal, new_token
+from routeguard.core.secret import DeploymentKeys, Purpose, equal, new_token
 from routeguard.core.security_log import network_of, note
 from routeguard.traffic.origins import parse_origins
 from routeguard.traffic.problems import FORGERY_SUSPECTED
@@ -82,8 +82,8 @@ class CsrfTokens:
     __slots__ = ("_clock", "_keyed", "_life", "_older", "_resume", "_secure", "cookie_name", "origins")
 
     def __init__(
-        self, secret: Secret, *, origins: Iterable[str], clock: Clock, older_secrets: Sequence[Secret] = (),
-        secure_cookies: bool = True, life: timedelta = timedelta(hours=12), resume: Resume | None = None,
+        self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, secure_cookies: bool = True,
+        life: timedelta = timedelta(hours=12), resume: Resume | None = None,
     ) -> None:  # fmt: skip
         """Parse the origins; raises ConfigError for any that is not exact.
 
@@ -92,7 +92,7 @@ class CsrfTokens:
         """
         self.origins = parse_origins(origins)
         self.cookie_name = COOKIE_NAME if secure_cookies else PLAIN_COOKIE_NAME
-        self._keyed, *self._older = (_keyed(one) for one in (secret, *older_secrets))
+        self._keyed, *self._older = (_keyed(key) for key in keys.derive(Purpose.CSRF))
         self._clock = clock
         self._secure = secure_cookies
         self._life = int(life.total_seconds())
@@ -333,9 +333,9 @@ def _session_of(principal: Any) -> bytes:
     return f"s:{getattr(principal, 'id', None) or principal.principal_id}".encode()
 
 
-def _keyed(secret: Secret) -> blake2b:
+def _keyed(key: bytes) -> blake2b:
     """Return a hash that has taken the key already: copying it costs two thirds of making one."""
-    return blake2b(key=secret.derive("csrf"), digest_size=_MAC_SIZE)
+    return blake2b(key=key, digest_size=_MAC_SIZE)
 
 
 def _mac(keyed: blake2b, covered: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.clock import Clock
 from routeguard.core.feature import Feature
+from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
@@ -29,7 +30,7 @@ def register(services: Services, settings: Any) -> None:
     database, clock = services.get(Database), services.get(Clock)  # type: ignore[type-abstract]
     services.add(UserSettings, settings.users)
     users = services.add(Users, Users(database, services.get(UserReader), clock=clock, settings=settings.users))
-    tokens = services.add(OneTimeTokens, OneTimeTokens(database, clock=clock))
+    tokens = services.add(OneTimeTokens, OneTimeTokens(database, services.get(DeploymentKeys), clock=clock))
     store = services.find(Ephemeral)  # type: ignore[type-abstract]
     # Not `or`: an empty store in memory is false.
     services.add(MailQuota, MailQuota(MemoryEphemeral() if store is None else store))

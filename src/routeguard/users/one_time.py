@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,13 +12,14 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from routeguard.core.secret import digest, new_token
+from routeguard.core.secret import Purpose, digest, new_token
 from routeguard.db.schema import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from routeguard.core.clock import Clock
+    from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
 
 one_time_tokens: Final = sa.Table(
@@ -46,14 +48,16 @@ class Redeemed:
 
 
 class OneTimeTokens:
-    """Issues and redeems tokens. 256 random bits; the database holds a hash of token and purpose only.
+    """Issues and redeems tokens. 256 random bits; the database holds an HMAC (RFC 2104) of purpose and token only.
 
-    A purpose is a name space of its own: a token of one is unknown to every other (attacks ML-05, SES-31). In place of
-    a token the link it was mailed in is accepted, because users without scripts paste it into the page.
+    A purpose is a name space of its own: a token of one is unknown to every other (attacks ML-05, SES-31). The HMAC
+    is keyed for the deployment: a token mailed by another issuer over the same database is unknown too. In place of a
+    token the link it was mailed in is accepted, because users without scripts paste it into the page.
     """
 
-    def __init__(self, database: Database, *, clock: Clock) -> None:
+    def __init__(self, database: Database, keys: DeploymentKeys, *, clock: Clock) -> None:
         self._database = database
+        self._keys = keys.derive(Purpose.ONE_TIME)
         self._clock = clock
 
     async def issue(
@@ -62,7 +66,7 @@ class OneTimeTokens:
         """Return a new token, valid for `ttl`. Those of before for this user and purpose are void."""
         token = f"{user_id}.{new_token()}"
         values = {
-            "token_hash": _hash(purpose, token),
+            "token_hash": _hash(self._keys[0], purpose, token),
             "expires_at": self._clock.time() + ttl.total_seconds(),
             "data": msgspec.json.encode(dict(data or {})).decode(),
         }
@@ -115,9 +119,13 @@ class OneTimeTokens:
         return sa.and_(
             one_time_tokens.c.user_id == user_id,
             one_time_tokens.c.purpose == purpose,
-            one_time_tokens.c.token_hash == _hash(purpose, token),
+            one_time_tokens.c.token_hash.in_(self._hashes(purpose, token)),
             one_time_tokens.c.expires_at > self._clock.time(),
         )
+
+    def _hashes(self, purpose: str, token: str) -> list[bytes]:
+        """Return what may be stored of a token: under each secret, and as it was before the hash had a key."""
+        return [*(_hash(key, purpose, token) for key in self._keys), digest(f"{purpose}:{token}")]
 
 
 _RETURNED: Final = (one_time_tokens.c.user_id, one_time_tokens.c.data, one_time_tokens.c.expires_at)
@@ -133,5 +141,5 @@ def _unpacked(text: str) -> str:
     return _AFTER.split(rest, maxsplit=1)[0] if found else text.strip()
 
 
-def _hash(purpose: str, token: str) -> bytes:
-    return digest(f"{purpose}:{token}")
+def _hash(key: bytes, purpose: str, token: str) -> bytes:
+    return hmac.digest(key, f"{purpose}:{token}".encode(), "sha256")
