@@ -14,7 +14,7 @@ from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.errors import ConfigError, ServiceMissing
 from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.core.services import Services
-from routeguard.ephemeral.factory import open_ephemeral
+from routeguard.ephemeral.factory import EphemeralCheck, open_ephemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.sessions import checks
 from routeguard.sessions.identify import ResolvedSessions
@@ -128,6 +128,8 @@ def assemble(
     proxies = parse_networks(settings.trusted_proxies)
     ephemeral = open_ephemeral(settings.ephemeral_url)
     services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
+    check = EphemeralCheck(ephemeral)
+    services.add(EphemeralCheck, check, start=check.start)
     header = settings.trusted_proxy_header
     services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies, trusted_proxy_header=header))
     if any(feature.records for feature in features):
@@ -187,7 +189,7 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
 
     clock = services.get(Clock)  # type: ignore[type-abstract]
     database = Database(settings.database_url, clock=clock, settings=settings.database)
-    services.add(Database, database, start=database.start, close=database.close)
+    services.add(Database, database, close=database.close)
     ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
     # A write: a server that was demoted, or has no room, answers a look and nothing else.
     writes = partial(ephemeral.put, "{routeguard}:ready", b"", ttl=60.0)

@@ -12,7 +12,7 @@ except ModuleNotFoundError:
     sys.exit('The command `routeguard` needs an extra: pip install "routeguard[cli,identity]"')
 
 from routeguard.cli.output import Outputs
-from routeguard.core.errors import ConfigError, ProblemError, Unavailable
+from routeguard.core.errors import ConfigError, Misconfigured, ProblemError, Unavailable
 
 GOOD: Final = 0
 FINDINGS: Final = 1
@@ -58,6 +58,9 @@ def run(arguments: list[str]) -> int:
         return COULD_NOT_RUN
     except ProblemError as error:
         complain(error.problem.detail or error.problem.type.title, *_errors(error))
+        return COULD_NOT_RUN
+    except Misconfigured as error:
+        complain("This cannot run:", error.what)
         return COULD_NOT_RUN
     except Unavailable as error:
         complain(f"Not available: {error.what}")

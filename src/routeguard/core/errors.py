@@ -7,6 +7,7 @@
     │  └─ ServiceMissing  a feature that another one needs is not there
     ├─ ProblemError       an expected refusal; carries a Problem and becomes its status
     ├─ Unavailable        a store or remote failed; 503 + Retry-After, never "not signed in"
+    │  └─ Misconfigured   it answered, and refuses us until an operator changes something
     └─ GuardNotApplied    a programming error in the integration; 500
 
 Saying no is a value (`routeguard.core.problem.Problem`); these are for what is broken, and for services that
@@ -61,6 +62,14 @@ class Unavailable(RouteguardError):
         self.what = what
         self.retry_after = retry_after
         super().__init__(what)
+
+
+class Misconfigured(Unavailable):
+    """A store answered and refuses us: a wrong password, an unknown database, a missing right.
+
+    For callers it is an outage like any other, 503. At start-up and for commands it is a `ConfigError` with `what` as
+    its finding, for waiting does not mend it.
+    """
 
 
 class GuardNotApplied(RouteguardError):

@@ -92,7 +92,10 @@ class Database:
         self.dialect: Final = self._backend.dialect
 
     async def start(self) -> None:
-        """Open what is opened once. A server that is away now is no error: requests are 503 until it is back."""
+        """Open what is opened once. A server that is away now is no error: requests are 503 until it is back.
+
+        Raises Misconfigured for a file that cannot be opened.
+        """
         await self._backend.start()
 
     async def close(self) -> None:

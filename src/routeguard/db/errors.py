@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from routeguard.core.errors import RouteguardError, Unavailable
+from routeguard.core.errors import Misconfigured, RouteguardError, Unavailable
+from routeguard.db.refusals import refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,26 +46,36 @@ class UniqueViolation(ConstraintViolation):
 
 
 class Outage:
-    """Says in the log once that a database is away and once that it is back, and where it is: never as whom we ask."""
+    """Says in the log once that a database is away or refuses us, and once that it is back, and where it is.
 
-    __slots__ = ("_away", "place")
+    Never as whom we ask.
+    """
+
+    __slots__ = ("_said", "place")
 
     def __init__(self, place: str) -> None:
         self.place = place
-        self._away = False
+        self._said: str | None = None
 
     def away(self, error: BaseException) -> Unavailable:
         """Return what to raise: the place and the driver's reason, for the log and the operator."""
+        refusal = refusal_of(str(error))
+        if refusal is not None:
+            self._say("refused", logging.ERROR, f"the database at {self.place} {refusal}")
+            return Misconfigured(f"the database at {self.place} {refusal}")
         reason = short_reason(error)
-        if not self._away:
-            self._away = True
-            logger.warning("the database at %s is away: %s", self.place, reason)
+        self._say("away", logging.WARNING, f"the database at {self.place} is away: {reason}")
         return Unavailable(f"database at {self.place}: {reason}")
+
+    def _say(self, kind: str, level: int, text: str) -> None:
+        if kind != self._said:
+            self._said = kind
+            logger.log(level, "%s", text)
 
     def back(self) -> None:
         """Take note of an answer."""
-        if self._away:
-            self._away = False
+        if self._said is not None:
+            self._said = None
             logger.warning("the database at %s is back", self.place)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.errors import ConfigError, Misconfigured, Unavailable
 from routeguard.db.errors import ConstraintViolation
 
 # Alembic itself is loaded where there is something to apply: it takes longer than all else here together, and most
@@ -84,6 +84,8 @@ async def require_current(database: Database) -> None:
     """
     try:
         behind = await pending(database)
+    except Misconfigured as error:
+        raise ConfigError(error.what) from None
     except Unavailable:
         return
     if behind:
@@ -91,13 +93,17 @@ async def require_current(database: Database) -> None:
 
 
 class SchemaCheck:
-    """`require_current` as a service: it starts after the database, and before whatever reads a table."""
+    """Opens the database and looks at its tables, as a service: it starts before whatever reads one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def start(self) -> None:
-        """Look once. Raises ConfigError."""
+        """Open and look once. Raises ConfigError, and Unavailable for a file that cannot be opened just now."""
+        try:
+            await self._database.start()
+        except Misconfigured as error:
+            raise ConfigError(error.what) from None
         await require_current(self._database)
 
 

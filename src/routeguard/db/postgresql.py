@@ -18,8 +18,9 @@ from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from routeguard.core.errors import Unavailable
+from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.db.errors import Outage, fault_of
+from routeguard.db.refusals import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -86,7 +87,10 @@ class PostgresBackend:
     def __init__(self, url: str, settings: DatabaseSettings) -> None:
         self._timeout = settings.timeout.total_seconds()
         self._patience = settings.statement_timeout.total_seconds()
-        self._conninfo = make_conninfo(url, **self._arguments(url))
+        try:
+            self._conninfo = make_conninfo(url, **self._arguments(url))
+        except psycopg.ProgrammingError as error:
+            raise ConfigError(unreadable(error)) from None
         self.outage = Outage(_place(url))
         self.writes = create_async_engine(
             "postgresql+psycopg://", async_creator=self.connect, pool_size=settings.pool_size, max_overflow=0,

@@ -16,7 +16,7 @@ import hiredis
 
 from routeguard.core.errors import Unavailable
 from routeguard.ephemeral.connection import Connection
-from routeguard.ephemeral.replies import gives_up
+from routeguard.ephemeral.replies import gives_up, refusal_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,12 +48,21 @@ class Cluster:
         self._owners: list[Connection | None] = [None] * SLOTS
         self._stale = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._refusal: str | None = None
 
     @property
     def is_up(self) -> bool:
         """Whether every slot has a server that answered last."""
         owners = set(self._owners)
         return None not in owners and all(owner is not None and owner.is_up for owner in owners)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the servers refuse us, when that is for a setting, and none lets us in."""
+        if any(connection.is_up for connection in self._connections.values()) and self._refusal is None:
+            return None
+        found = (connection.refusal for connection in self._connections.values())
+        return self._refusal or next((finding for finding in found if finding is not None), None)
 
     async def start(self) -> None:
         """Ask for the map; when nobody answers now, go on trying in the background."""
@@ -123,6 +132,8 @@ class Cluster:
                 rows = await connection.command("CLUSTER", "SLOTS")
             except (Unavailable, hiredis.ReplyError) as error:
                 logger.debug("%s:%d tells no slots: %s", *place, error)
+                finding = refusal_of(error)
+                self._refusal = None if finding is None else f"valkey at {place[0]}:{place[1]} {finding}"
                 continue
             try:
                 await self._take(rows, connection.address)
@@ -138,7 +149,7 @@ class Cluster:
         for first, last, place in _ranges(rows, told_by):
             owner = await self._connect(place)
             owners[first : last + 1] = [owner] * (last + 1 - first)
-        self._owners = owners
+        self._owners, self._refusal = owners, None
         # Those that have no slots any more are of no use, but for those we began with.
         for place in [place for place, one in self._connections.items() if one not in owners]:
             if place not in self._seeds:

@@ -207,6 +207,8 @@ class Connection:
         self._retired: WeakSet[_Wire] = WeakSet()
         self._said: str | None = None
         """What the log was told last, while the server is away: each reason is said once."""
+        self.refusal: str | None = None
+        """Why the server refuses us, when that is for a setting: a sentence for the operator."""
 
     @property
     def is_up(self) -> bool:
@@ -221,7 +223,7 @@ class Connection:
         try:
             await self._open()
         except _ERRORS as error:
-            self._away(str(error) or type(error).__name__)
+            self._failed(error)
         self._keeper = asyncio.create_task(self._keep(), name="routeguard-valkey")
 
     async def close(self) -> None:
@@ -309,6 +311,18 @@ class Connection:
             if not self._closing:
                 self._away(why)
 
+    def _failed(self, error: BaseException) -> None:
+        """Take note of an attempt that led nowhere."""
+        finding = replies.refusal_of(error)
+        if finding is None:
+            self.refusal = None
+            self._away(str(error) or type(error).__name__)
+            return
+        self.refusal = f"valkey at {self.address.host}:{self.address.port} {finding}"
+        if self.refusal != self._said:
+            self._said = self.refusal
+            logger.error("%s", self.refusal)
+
     def _away(self, why: str) -> None:
         if why != self._said:
             self._said = why
@@ -328,11 +342,11 @@ class Connection:
             try:
                 await self._open()
             except _ERRORS as error:
-                self._away(str(error) or type(error).__name__)
+                self._failed(error)
                 self._tried.set()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
-                opened, self._said = loop.time(), None
+                opened, self._said, self.refusal = loop.time(), None, None
                 self._tried.set()
                 logger.info("valkey at %s:%d is back", self.address.host, self.address.port)

@@ -25,3 +25,19 @@ def open_ephemeral(url: str) -> Ephemeral:
             raise
         raise ConfigError("an ephemeral store on Valkey or Redis needs routeguard[redis]") from None
     return RedisEphemeral.from_url(url)
+
+
+class EphemeralCheck:
+    """Refuses to begin with a store that refuses us, as a service: it starts after the store.
+
+    A store that is away now may come back while we run; a wrong password does not mend itself.
+    """
+
+    def __init__(self, store: Ephemeral) -> None:
+        self._store = store
+
+    async def start(self) -> None:
+        """Look once. Raises ConfigError."""
+        refusal: str | None = getattr(self._store, "refusal", None)
+        if refusal is not None:
+            raise ConfigError(refusal)

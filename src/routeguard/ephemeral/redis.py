@@ -53,6 +53,11 @@ class RedisEphemeral:
         """Whether the server, or every server of the cluster, answered last."""
         return (self._cluster or self._connection).is_up
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the server refuses us, when that is for a setting and no outage: a sentence for the operator."""
+        return (self._cluster or self._connection).refusal
+
     async def start(self) -> None:
         """Connect, or go on trying in the background."""
         await (self._cluster or self._connection).start()

@@ -11,13 +11,16 @@ MOVED, ASK, TRYAGAIN, CLUSTERDOWN      A cluster's business (see `cluster`).
 NOSCRIPT                               The script is sent along.
 OOM, MISCONF                           The right server, which has no room or cannot save. Another connection would say
                                        the same: 503, and not ready, until it is mended.
-BUSY, NOPERM, WRONGPASS and the rest   503. WRONGPASS comes in answer to a greeting only: there is no connection.
+WRONGPASS, NOPERM, DENIED and other    A setting is wrong (`refusal_of`): a finding at start-up, an error in the log
+refusals of the greeting               later. The greeting is tried again, for a password may be changed back.
+BUSY and the rest                      503.
 ====================================== =============================================================================
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from typing import Final
 
 import hiredis
@@ -37,3 +40,31 @@ def gives_up(error: BaseException) -> bool:
 def is_full(error: BaseException) -> bool:
     """Return whether it is the right server, with no room or no disk for what is to be written."""
     return isinstance(error, hiredis.ReplyError) and _FULL.search(str(error)) is not None
+
+
+_REFUSALS: Final = tuple(
+    (re.compile(pattern), finding)
+    for pattern, finding in (
+        (r"^WRONGPASS|^ERR invalid (?:username-)?password", "refuses the user or the password of ephemeral_url"),
+        (r"^NOAUTH", "wants a password, and ephemeral_url has none"),
+        (r"^ERR (?:Client sent AUTH|AUTH <password> called)",
+         "has no password, and ephemeral_url has one (or a user is to be named in it)"),
+        (r"^NOPERM", "does not let the user of ephemeral_url run what is needed (EVALSHA, SCRIPT LOAD, SET, GET, DEL)"),
+        (r"^DENIED", "runs in protected mode and takes nobody from elsewhere"),
+        (r"^ERR .*DB index", "has no database of the number in ephemeral_url"),
+        (r"^(?:MOVED|CLUSTERDOWN)|^ERR SELECT is not allowed",
+         "is one server of a cluster: add ?cluster=1 to ephemeral_url, and no number of a database"),
+        (r"^ERR .*cluster support disabled", "is no cluster: leave cluster=1 out of ephemeral_url"),
+    )
+)  # fmt: skip
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """Return in words of our own what is wrong with a setting when a server refuses us, or None for an outage."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "shows a TLS certificate that is not trusted, or is another server's"
+    if isinstance(error, ssl.SSLError):
+        return "does not speak TLS as ephemeral_url asks for it"
+    if isinstance(error, hiredis.ReplyError):
+        return next((finding for pattern, finding in _REFUSALS if pattern.search(str(error))), None)
+    return None
