@@ -85,6 +85,7 @@ class Routeguard(Generic[U]):
         self.settings = checked_settings(settings, self.features, user or User)
         self.services = assemble(self.settings, self.features, user=user or User, identify=identify)
         self._guard = Guard(self.services, augment=_with_csrf, preflight=preflight, body_limit=self.settings.body_limit)
+        self._guard.root = self.settings.root_path
         if any(feature.name == "ui" for feature in self.features):
             self._guard.sign_in = f"{PREFIX}/sign-in"
         self._guard.asks += [

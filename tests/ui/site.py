@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import email
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -108,9 +110,13 @@ def mail_server() -> Iterator[tuple[Inbox, int]]:
 
 @contextlib.contextmanager
 def site(
-    directory: Path, *arguments: str, main: str = MAIN, public: str = "", port: int = 0, **settings: str
+    directory: Path, *arguments: str, main: str = MAIN, public: str = "", root: str = "", port: int = 0, **settings: str
 ) -> Iterator[Site]:
-    """Run `uvicorn main:app` until the end of the block. `public` is the URL browsers use, if not its own."""
+    """Run `uvicorn main:app` until the end of the block.
+
+    `public` is the origin browsers use, where that is not its own; `root` the prefix they find it below. `port` is
+    where it listens; a free one unless given.
+    """
     port = port or free_port()
     own = f"http://127.0.0.1:{port}"
     (directory / "main.py").write_text(main)
@@ -118,6 +124,7 @@ def site(
         values = environment(
             **{
                 "ROUTEGUARD_ISSUER": public or own,
+                "ROUTEGUARD_ROOT_PATH": root,
                 "ROUTEGUARD_MAIL_URL": f"smtp://127.0.0.1:{smtp}",
                 "ROUTEGUARD_TRAFFIC_SIGN_IN": "off",
                 "ROUTEGUARD_TRAFFIC_SIGN_UP": "off",
@@ -135,7 +142,7 @@ def site(
                 [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), *arguments], cwd=directory,
                 env=values, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-            made = Site(public or own, directory, inbox)
+            made = Site((public or own) + root, directory, inbox)
             try:
                 _wait(process, own, made)
                 yield made
@@ -152,3 +159,44 @@ def _wait(process: subprocess.Popen[bytes], url: str, made: Site) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"the server did not start:\n{made.output()}")
+
+
+@contextlib.contextmanager
+def nginx(directory: Path, prefix: str, upstream: str) -> Iterator[str]:
+    """Run Debian's nginx, which hands on what is below `prefix` to `upstream`; yield its origin.
+
+    An `upstream` with a slash at its end has the prefix taken away, one without has it kept.
+    """
+    port = free_port()
+    (directory / "nginx.conf").write_text(
+        f"""
+        daemon off; pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1;
+        events {{}}
+        http {{
+            access_log {directory}/nginx-access.log;
+            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+            fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+            server {{
+                listen 127.0.0.1:{port};
+                location {prefix}/ {{ proxy_pass {upstream}; proxy_set_header Host $http_host; }}
+                location / {{ return 404 "outside of the prefix"; }}
+            }}
+        }}
+        """
+    )
+    program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") or "nginx"
+    process = subprocess.Popen([program, "-c", str(directory / "nginx.conf"), "-p", str(directory)])
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.get(f"http://127.0.0.1:{port}/", timeout=5)
+                break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+HAS_NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") is not None

@@ -33,7 +33,8 @@ class Section(Mount):
         """Return whether one of the routes is asked for."""
         path: str = scope["path"]
         root: str = scope.get("root_path", "")
-        if root and path.startswith(root):
+        # Only whole segments: below `/acc`, a path `/account` whose prefix a proxy took away is not `ount`.
+        if root and path.startswith(f"{root}/"):
             path = path[len(root) :]
         if not path.startswith(self._starts) or _segment(path) not in self._segments:
             return Match.NONE, {}

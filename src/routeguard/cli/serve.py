@@ -17,8 +17,10 @@ from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import public
 from routeguard.core.rate import parse_duration
+from routeguard.core.redirect import is_below
 from routeguard.db.database import Database
 from routeguard.db.migrate import require_current
+from routeguard.sessions.routes import exchange_of
 from routeguard.settings import Settings
 from routeguard.web.health import Readiness, health_routes
 from routeguard.web.reply import see_other
@@ -27,6 +29,7 @@ from routeguard.web.routes import get
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from routeguard.web.models import TlsSettings
 
@@ -63,11 +66,11 @@ def serve(
     asyncio.run(_check_schema(settings))
     # No access log: whoever runs this has a proxy in front, which keeps one.
     app, bound = create(settings), listen(host, port)
-    readiness = app.state.guard.services.get(Readiness)
+    readiness, reached = app.state.guard.services.get(Readiness), below(app, settings.root_path)
     address = address_of(bound, scheme="http" if tls is None else "https")
     sys.stdout.write(f"Listening on {address} for {settings.issuer}\n")
     sys.stdout.flush()
-    return run_server(app, bound, access_log=False, readiness=readiness, drain=seconds, tls=tls)
+    return run_server(reached, bound, access_log=False, readiness=readiness, drain=seconds, tls=tls)
 
 
 def _tls(settings: TlsSettings, **given: str) -> TlsSettings:
@@ -112,5 +115,23 @@ def create(settings: Settings) -> Starlette:
     return app
 
 
-async def _start(request: Request) -> Response:  # noqa: ARG001, RUF029 - a handler's shape
-    return see_other("/account")
+def below(app: Starlette, root: str) -> ASGIApp:
+    """Return `app` for a proxy that takes the prefix `root` away, or leaves it in place.
+
+    Where a path of ours begins like `root`, as with ``/auth``, the two could not be told apart: then the proxy has to
+    take it away.
+    """
+    ours = {row.path.split("/")[1] for row in app.state.guard.matrix()}
+    if not root or root.split("/")[1] in ours:
+        return app
+
+    async def entered(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"} and is_below(scope["path"], root):
+            scope["root_path"] = root
+        await app(scope, receive, send)
+
+    return entered
+
+
+async def _start(request: Request) -> Response:  # noqa: RUF029 - a handler
+    return see_other(exchange_of(request).root + "/account")

@@ -16,7 +16,7 @@ from routeguard.core.errors import ConfigError
 if TYPE_CHECKING:
     import ssl
 
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from routeguard.web.health import Readiness
 
@@ -49,7 +49,7 @@ def address_of(bound: socket.socket, *, scheme: str = "http") -> str:
 
 
 def run_server(
-    app: Starlette, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0,
+    app: ASGIApp, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0,
     tls: ssl.SSLContext | None = None,
 ) -> int:  # fmt: skip
     """Serve until told to stop; return the exit code.

@@ -68,6 +68,19 @@ class Exchange:
         self._request_id: str | None = None
 
     @property
+    def root(self) -> str:
+        """The path below which browsers find the application, percent-encoded: ``""`` or ``"/prefix"``.
+
+        Every link, form and redirect of ours begins with it.
+        """
+        return "" if self._origin is None else self._origin.root
+
+    @property
+    def route_path(self) -> str:
+        """The path as the application's routes have it, without any prefix. Decides nothing."""
+        return self.request.path if self._origin is None else self._origin.route_path
+
+    @property
     def request_id(self) -> str:
         """The name of this request in the log and, when it is refused, in the answer. Made when first asked for."""
         if self._origin is not None:

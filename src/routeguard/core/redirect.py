@@ -14,8 +14,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\ud800-\udff
 _SAFE: Final = "/?#[]@!$&'()*+,;=:%-._~"
 
 
-def safe_redirect(target: str | None, default: str = "/") -> str:
+def safe_redirect(target: str | None, default: str = "/", *, root: str = "") -> str:
     """Return `target` when it is an absolute path on this origin, else `default`. Never raises.
+
+    With `root`, a percent-encoded prefix such as ``"/api"``, only when it is that path or one below it: what else is
+    on this origin may be another application, and not trusted with what a user is sent there for.
 
     Refused are full and scheme-relative URLs, backslashes, white space and control characters, `//` anywhere in the
     path, dot segments (also as `..;`), each of them percent-encoded up to three times and in Unicode compatibility
@@ -29,9 +32,15 @@ def safe_redirect(target: str | None, default: str = "/") -> str:
             return default
         decoded = unquote(text, errors="replace")
         if decoded == text:
-            return quote(target, safe=_SAFE)
+            found = quote(target, safe=_SAFE)
+            return found if not root or is_below(re.split(r"[?#]", found, maxsplit=1)[0], root) else default
         text = decoded
     return default
+
+
+def is_below(path: str, root: str) -> bool:
+    """Return whether `path` is `root` or a path below it: ``/api/x`` and ``/api``, but not ``/apiary``."""
+    return path == root or path.startswith(f"{root}/")
 
 
 def _is_local(text: str) -> bool:

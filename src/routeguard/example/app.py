@@ -19,6 +19,7 @@ from routeguard.example import store
 from routeguard.example.chat import Room
 from routeguard.example.models import Data, Invoice, InvoiceIn, Me, Report
 from routeguard.sessions.models import UserSession
+from routeguard.sessions.routes import exchange_of
 from routeguard.settings import Settings
 from routeguard.traffic.strict_json import strict_json
 from routeguard.ui.templates import FOLDER
@@ -51,7 +52,10 @@ def _add_pages(app: FastAPI, guard: Routeguard[User]) -> None:
     @guard(guard.optional_session())
     async def start(request: Request) -> Response:
         session = await guard.find_session(request)
-        return PAGES.render("start.html", errors=(), user=session.user if session else None, groups=_groups(matrix()))
+        return PAGES.render(
+            "start.html", errors=(), user=session.user if session else None, groups=_groups(matrix()),
+            root=exchange_of(request).root,
+        )  # fmt: skip
 
 
 def _add_people(app: FastAPI, guard: Routeguard[User]) -> None:

@@ -26,6 +26,7 @@ from routeguard.core.request import RequestView
 from routeguard.guard.caching import keep_private
 from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
+from routeguard.guard.place import public_root, route_path
 from routeguard.guard.render import is_navigation, render, to_sign_in
 from routeguard.guard.subprotocols import hide_credentials, subprotocol
 from routeguard.guard.transport import must_close
@@ -51,6 +52,7 @@ class Connection(Exchange):
     __slots__ = (
         "_body",
         "_ended",
+        "_entered",
         "_receive",
         "_received",
         "_send",
@@ -70,6 +72,8 @@ class Connection(Exchange):
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(RequestView(scope), body_limit=guard.body_limit)
         self.guard = guard
+        # Now, because a mount inside the application changes it in the same scope.
+        self._entered: str = scope.get("root_path", "")
         self.read_body = self._read_body
         self.defaults = guard.headers
         self.started = False
@@ -104,6 +108,20 @@ class Connection(Exchange):
         if before.raw_headers is not self.request.raw_headers and before.raw_headers != self.request.raw_headers:
             self.facts.clear()
             self.principal = None
+
+    @property
+    def root(self) -> str:
+        """The path below which browsers find the application: the setting, else what the server or a mount says."""
+        if not self._entered:
+            return self.guard.root
+        found = public_root(self._entered)
+        self.guard.compare_root(found)
+        return self.guard.root or found
+
+    @property
+    def route_path(self) -> str:
+        """The path as the application's routes have it, without any prefix. Decides nothing."""
+        return route_path(self.request.path, self._entered)
 
     # -- the request's side ---------------------------------------------------------------------------------------
 
@@ -244,7 +262,9 @@ class Connection(Exchange):
 
     def _may_leave(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether an answer that nobody decided about may go out (attacks AZ-11, AZ-13)."""
-        if self.current is None and answered_by_framework(self.request, status, headers):
+        if self.current is None and answered_by_framework(
+            self.request, status, headers, entered=self._entered, root=self.root
+        ):
             return True
         return self._unapplied()
 
@@ -335,7 +355,7 @@ class Connection(Exchange):
         instance = self.log(problem, handler, "refused")
         sign_in = self.guard.sign_in
         if problem.status == 401 and sign_in is not None and is_navigation(self.request):
-            await self._emit(to_sign_in(self.request, sign_in), send)
+            await self._emit(to_sign_in(self.request, sign_in, entered=self._entered, root=self.root), send)
         else:
             await self._emit(self.page(problem, instance) or render(problem, self.request, instance), send)
 

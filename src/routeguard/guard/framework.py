@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from routeguard.guard.place import route_path
 from routeguard.guard.render import LOCAL_PATH
 
 if TYPE_CHECKING:
@@ -16,14 +17,17 @@ _PREFLIGHT: Final = frozenset({200, 204})
 _DEFAULT_PORT: Final = re.compile(r":(?:80|443)\Z")
 
 
-def answered_by_framework(request: RequestView, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
+def answered_by_framework(
+    request: RequestView, status: int, headers: list[tuple[bytes, bytes]], *, entered: str = "", root: str = ""
+) -> bool:
     """Whether an answer nobody decided about is one that a router or a known middleware gives by itself.
 
     A router's redirect to the other spelling of a slash keeps only its path in `headers`: frameworks build it from
-    Host, which the caller chooses.
+    Host, which the caller chooses. Where a proxy took a prefix away, the path gets it back: `entered` is the
+    `root_path` with which the application was entered, `root` the prefix browsers use.
     """
     if status == 307:
-        return _redirected(request, headers)
+        return _redirected(request, headers, entered, root)
     asked = request.headers.get(b"access-control-request-method")
     return request.method == "OPTIONS" and asked is not None and status in _PREFLIGHT
 
@@ -37,7 +41,7 @@ def leads_astray(request: RequestView, status: int) -> bool:
     return status == 307 and ("?" in request.path or "#" in request.path)
 
 
-def _redirected(request: RequestView, headers: list[tuple[bytes, bytes]]) -> bool:
+def _redirected(request: RequestView, headers: list[tuple[bytes, bytes]], entered: str, root: str) -> bool:
     places = [place for place, (name, _) in enumerate(headers) if name.lower() == b"location"]
     if len(places) != 1:
         return False
@@ -50,6 +54,8 @@ def _redirected(request: RequestView, headers: list[tuple[bytes, bytes]]) -> boo
     # Two leading slashes would name a host (attack RED-01), and the slash at the end is the only difference allowed.
     if not LOCAL_PATH.fullmatch(target) or given == asked or given.rstrip("/") != asked.rstrip("/"):
         return False
+    if root:
+        target = urlunsplit(("", "", root + route_path(parts.path, quote(entered, safe=_UNRESERVED)), parts.query, ""))
     headers[places[0]] = (name, target.encode("latin-1"))
     return True
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import mark
 from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain, unfit
+from routeguard.guard.log import logger
 from routeguard.guard.transport import BodyLimited, transport
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class Guard:
     body_limit: int = DEFAULT_BODY_LIMIT
     mode: Mode = "enforce"
     sign_in: str | None = None
+    root: str = ""
+    """The path below which browsers find the application, where the settings say so."""
+    root_reported: bool = False
+    """Whether the log says already that the settings lack the path that requests come by."""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     """Added to every response of the application whose handler did not set the name."""
     page_headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -74,6 +79,13 @@ class Guard:
     preflight: Callable[[Policy, RequestView], Reply | None] = field(default=lambda _policy, _request: None)
     """Answers a CORS preflight for a route whose handlers do not take OPTIONS."""
     asks: list[Ask] = field(default_factory=list)
+
+    def compare_root(self, found: str) -> None:
+        """Log once that links in mails, which are made without a request, lack the prefix that pages have."""
+        if not self.root_reported and self.sign_in is not None and not self.root.endswith(found):
+            self.root_reported = True
+            said = "requests come in below %s, but links in mails begin with the setting root_path, which is %r"
+            logger.warning(said, found, self.root)
 
     def __call__(self, *policies: Any) -> Callable[[H], H]:
         """Mark a handler: ``@guard(signed_in, csrf())``. The handler itself is returned unchanged."""

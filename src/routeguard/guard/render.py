@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from routeguard.core.decision import Reply
 from routeguard.guard.caching import NO_STORE
+from routeguard.guard.place import public_path, public_root
 
 if TYPE_CHECKING:
     from routeguard.core.problem import Problem
@@ -29,23 +30,25 @@ def render(problem: Problem, request: RequestView, instance: str) -> Reply:
     return Reply(problem.status, headers, b"" if request.method == "HEAD" else body)
 
 
-def to_sign_in(request: RequestView, sign_in: str) -> Reply:
+def to_sign_in(request: RequestView, sign_in: str, *, entered: str | None = None, root: str | None = None) -> Reply:
     """Return 303 to the sign-in page with the place to come back to (never 307: attack RED-14).
 
-    Only a path on this origin is carried, and the sign-in page validates it again (attacks RED-02 to RED-08).
+    `entered` is the `root_path` with which the application was entered, `root` the prefix browsers use; unless given,
+    both are read from the scope. Only a path on this origin is carried, and the sign-in page validates it again
+    (attacks RED-02 to RED-08).
     """
     scope = request.scope
-    # A mount changes root_path on the way in; the application's own is kept beside it.
-    root = str(scope.get("app_root_path", scope.get("root_path", "")))
-    path = (scope.get("raw_path") or b"").decode("latin-1") or quote(request.path, "/", errors="replace")
-    if root and not f"{request.path}/".startswith(f"{root}/"):
-        path = quote(root, "/") + path  # A proxy took the prefix away.
+    if entered is None:
+        # A mount changes root_path on the way in; the application's own is kept beside it.
+        entered = str(scope.get("app_root_path", scope.get("root_path", "")))
+    root = public_root(entered) if root is None else root
+    path = public_path(request.path, scope.get("raw_path"), entered=entered, root=root)
     query = scope.get("query_string", b"").decode("latin-1")
     target = f"{path}?{query}" if query else path
     # Read both as sent and as decoded: neither may name another host.
     local = LOCAL_PATH.fullmatch(target) and LOCAL_PATH.fullmatch(request.path)
     suffix = f"?next={quote(target, safe='/')}" if local else ""
-    location = (quote(root, "/") + sign_in + suffix).encode("ascii", "ignore")
+    location = (root + sign_in + suffix).encode("ascii", "ignore")
     return Reply(303, ((b"location", location), (b"content-length", b"0"), NO_STORE, (b"vary", b"Accept, Cookie")))
 
 

@@ -81,7 +81,7 @@ class _Endpoints:
         body = await read(request, _SignUp)
         await self._passwords.sign_up(email=body.email, password=body.password, name=body.name)
         # The same for a taken address, so nothing in it comes from the account (attack ENUM-03).
-        return reply({"email": body.email, "next": "/auth/sign-in"}, 201)
+        return reply({"email": body.email, "next": exchange_of(request).root + "/auth/sign-in"}, 201)
 
     async def sign_in(self, request: Request) -> Response:
         body = await read(request, _SignIn)

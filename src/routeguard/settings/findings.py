@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from routeguard.core.secret import Secret
     from routeguard.settings.tree import Settings
 
+ROOT_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+", re.ASCII)
+"""One spelling for each: no escapes, no dot segments."""
 _WELL_KNOWN: Final = ("secret", "changeme", "change-me", "password", "development", "insecure", "default", "example")
 _PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 
@@ -40,6 +43,8 @@ def malformed(settings: Settings) -> list[str]:
             f"issuer {settings.issuer!r} must be an origin such as https://id.example.com, written as browsers send "
             "it: in lower case, without a path or the scheme's own port"
         )
+    if settings.root_path and not ROOT_PATH.fullmatch(settings.root_path):
+        found.append(f"root_path {settings.root_path!r} must be plain segments such as /api, with no slash at the end")
     if settings.environment not in {"", "production", "development"}:
         found.append("environment must be 'production' or 'development'")
     # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).

@@ -44,6 +44,8 @@ class Settings:
 
     issuer: str = "http://127.0.0.1:8000"
     """Our own origin as browsers see it. Links, cookies and tokens are made from it, never from a request."""
+    root_path: str = ""
+    """The path below which browsers find the application at that origin: empty, or such as `/api`."""
     secret: Secret | None = field(default=None, repr=False)
     """At least 32 random bytes; keys for cookies and tokens are derived from it. Generated and kept in development."""
     older_secrets: tuple[Secret, ...] = field(default=(), repr=False)

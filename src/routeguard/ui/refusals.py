@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from starlette.requests import HTTPConnection
 
 from routeguard.core.decision import Reply
 from routeguard.core.redirect import safe_redirect
-from routeguard.ui.templates import FORMS, PAGES, FormPage, FormTexts, show_form
+from routeguard.ui.templates import FORMS, PAGES, FormTexts, show_form
 from routeguard.ui.words import explain, form_errors
 from routeguard.web.body import TypedForm
 from routeguard.web.reply import see_other, wants_page
@@ -39,12 +40,13 @@ class BrowserRefusals:
 
     def _response(self, exchange: Exchange, problem: Problem, instance: str) -> Response:
         request = exchange.request
-        form = _form_of(request.path) if request.method == "POST" else None
+        # Looked up is only which page to draw; who may post is said on the handlers.
+        form = FORMS.get(exchange.route_path) if request.method == "POST" else None
         if problem.type.code == "authentication-required" and request.method == "POST":
             # The session ended while the form stood open; what was typed is not sent on.
-            return see_other("/auth/sign-in?next=/account")
+            return see_other(f"{exchange.root}/auth/sign-in?next={quote(exchange.root)}/account")
         if form is None:
-            return _problem_page(problem, instance, signed_in=exchange.principal is not None)
+            return _problem_page(exchange, problem, instance)
         typed = exchange.facts.get(TypedForm)
         fields = dict(typed.fields) if typed is not None else {}
         principal: Any = exchange.principal
@@ -53,19 +55,17 @@ class BrowserRefusals:
             status=problem.status,
             errors=tuple(form_errors(problem, form.fields, proof=form.proof)),
             form=fields,
-            next_path=safe_redirect(fields.get("next"), ""),
+            next_path=safe_redirect(fields.get("next"), "", root=exchange.root),
+            root=exchange.root,
             email=getattr(getattr(principal, "user", None), "email", ""),
         )  # fmt: skip
 
 
-def _form_of(path: str) -> FormPage | None:
-    # The application may be mounted below another path. What is looked up is only which page to draw.
-    return next((form for own, form in FORMS.items() if path.endswith(own)), None)
-
-
-def _problem_page(problem: Problem, instance: str, *, signed_in: bool) -> Response:
+def _problem_page(exchange: Exchange, problem: Problem, instance: str) -> Response:
+    signed_in = exchange.principal is not None
     return PAGES.render(
         "problem.html", status=problem.status, errors=(), title=problem.type.title, detail=explain(problem),
         number=problem.status, code=problem.type.code, instance=instance,
+        root=exchange.root,
         back="/account" if signed_in else "/", back_words="Your account" if signed_in else "Start page",
     )  # fmt: skip

@@ -57,17 +57,18 @@ def routes(services: Services) -> list[Route]:
 
 async def _entrance(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
     """Show sign-in or sign-up; who is signed in goes on."""
-    onward = safe_redirect(request.query_params.get("next"), "")
-    if exchange_of(request).principal is not None:
+    exchange = exchange_of(request)
+    onward = safe_redirect(request.query_params.get("next"), "", root=exchange.root)
+    if exchange.principal is not None:
         code = request.query_params.get("notice", "")
-        return see_other(onward or ("/account" + (f"?notice={code}" if notice(code) else "")))
+        return see_other(onward or exchange.root + "/account" + (f"?notice={code}" if notice(code) else ""))
     said = notice(request.query_params.get("notice"))
-    return show_form(page, texts, notice=said, next_path=onward)
+    return show_form(page, texts, notice=said, next_path=onward, root=exchange.root)
 
 
 async def _open(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
     said = notice(request.query_params.get("notice"))
-    return show_form(page, texts, notice=said)
+    return show_form(page, texts, notice=said, root=exchange_of(request).root)
 
 
 async def _by_link(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
@@ -78,7 +79,7 @@ async def _by_link(texts: FormTexts, page: FormPage, request: Request) -> Respon
     out there.
     """
     request.scope["query_string"] = b""
-    return show_form(page, texts)
+    return show_form(page, texts, root=exchange_of(request).root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +112,19 @@ class _Account:
         ]
         listed.sort(key=lambda one: not one["current"])
         said = notice(request.query_params.get("notice"))
-        return PAGES.render("account.html", errors=(), user=current.user, sessions=listed, notice_text=said)
+        return PAGES.render(
+            "account.html", errors=(), user=current.user, sessions=listed, notice_text=said,
+            root=exchange_of(request).root,
+        )  # fmt: skip
 
     async def form(self, page: FormPage, request: Request) -> Response:
         user: Any = session_of(request).user
-        return show_form(page, self._texts, email=user.email)
+        return show_form(page, self._texts, email=user.email, root=exchange_of(request).root)
 
     async def name_form(self, request: Request) -> Response:
         user: Any = session_of(request).user
-        return show_form(FORMS["/account/name"], self._texts, form={"name": user.name})
+        form = {"name": user.name}
+        return show_form(FORMS["/account/name"], self._texts, form=form, root=exchange_of(request).root)
 
     async def rename(self, request: Request) -> Response:
         body = await read(request, _Name)

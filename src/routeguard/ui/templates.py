@@ -60,10 +60,14 @@ def show_form(
     form: Mapping[str, str] | None = None,
     next_path: str = "",
     email: str = "",
+    root: str = "",
 ) -> Response:
-    """Draw a form: empty, or with what was typed (`form`) and what is wrong with it."""
+    """Draw a form: empty, or with what was typed (`form`) and what is wrong with it.
+
+    `root` is the path below which browsers find the application (`Exchange.root`).
+    """
     typed: dict[str, Any] = {"email": "", "name": "", "token": ""} | dict(form or {})
     return PAGES.render(
         page.template, status=status, errors=errors, notice_text=notice, form=typed, next=next_path, email=email,
-        password_hint=texts.password_hint,
+        root=root, password_hint=texts.password_hint,
     )  # fmt: skip

@@ -34,7 +34,7 @@ def register(services: Services, settings: Any) -> None:
     store = services.find(Ephemeral)  # type: ignore[type-abstract]
     # Not `or`: an empty store in memory is false.
     services.add(MailQuota, MailQuota(MemoryEphemeral() if store is None else store))
-    letterhead = services.add(Letterhead, Letterhead.of(settings.issuer))
+    letterhead = services.add(Letterhead, Letterhead.of(settings.issuer, settings.root_path))
     services.add(EmailVerification, EmailVerification(users, tokens, services.get(MailQueue), letterhead=letterhead))
 
 

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 class Letterhead:
     """Writes mails in the name of one site.
 
-    `issuer` is the site's origin from the settings, and the only source of links: neither Host nor any forwarded
-    header can send a token elsewhere (attack ML-07).
+    `issuer` is the site's origin and `root_path` the prefix below it, both from the settings and the only source of
+    links: neither Host nor any forwarded header can send a token elsewhere (attack ML-07).
     """
 
     issuer: str
+    root_path: str = ""
 
     @classmethod
-    def of(cls, issuer: str) -> Self:
+    def of(cls, issuer: str, root_path: str = "") -> Self:
         """Return the letterhead of an origin, with or without a slash at its end."""
-        return cls(issuer.rstrip("/"))
+        return cls(issuer.rstrip("/"), root_path)
 
     @property
     def site(self) -> str:
@@ -39,7 +40,7 @@ class Letterhead:
         The token stands in the fragment, which browsers send to no server: it is in no access log, no Referer and no
         log of a proxy (docs/decisions/0008). The page's script puts it into the page's form.
         """
-        return f"{self.issuer}{path}{'#token=' + quote(token, safe='') if token else ''}"
+        return f"{self.issuer}{self.root_path}{path}{'#token=' + quote(token, safe='') if token else ''}"
 
     def write(
         self, to: str, subject: str, *paragraphs: str, link: str | None = None, label: str = "", name: str = ""

@@ -32,7 +32,8 @@ def no_content() -> Response:
 def see_other(url: str) -> Response:
     """Return 303, which browsers follow with GET: a 307 would send a password on (RFC 9700 4.12, attack RED-14).
 
-    `url` is our own, or came out of `core.redirect.safe_redirect`. Raises ValueError when it is not one line of ASCII.
+    `url` begins with `Exchange.root`, or came out of `core.redirect.safe_redirect`. Raises ValueError when it is not
+    one line of ASCII.
     """
     if not url.isascii() or not url.isprintable():
         raise ValueError("a Location is one line of ASCII")

@@ -30,7 +30,7 @@ def get(path: str, handler: Handler, policy: Policy) -> Route:
 def post(path: str, handler: Handler, policy: Policy, *, then: str | None = None) -> Route:
     """Return a POST route. After a form post that succeeded, the browser goes to its `next` field, else to `then`.
 
-    Without `then` a form is answered like any other client.
+    `then` is a path of ours without the prefix of the application. Without it a form is answered like any other client.
     """
     return _route("POST", path, handler, policy, then)
 
@@ -72,6 +72,7 @@ def _go_on(request: Request, response: Response, then: str) -> Response:
     exchange = request.scope.get(SCOPE_KEY)
     form = exchange.facts.get(TypedForm) if exchange is not None else None
     target = form.fields.get("next") if form is not None else None
-    onward = see_other(safe_redirect(target, then))
+    root = "" if exchange is None else exchange.root
+    onward = see_other(safe_redirect(target, root + then, root=root))
     onward.raw_headers += [pair for pair in response.raw_headers if pair[0] == b"set-cookie"]
     return onward
