@@ -10,7 +10,6 @@ import shutil
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +20,10 @@ import pytest
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
-from routeguard.db.models import DatabaseSettings
 from tests.backends import PostgresServer, ValkeyServer
 from tests.databases import Databases
 from tests.fakes import FakeClock
+from tests.steady import PATIENT
 
 # How long an example takes says how busy the machine is; and the same examples everywhere, so that what is found here
 # is what CI finds. `--hypothesis-profile=default` looks for others.
@@ -150,16 +149,14 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A started database with all tables, on each kind; the system's clock."""
-    # Patient, for a machine that runs many tests at once; what impatience does is tested in tests/db.
-    patient = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
-    database = Database(database_url, clock=SystemClock(), settings=patient)
+    database = Database(database_url, clock=SystemClock(), settings=PATIENT)
     await database.start()
     yield database
     await database.close()
 
 
 async def _migrate(url: str) -> None:
-    database = Database(url, clock=SystemClock())
+    database = Database(url, clock=SystemClock(), settings=PATIENT)
     await database.start()
     try:
         await migrate(database)

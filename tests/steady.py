@@ -6,10 +6,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Final
+
+from routeguard.db.models import DatabaseSettings
 
 PATIENCE: Final = 60.0
 """Seconds until what must come has not come: many times what it takes, so that only a fault takes so long."""
+PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=30), statement_timeout=timedelta(seconds=30))
+"""For a machine that runs many tests at once; what impatience does is tested in tests/db."""
+DEADLINE: Final = 20.0
+"""Seconds that a command to Valkey may take, likewise."""
 _TRIES: Final = 8
 _KNOWN: Final = 0.0015
 """Seconds of the processor for `_known_work` on the machine for which limits are written."""

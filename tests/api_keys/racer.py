@@ -13,7 +13,8 @@ import sys
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ProblemError
 from routeguard.db.database import Database
-from tests.api_keys.world import PATIENT, World
+from tests.api_keys.world import World
+from tests.steady import PATIENT
 
 
 def say(line: str) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from routeguard.api_keys.models import ApiKey, ApiKeySettings
 from routeguard.api_keys.service import ApiKeys
 from routeguard.api_keys.uses import UseCounter
 from routeguard.api_keys.verifier import StoredKeys
 from routeguard.core.address import parse_address
-from routeguard.db.models import DatabaseSettings
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.models import SessionSettings
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from routeguard.core.problem import Problem
     from routeguard.db.database import Database
     from routeguard.users.models import User
-
-PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=20), statement_timeout=timedelta(seconds=20))
 
 
 class World(Sessions):

@@ -27,7 +27,8 @@ from routeguard.guard.inventory import Row
 from routeguard.mail.queue import MailQueue
 from routeguard.settings import Settings
 from tests.conformance.wire import Result, connect, send
-from tests.passwords.world import CHEAP, PATIENT, Mailbox
+from tests.passwords.world import CHEAP, Mailbox
+from tests.steady import PATIENT
 
 ORIGIN: Final = "http://127.0.0.1:8000"
 SECRET: Final = Secret("kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3")

@@ -21,6 +21,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.db.database import Database
 from routeguard.db.migrate import VERSION_TABLE, current_revision, head_revision, migrate, pending
 from routeguard.db.schema import metadata
+from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +38,7 @@ def import_every_table() -> None:
 
 @pytest.fixture
 async def empty(empty_database_url):
-    database = Database(empty_database_url, clock=SystemClock())
+    database = Database(empty_database_url, clock=SystemClock(), settings=PATIENT)
     await database.start()
     yield database
     await database.close()
@@ -85,8 +86,9 @@ async def test_two_processes_may_migrate_at_once(empty, empty_database_url):
         "from routeguard.core.clock import SystemClock\n"
         "from routeguard.db.database import Database\n"
         "from routeguard.db.migrate import migrate\n"
+        "from tests.steady import PATIENT\n"
         "async def main():\n"
-        "    database = Database(sys.argv[1], clock=SystemClock())\n"
+        "    database = Database(sys.argv[1], clock=SystemClock(), settings=PATIENT)\n"
         "    await database.start()\n"
         "    await migrate(database)\n"
         "    await database.close()\n"

@@ -19,6 +19,7 @@ from routeguard.db.database import Database
 from routeguard.db.outbox import Outbox, outbox
 from routeguard.db.sealing import Sealer
 from tests.fakes import FakeClock, Unbound, deployment
+from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio
 
@@ -163,7 +164,7 @@ async def test_rows_sealed_before_a_rotation_are_still_delivered(database: Datab
 
 
 async def test_workers_of_two_processes_take_each_row_once(database: Database, database_url: str):
-    second = Database(database_url, clock=SystemClock())
+    second = Database(database_url, clock=SystemClock(), settings=PATIENT)
     await second.start()
     receiver = Receiver()
     boxes = [Outbox(one, KEYS, clock=SystemClock()) for one in (database, second)]
@@ -180,7 +181,7 @@ async def test_a_row_left_by_another_process_is_found_without_being_told(databas
     box, receiver = Outbox(database, KEYS, clock=SystemClock()), Receiver()
     box.handle("mail", receiver)
     await box.start()
-    second = Database(database_url, clock=SystemClock())
+    second = Database(database_url, clock=SystemClock(), settings=PATIENT)
     await second.start()
     await put(second, Outbox(second, KEYS, clock=SystemClock()), b"one")
     await until(lambda: receiver.got)
@@ -279,8 +280,9 @@ async def test_a_killed_process_loses_nothing(database: Database, database_url: 
         "from routeguard.db.database import Database\n"
         "from routeguard.db.outbox import Outbox\n"
         "from tests.db.test_outbox import KEYS, put\n"
+        "from tests.steady import PATIENT\n"
         "async def main(url):\n"
-        "    database = Database(url, clock=SystemClock())\n"
+        "    database = Database(url, clock=SystemClock(), settings=PATIENT)\n"
         "    await database.start()\n"
         "    box = Outbox(database, KEYS, clock=SystemClock())\n"
         "    async def hang(payload):\n"

@@ -17,7 +17,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.db.database import Database
 from routeguard.db.models import DatabaseSettings
 from tests.backends import PostgresServer, free_port
-from tests.passwords.world import PATIENT
+from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio
 

@@ -10,6 +10,7 @@ from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.ephemeral.redis import RedisEphemeral
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import DEADLINE
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +29,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Ephemeral]:
     else:
         server: ValkeyProcess = request.getfixturevalue("valkey")
         server.call("FLUSHALL")
-        store = RedisEphemeral.from_url(server.url, deadline=2.0)
+        store = RedisEphemeral.from_url(server.url, deadline=DEADLINE)
     await store.start()
     yield store
     await store.close()

@@ -16,6 +16,7 @@ from routeguard.ephemeral.redis import RedisEphemeral, slot_of
 from tests.backends import free_port
 from tests.conformance.ephemeral import EphemeralConformance
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import DEADLINE
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +87,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 async def store(cluster: Servers) -> AsyncIterator[RedisEphemeral]:
     for server in cluster.servers[:3]:
         server.call("FLUSHALL")
-    store = RedisEphemeral.from_url(cluster.url, deadline=2.0)
+    store = RedisEphemeral.from_url(cluster.url, deadline=DEADLINE)
     await store.start()
     yield store
     await store.close()
@@ -143,7 +144,7 @@ async def test_nothing_is_counted_twice_by_a_redirection(cluster: Servers, store
 
 async def test_a_server_that_dies_is_replaced_by_its_replica(cluster: Servers) -> None:
     """Last: it takes the first server with it."""
-    store = RedisEphemeral.from_url(cluster.url, deadline=2.0)
+    store = RedisEphemeral.from_url(cluster.url, deadline=DEADLINE)
     await store.start()
     try:
         lost = next(f"k{n}" for n in range(1000) if slot_of(f"k{n}") <= SLOTS[0][1])
@@ -188,7 +189,9 @@ async def answering(*answers: bytes, port: int = 0) -> asyncio.Server:
 @pytest.mark.parametrize("slots", [b"*1\r\n:1\r\n", b"+OK\r\n", b"*1\r\n*3\r\n:0\r\n:99999\r\n*2\r\n$1\r\na\r\n:1\r\n"])
 async def test_a_map_that_makes_no_sense_is_an_outage_and_is_asked_for_again(slots: bytes) -> None:
     server = await answering(slots, b"$-1\r\n")
-    store = RedisEphemeral.from_url(f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}?cluster=1", deadline=2.0)
+    store = RedisEphemeral.from_url(
+        f"valkey://127.0.0.1:{server.sockets[0].getsockname()[1]}?cluster=1", deadline=DEADLINE
+    )
     await store.start()
     try:
         for _ in range(3):
@@ -212,7 +215,7 @@ async def test_a_redirection_that_makes_no_sense_is_an_outage(answer: bytes) -> 
     port = free_port()
     slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n" % port
     server = await answering(slots, answer, port=port)
-    store = RedisEphemeral.from_url(f"valkey://127.0.0.1:{port}?cluster=1", deadline=2.0)
+    store = RedisEphemeral.from_url(f"valkey://127.0.0.1:{port}?cluster=1", deadline=DEADLINE)
     await store.start()
     try:
         with pytest.raises(Unavailable):

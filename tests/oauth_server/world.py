@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -20,7 +19,6 @@ from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
 from routeguard.core.secret import Secret, new_token
 from routeguard.db.database import Database
-from routeguard.db.models import DatabaseSettings
 from routeguard.oauth_server.checks import signed_client
 from routeguard.oauth_server.service import Clients
 from routeguard.sessions.sign_in import SignIn
@@ -31,11 +29,10 @@ from routeguard.users.addresses import read_email
 from routeguard.users.models import User
 from routeguard.users.service import Users
 from tests.conformance.wire import Result, send
+from tests.steady import PATIENT
 
 ISSUER: Final = "https://id.example.com"
 SECRET: Final = Secret("kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3")
-PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=30), statement_timeout=timedelta(seconds=30))
-"""For a machine that runs many tests at once."""
 JSON: Final = {"content-type": "application/json"}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any, Final
 
 import anyio
@@ -16,7 +15,6 @@ from starlette.applications import Starlette
 from routeguard.app import Routeguard
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
-from routeguard.db.models import DatabaseSettings
 from routeguard.db.outbox import Outbox, outbox
 from routeguard.mail.protocol import Message
 from routeguard.mail.queue import MailQueue
@@ -26,6 +24,7 @@ from routeguard.traffic.models import TrafficSettings
 from routeguard.users.models import UserSettings
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.service import Users
+from tests.steady import PATIENT
 
 ORIGIN: Final = "http://127.0.0.1:8000"
 GOOD: Final = "seven grey herons at dawn"
@@ -33,8 +32,6 @@ GOOD: Final = "seven grey herons at dawn"
 CHEAP: Final = PasswordSettings(time_cost=1, memory=64)
 UNLIMITED: Final = TrafficSettings(sign_in="off", sign_up="off", identity="off", refresh="off")
 """All browsers of a test share one address."""
-PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
-"""For a machine that runs many tests at once; what impatience does is tested in tests/db."""
 SECRET: Final = Secret(bytes(range(32)))
 
 

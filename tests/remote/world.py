@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -20,9 +21,10 @@ from routeguard.api_keys.service import ApiKeys
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
 from routeguard.oauth_server.service import Clients
+from routeguard.remote.models import RemoteSettings
 from routeguard.remote.transport import Answer, Transport
 from routeguard.sessions.feed import Feed
-from routeguard.sessions.models import UserSession
+from routeguard.sessions.models import SessionSettings, UserSession
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
 from routeguard.tokens.access import AccessTokens
@@ -31,9 +33,16 @@ from routeguard.users.service import Users
 from tests.conformance.wire import Result, send
 from tests.replicas.world import Replica
 from tests.servers import run
+from tests.steady import PATIENT
 
 PATIENCE: Final = 60.0
 """Seconds until what must happen counts as not happening, on however busy a machine."""
+UNHURRIED: Final = {
+    "sessions": SessionSettings(trust=timedelta(seconds=60)), "remote": RemoteSettings(timeout=timedelta(seconds=20)),
+}  # fmt: skip
+"""Settings of an app that is tried for what it answers: a machine that stumbles is no outage."""
+HASTY: Final = {"sessions": SessionSettings(trust=timedelta(seconds=2)), "remote": RemoteSettings()}
+"""Of one that is tried in an outage, which it is to notice soon."""
 
 
 @dataclass
@@ -61,13 +70,15 @@ class Service:
         self.secret = secrets.token_urlsafe(48)
         values = {
             "ROUTEGUARD_ENVIRONMENT": "development", "ROUTEGUARD_SECRET": self.secret,
-            "ROUTEGUARD_DATABASE_URL": database_url,
+            "ROUTEGUARD_DATABASE_URL": database_url, "ROUTEGUARD_DATABASE_TIMEOUT": "30s",
+            "ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT": "30s",
         }  # fmt: skip
         self.replica = Replica(directory / "service", values, "--drain", "0s")
         values["ROUTEGUARD_ISSUER"] = self.url = self.replica.url
         self._settings = Settings(
-            issuer=self.url, environment="development", secret=Secret(self.secret), database_url=database_url
-        )
+            issuer=self.url, environment="development", secret=Secret(self.secret), database_url=database_url,
+            database=PATIENT,
+        )  # fmt: skip
         self.guard: Routeguard[User]
         self._values = values
 
@@ -150,7 +161,8 @@ class App:
     @classmethod
     @asynccontextmanager
     async def of(cls, service: Service, *, known: bool = True, **more: Any) -> AsyncIterator[Self]:
-        settings = Settings(issuer="http://127.0.0.1:9000", environment="development", **more.pop("settings", {}))
+        given = more.pop("settings", UNHURRIED)
+        settings = Settings(issuer="http://127.0.0.1:9000", environment="development", **given)
         client_id, secret = more.pop("client", None) or await service.client()
         guard: Routeguard[Any] = Routeguard.remote(service.url, client_id, secret, settings=settings, **more)
         app = cls(guard)

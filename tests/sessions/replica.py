@@ -13,11 +13,12 @@ from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
 from routeguard.sessions.models import SessionSettings
 from tests.sessions.world import Browser, World
+from tests.steady import PATIENT
 
 
 async def main(url: str, cookie: str) -> None:
     clock = SystemClock()
-    database = Database(url, clock=clock)
+    database = Database(url, clock=clock, settings=PATIENT)
     await database.start()
     world = World(database, clock, SessionSettings())  # type: ignore[arg-type]
     await world.feed.start()

@@ -19,6 +19,7 @@ from tests.fakes import FakeClock
 from tests.rounds import rounds as repeated
 from tests.sessions.fakes import cookie_of
 from tests.sessions.world import Browser, World
+from tests.steady import PATIENT
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -207,7 +208,7 @@ class Histories(RuleBasedStateMachine):
 def test_histories(sqlite_url: str, rounds: int) -> None:
     """SES-09, SES-17, SES-18, SES-23, SES-26, SES-27 in any order: the model and both processes never disagree."""
     with asyncio.Runner() as runner:
-        database = Database(sqlite_url, clock=SystemClock())
+        database = Database(sqlite_url, clock=SystemClock(), settings=PATIENT)
         runner.run(database.start())
         Histories.runner, Histories.database = runner, database
         try:

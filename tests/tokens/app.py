@@ -25,7 +25,8 @@ from routeguard.users.service import Users
 from tests.attacks.world import ORIGIN, SECRET, Browser, World
 from tests.passwords.world import CHEAP, Mailbox
 from tests.sessions.fakes import cookie_of, make_exchange
-from tests.tokens.world import GRACE, PATIENT
+from tests.steady import PATIENT
+from tests.tokens.world import GRACE
 
 ACCESS: Final = "routeguard-access"
 REFRESH: Final = "routeguard-refresh"

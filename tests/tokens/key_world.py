@@ -34,7 +34,7 @@ from routeguard.tokens.models import TokenSettings
 from routeguard.users.models import User, UserId
 from tests.fakes import deployment
 from tests.sessions.world import SECRET
-from tests.tokens.world import PATIENT
+from tests.steady import PATIENT
 
 ISSUER: Final = "https://id.example.com"
 SKEW: Final = 600.0

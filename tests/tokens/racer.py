@@ -8,7 +8,8 @@ import sys
 
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
-from tests.tokens.world import PATIENT, World
+from tests.steady import PATIENT
+from tests.tokens.world import World
 
 
 def say(line: str) -> None:

@@ -29,9 +29,9 @@ from routeguard.tokens.models import ALGORITHMS
 from tests.backends import PostgresServer
 from tests.fakes import Unbound, deployment
 from tests.sessions.world import SECRET
+from tests.steady import PATIENT
 from tests.tokens.forge import token as forged
 from tests.tokens.key_world import ISSUER, KEPT, KeyWorld
-from tests.tokens.world import PATIENT
 
 pytestmark = pytest.mark.anyio
 

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database, Transaction
+from tests.steady import PATIENT
 from tests.tokens.racer import say
-from tests.tokens.world import PATIENT, World
+from tests.tokens.world import World
 
 POINTS: Final = {
     "sqlite": ("before", "moved", "used", "uncommitted", "committed"),

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.secret import Secret, digest
-from routeguard.db.models import DatabaseSettings
 from routeguard.db.outbox import Outbox
 from routeguard.sessions.models import SessionSettings, UserSession
 from routeguard.tokens import store
@@ -32,7 +31,6 @@ PHONE: Final = digest("a phone")
 LAPTOP: Final = digest("a laptop")
 GRACE: Final = timedelta(seconds=10)
 """The longest there is, for a machine that runs many tests at once."""
-PATIENT: Final = DatabaseSettings(timeout=timedelta(seconds=5), statement_timeout=timedelta(seconds=10))
 
 
 class World(Sessions):

@@ -23,7 +23,7 @@ from routeguard.traffic.answers import Flight
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
-from tests.steady import until
+from tests.steady import DEADLINE, until
 
 from .harness import calling, guarded
 
@@ -106,7 +106,7 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[list[Ephemeral
         return
     server: ValkeyProcess = request.getfixturevalue("valkey")
     server.call("FLUSHALL")
-    made = [RedisEphemeral.from_url(server.url, deadline=2) for _ in range(2)]
+    made = [RedisEphemeral.from_url(server.url, deadline=DEADLINE) for _ in range(2)]
     for store in made:
         await store.start()
     yield list(made)
@@ -280,7 +280,7 @@ class TestFailures:
     async def test_a_dead_replica_frees_the_others_when_its_lease_ends(self, valkey: ValkeyProcess) -> None:
         valkey.call("FLUSHALL")
         shop = Shop()
-        stores = [RedisEphemeral.from_url(valkey.url, deadline=2) for _ in range(2)]
+        stores = [RedisEphemeral.from_url(valkey.url, deadline=DEADLINE) for _ in range(2)]
         for store in stores:
             await store.start()
         apps = [guarded(store, deduplicate(lease="1s"), shop.handler()) for store in stores]

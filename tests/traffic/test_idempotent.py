@@ -18,7 +18,7 @@ from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
-from tests.steady import until
+from tests.steady import DEADLINE, until
 
 from .harness import calling, guarded
 
@@ -71,7 +71,7 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[list[Ephemeral
         return
     server: ValkeyProcess = request.getfixturevalue("valkey")
     server.call("FLUSHALL")
-    made = [RedisEphemeral.from_url(server.url, deadline=2) for _ in range(2)]
+    made = [RedisEphemeral.from_url(server.url, deadline=DEADLINE) for _ in range(2)]
     for store in made:
         await store.start()
     yield list(made)
@@ -294,7 +294,7 @@ async def test_a_dead_leader_frees_the_key_when_its_lease_ends(valkey: ValkeyPro
     valkey.call("FLUSHALL")
     paid = asyncio.Event()
     bank = Payments(until=paid)
-    stores = [RedisEphemeral.from_url(valkey.url, deadline=2) for _ in range(2)]
+    stores = [RedisEphemeral.from_url(valkey.url, deadline=DEADLINE) for _ in range(2)]
     for store in stores:
         await store.start()
     apps = [guarded(store, idempotent(lease="1s"), bank.handler()) for store in stores]

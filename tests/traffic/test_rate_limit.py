@@ -28,6 +28,7 @@ from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.traffic.rate_limit import api_key, ip, plan, rate_limit, user
 from routeguard.traffic.site import Site
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import DEADLINE
 
 from .conftest import Caller, MakeExchange
 from .harness import guarded
@@ -60,7 +61,7 @@ async def passed(policy: Policy, services: Services, exchanges: list[Exchange]) 
 
 def on_valkey(url: str) -> tuple[Services, RedisEphemeral]:
     services = Services()
-    store = RedisEphemeral.from_url(url, deadline=2)
+    store = RedisEphemeral.from_url(url, deadline=DEADLINE)
     services.add(Ephemeral, store)  # type: ignore[type-abstract]
     return services, store
 
@@ -102,7 +103,7 @@ from routeguard.traffic.rate_limit import rate_limit
 
 async def main():
     services = Services()
-    store = services.add(Ephemeral, RedisEphemeral.from_url({valkey.url!r}, deadline=5))
+    store = services.add(Ephemeral, RedisEphemeral.from_url({valkey.url!r}, deadline=20))
     await store.start()
     check = rate_limit("10/minute", algorithm={algorithm!r}, name="shared").bind(services)
     sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()

@@ -17,6 +17,7 @@ from routeguard.ephemeral.redis import RedisEphemeral
 from routeguard.traffic.models import ThrottleSettings
 from routeguard.traffic.sign_in_throttle import Guess, SignInThrottle, account_key
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import DEADLINE
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Ephemeral]:
         return
     server: ValkeyProcess = request.getfixturevalue("valkey")
     server.call("FLUSHALL")
-    store = RedisEphemeral.from_url(server.url, deadline=2)
+    store = RedisEphemeral.from_url(server.url, deadline=DEADLINE)
     await store.start()
     yield store
     await store.close()
@@ -279,7 +280,7 @@ async def test_a_first_sign_in_beside_another_gives_back_what_it_took(store: Eph
 async def test_a_store_that_goes_away_in_the_middle_takes_no_success() -> None:
     server = ValkeyProcess()
     server.start()
-    store = RedisEphemeral.from_url(server.url, deadline=2)
+    store = RedisEphemeral.from_url(server.url, deadline=DEADLINE)
     await store.start()
     throttle = SignInThrottle(store)
     try:

@@ -19,6 +19,7 @@ from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
 from tests.fakes import FakeClock, deployment
+from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio
 
@@ -167,7 +168,7 @@ async def test_made_up_tokens_are_unknown(world: World, made_up: str):
 
 def _redeem_elsewhere(url: str, token: str, barrier: Any, results: Any) -> None:
     async def work() -> int:
-        database = Database(url, clock=SystemClock())
+        database = Database(url, clock=SystemClock(), settings=PATIENT)
         await database.start()
         tokens = OneTimeTokens(database, KEYS, clock=SystemClock())
 
@@ -175,7 +176,7 @@ def _redeem_elsewhere(url: str, token: str, barrier: Any, results: Any) -> None:
             async with database.transaction() as tx:
                 return await tokens.redeem(tx, "reset", token) is not None
 
-        barrier.wait(20)
+        barrier.wait(60)
         found = await asyncio.gather(*(once() for _ in range(16)))
         await database.close()
         return sum(found)
@@ -198,9 +199,9 @@ async def test_two_processes_redeem_a_token_once(database: Database, database_ur
     ]
     for process in processes:
         process.start()
-    found = [await asyncio.to_thread(results.get, timeout=30) for _ in processes]
+    found = [await asyncio.to_thread(results.get, timeout=60) for _ in processes]
     for process in processes:
-        await asyncio.to_thread(process.join, 30)
+        await asyncio.to_thread(process.join, 60)
     assert sorted(found) == [0, 1], sys.platform
 
 
