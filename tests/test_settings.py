@@ -347,6 +347,10 @@ def test_a_former_secret_is_judged_as_the_present_one() -> None:
         ("http://127.0.0.1:8000", False, False),
         ("http://localhost:9", False, False),
         ("http://[::1]:9", False, False),
+        ("http://127.8.0.1:9", False, False),
+        ("http://app.localhost:9", False, False),
+        ("http://localhost.example.com", True, True),
+        ("http://notlocalhost", True, True),
         ("https://127.0.0.1", True, True),
         ("http://example.com", True, True),
         ("https://example.com", True, True),
@@ -355,6 +359,39 @@ def test_a_former_secret_is_judged_as_the_present_one() -> None:
 def test_the_issuer_decides_environment_and_cookies(issuer: str, is_production: bool, secure: bool) -> None:
     found = Settings(issuer=issuer)
     assert (found.production, found.secure_cookies) == (is_production, secure)
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "http://192.168.1.5:8000", "http://10.0.0.7", "http://[fe80::1]:8000", "http://mac.local:8000",
+        "http://myapp.test", "http://id.example.com", "http://my-machine:8000", "http://localhost.example.com",
+    ],
+)  # fmt: skip
+def test_an_issuer_whose_cookies_browsers_drop_is_refused_with_the_ways_out(issuer: str) -> None:
+    """CK-13: Secure cookies over http are dropped, and others would cross the network in clear."""
+    (finding,) = Settings(issuer=issuer, environment="development").findings()
+    for words in (issuer, "browsers would drop the session cookie", "https", "localhost"):
+        assert words in finding
+    # An application with a sign-in of its own has none of our cookies.
+    Routeguard(Settings(issuer=issuer, environment="development"), identify=lambda _: None)
+    with pytest.raises(ConfigError, match="drop the session cookie"):
+        Routeguard(Settings(issuer=issuer, environment="development"))
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["http://app.localhost:8000", "http://127.0.0.2:8000", "https://192.168.1.5:8000", "https://localhost:8443"],
+)
+def test_an_issuer_whose_cookies_are_kept_is_accepted_in_development(issuer: str) -> None:
+    assert Settings(issuer=issuer, environment="development").findings() == []
+
+
+@pytest.mark.parametrize("issuer", ["http://0.0.0.0:8000", "https://0.0.0.0", "http://[::]:8000"])
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_an_address_to_listen_on_is_no_issuer(issuer: str, environment: str) -> None:
+    found = Settings(issuer=issuer, environment=environment).findings()
+    assert any("is an address to listen on" in finding for finding in found)
 
 
 def test_dev_trusts_both_names_of_this_machine() -> None:

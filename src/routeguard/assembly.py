@@ -96,7 +96,7 @@ def checked_settings(settings: Settings | None, features: Sequence[Feature], use
     """
     given, findings = (settings, []) if settings is not None else Settings.read()
     identity = any(feature.records for feature in features)
-    findings += given.findings(identity=identity)
+    findings += given.findings(identity=identity, cookies=bool(features))
     if identity:
         with _collected(findings):
             UserCodec(user)

@@ -12,6 +12,7 @@ import pytest
 
 from routeguard.cli.dev import OWN_DATABASE, configured_settings, development_settings
 from routeguard.cli.seed import prepare
+from routeguard.cli.server import listen
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
@@ -140,6 +141,16 @@ def test_dev_refuses_production_settings(
     for word in [*words, "routeguard serve"]:
         assert word in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dev_refuses_an_address_at_which_nobody_stays_signed_in(command: Command, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        # An address of another interface, which this machine need not have.
+        patch.setattr("routeguard.cli.dev.listen", lambda _host, port: listen("127.0.0.1", port))
+        ended = command(*PORT, "--host", "192.168.1.5")
+    assert ended.returncode == 2
+    assert "browsers would drop the session cookie" in ended.stderr
+    assert not (tmp_path / OWN).exists()
 
 
 def test_the_environment_overrides_production_settings_of_a_project(command: Command, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter
 
 from routeguard.cli.server import listen, run_server
+from routeguard.core.address import is_loopback
 from routeguard.core.errors import ConfigError
 from routeguard.settings import Settings
 from routeguard.users.models import UserSettings
@@ -107,7 +108,7 @@ def _users(people: list[Made], settings: Settings) -> list[str]:
 
 def _exposed(host: str, settings: Settings) -> list[str]:
     """Say it where other machines can connect: the example has sign-up, and prints mails."""
-    if _is_loopback(host):
+    if is_loopback(host):
         return []
     return [
         f"WARNING: listening on {host}, so every machine that reaches this one can open the example.",
@@ -128,15 +129,8 @@ def _named(url: str) -> str:
     return url if url == OWN_DATABASE else "the one of --database-url"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _loopback_name(host: str) -> str:
-    """Return the name browsers on this machine use. On any other, cookies over plain http do not work."""
+    """Return the name browsers on this machine use. Any other is a finding: cookies are not kept over plain http."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -11,6 +10,7 @@ import msgspec
 
 from routeguard.client.errors import UNAVAILABLE, ClientProblem, ServiceUnavailable, StepUpRequired
 from routeguard.client.models import Call
+from routeguard.core.address import is_loopback
 from routeguard.core.errors import ConfigError
 from routeguard.core.strict_json import JSONRefused, load_json
 
@@ -37,16 +37,9 @@ def base_of(url: str, *, unsafe_http: bool = False) -> str:
     host = parts.hostname
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigError("a client needs the service's URL: https, a host, no query and no password")
-    if parts.scheme == "http" and not unsafe_http and not _is_loopback(host):
+    if parts.scheme == "http" and not unsafe_http and not is_loopback(host):
         raise ConfigError("a client speaks https; unsafe_http=True allows http inside a network you trust")
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def call(method: str, target: str, json: Any = None, headers: Mapping[str, str] | None = None) -> Call:

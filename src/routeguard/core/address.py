@@ -103,6 +103,12 @@ def client_address(
     return nearest
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a host (an address without brackets, or a name) is this machine: 127.0.0.0/8, ::1, localhost."""
+    address = parse_address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
 def address_key(address: Address | None) -> str:
     """Return the name an address is counted under: IPv6 by its /64, which one subscriber holds (attack RL-05)."""
     if isinstance(address, IPv6Address):

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
+from routeguard.core.address import is_loopback
 from routeguard.core.errors import ConfigError
 from routeguard.mail.addresses import parse_sender
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 20.0
 _FORM: Final = "mail.url must be console://, smtp://host:port or smtps://host:port"
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class SmtpMailer:
@@ -51,7 +51,7 @@ class SmtpMailer:
         self._username = unquote(parts.username) if parts.username else None
         self._password = unquote(parts.password) if parts.password else None
         # Links that sign people in do not cross a network in clear; on this machine there is none to cross.
-        self._start_tls = None if self._tls else (parts.hostname not in _LOOPBACK or None)
+        self._start_tls = None if self._tls else (not is_loopback(parts.hostname) or None)
 
     async def send(self, message: Message) -> None:
         """Send. Raises aiosmtplib.SMTPException or OSError; the outbox tries again."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ROOT_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+", re.ASCII)
 """One spelling for each: no escapes, no dot segments."""
 _WELL_KNOWN: Final = ("secret", "changeme", "change-me", "password", "development", "insecure", "default", "example")
+_LISTENING: Final = re.compile(r"https?://(0\.0\.0\.0|\[::\])(?=[:/]|$)", re.ASCII)
 _PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 
 
@@ -43,6 +44,11 @@ def malformed(settings: Settings) -> list[str]:
             f"issuer {settings.issuer!r} must be an origin such as https://id.example.com, written as browsers send "
             "it: in lower case, without a path or the scheme's own port"
         )
+    elif _LISTENING.match(settings.issuer):
+        found.append(
+            f"issuer {settings.issuer!r} is an address to listen on, which browsers do not open: that is for --host, "
+            "and the issuer is what they open, such as http://127.0.0.1:8000"
+        )
     if settings.root_path and not ROOT_PATH.fullmatch(settings.root_path):
         found.append(f"root_path {settings.root_path!r} must be plain segments such as /api, with no slash at the end")
     if settings.environment not in {"", "production", "development"}:
@@ -57,6 +63,23 @@ def malformed(settings: Settings) -> list[str]:
         if len(secret) < MINIMUM_SECRET_BYTES:
             found.append(f"{name} must have at least {MINIMUM_SECRET_BYTES} bytes")
     return [*found, *_unusable_urls(settings)]
+
+
+def lost_cookies(settings: Settings) -> list[str]:
+    """Return what keeps browsers from keeping our cookies in development.
+
+    A cookie that is Secure is dropped when it comes over http from another machine (RFC 6265bis section 5.7, step 8),
+    and one that is not would let everybody in that network read it, so there is none: signing in would do nothing.
+    """
+    if not settings.issuer.startswith("http://"):
+        return []
+    finding = (
+        f"issuer {settings.issuer!r} is http and not this machine, so browsers would drop the session cookie and "
+        "nobody stay signed in: use https (a tunnel, a proxy, or TLS in your server), or http on a name of this "
+        "machine such as localhost or app.localhost, with the port forwarded to the other device "
+        "(docs/how-to/open-on-another-device.md)"
+    )
+    return [finding]
 
 
 def _proxies(settings: Settings) -> list[str]:

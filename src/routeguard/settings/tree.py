@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from routeguard.api_keys.models import ApiKeySettings
-from routeguard.core.address import X_FORWARDED_FOR
+from routeguard.core.address import X_FORWARDED_FOR, is_loopback
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret  # noqa: TC001 - the annotations are read at run time
 from routeguard.db.models import DatabaseSettings
@@ -21,7 +21,7 @@ from routeguard.passwords.models import PasswordSettings
 from routeguard.remote.models import RemoteSettings
 from routeguard.sessions.models import SessionSettings
 from routeguard.settings.development_secret import kept_secret_findings
-from routeguard.settings.findings import malformed, unsafe, unsafe_identity, wrong_types
+from routeguard.settings.findings import lost_cookies, malformed, unsafe, unsafe_identity, wrong_types
 from routeguard.settings.reader import Reader, read_toml
 from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import ThrottleSettings, TrafficSettings
@@ -30,8 +30,6 @@ from routeguard.web.models import TlsSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +92,7 @@ class Settings:
         """
         settings, findings = cls.read(environ=environ, directory=directory, **explicit)
         if findings:
-            raise ConfigError([*findings, *settings.findings(identity=False)])
+            raise ConfigError([*findings, *settings.findings(identity=False, cookies=False)])
         return settings
 
     @classmethod
@@ -117,9 +115,13 @@ class Settings:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether the issuer is plain http on this very machine, where browsers accept no `__Host-` cookie."""
+        """Whether the issuer is plain http on this very machine, where browsers accept no `__Host-` cookie.
+
+        Names below `.localhost` are this machine's too: browsers ask no resolver for them (RFC 6761 section 6.3).
+        """
         parts = _split(self.issuer)
-        return parts.scheme == "http" and parts.hostname in _LOOPBACK
+        host = parts.hostname or ""
+        return parts.scheme == "http" and (is_loopback(host) or host.endswith(".localhost"))
 
     @property
     def secure_cookies(self) -> bool:
@@ -136,10 +138,11 @@ class Settings:
             own += [f"http://127.0.0.1{port}", f"http://localhost{port}"]
         return tuple(dict.fromkeys([*own, *self.trusted_origins]))
 
-    def findings(self, *, identity: bool = True) -> list[str]:
+    def findings(self, *, identity: bool = True, cookies: bool = True) -> list[str]:
         """Return everything that is wrong or, in production, unsafe: the whole list at once.
 
-        Without `identity`, where the application signs its users in itself, there is no database and no mail to ask of.
+        Without `identity` no database and no mail is used, and without `cookies` none of our cookies either: the
+        application signs its users in itself.
         """
         wrong = wrong_types(self)
         defaults = {item.name: item for item in fields(self) if item.name in wrong}
@@ -150,6 +153,8 @@ class Settings:
             found += [*unsafe(sound), *(unsafe_identity(sound) if identity else ())]
         elif sound.secret is None:
             found += kept_secret_findings(Path.cwd())
+        if cookies and not sound.production and not sound.on_loopback:
+            found += lost_cookies(sound)
         return list(dict.fromkeys(found))
 
 

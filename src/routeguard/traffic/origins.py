@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from routeguard.core.address import parse_address
 from routeguard.core.errors import ConfigError
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -13,6 +14,7 @@ _ORIGIN: Final = re.compile(
     rf"(?P<scheme>https?)://(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:]+\])(?::(?P<port>[1-9][0-9]{{0,4}}))?",
     re.ASCII,
 )
+_HEXADECIMAL: Final = re.compile(r"0x[0-9a-f]*", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _LAST_PORT: Final = 65535
 
@@ -30,13 +32,23 @@ def parse_origins(origins: Iterable[Any]) -> frozenset[bytes]:
     findings: list[str] = []
     for origin in origins:
         match = _ORIGIN.fullmatch(origin) if isinstance(origin, str) else None
-        if match is None or not _port_is_written(match["scheme"], match["port"]):
+        if match is None or not _port_is_written(match["scheme"], match["port"]) or not _is_canonical(match["host"]):
             findings.append(f"origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
         else:
             parsed.add(origin.encode("ascii"))
     if findings:
         raise ConfigError(findings)
     return frozenset(parsed)
+
+
+def _is_canonical(host: str) -> bool:
+    """Whether a browser would write this host: of an address there is one spelling (URL standard, section 3.5)."""
+    if host.startswith("["):
+        address = parse_address(host[1:-1])
+        # One that holds an IPv4 address is read as that, and has a spelling of its own.
+        return address is not None and (address.version == 4 or str(address) == host[1:-1])
+    last = host.rpartition(".")[2]
+    return not (last.isdigit() or _HEXADECIMAL.fullmatch(last)) or parse_address(host) is not None
 
 
 def _port_is_written(scheme: str, port: str | None) -> bool:
