@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
     from routeguard.sessions.match import Match
+    from routeguard.traffic.streams import StreamEnd
 
 U = TypeVar("U", default=User)
 H = TypeVar("H")
@@ -121,18 +122,20 @@ class Routeguard(Generic[U]):
         return self._guard(*policies)
 
     def session(
-        self, *, user: Match | None = None, rule: Callable[[UserSession[U]], bool | Awaitable[bool]] | None = None
-    ) -> Policy:
+        self, *, user: Match | None = None, rule: Callable[[UserSession[U]], bool | Awaitable[bool]] | None = None,
+        stream: StreamEnd = "end",
+    ) -> Policy:  # fmt: skip
         """Ask for a signed-in user: 401 without one, 403 when `user` fields or `rule` do not hold.
 
         A list of values means any of them; dotted or nested names reach inside; a missing field never matches and
-        a misspelt one is a ConfigError at start-up. `rule` is called only after the fields match.
+        a misspelt one is a ConfigError at start-up. `rule` is called only after the fields match. A streamed response
+        (server-sent events, a long download) ends when the session does; ``stream="finish"`` lets it finish.
         """
-        return checks.session(user=user, rule=rule)
+        return checks.session(user=user, rule=rule, stream=stream)
 
-    def optional_session(self) -> Policy:
+    def optional_session(self, *, stream: StreamEnd = "end") -> Policy:
         """Let everybody in, and say who it is when somebody is signed in. An outage is 503, never a guest."""
-        return checks.optional_session()
+        return checks.optional_session(stream=stream)
 
     @overload
     def fresh(self, within: timedelta, /) -> Policy: ...
@@ -142,13 +145,13 @@ class Routeguard(Generic[U]):
         """Ask for a sign-in no older than this: 401 step-up-required (RFC 9470) otherwise."""
         return checks.fresh(within if within is not None else timedelta(minutes=minutes))
 
-    def api_key(self, *scopes: str, privilege: Privilege | None = None) -> Policy:
+    def api_key(self, *scopes: str, privilege: Privilege | None = None, stream: StreamEnd = "end") -> Policy:
         """Ask for an API key in `X-API-Key` or as Bearer: 401 without a valid one, 403 without all `scopes`.
 
         `privilege` is the least the key must have: demo < restricted < protected < full; `custom` stands by itself.
         ``guard.session() | guard.api_key("reports:read")`` lets both in.
         """
-        return key_checks.api_key(*scopes, privilege=privilege)
+        return key_checks.api_key(*scopes, privilege=privilege, stream=stream)
 
     def manage_api_keys(
         self, *, allowed: Iterable[str] = key_checks.ACTIONS, update_to: Iterable[str] = PRIVILEGES

@@ -19,6 +19,7 @@ from routeguard.traffic.csrf import came_by_header
 from routeguard.traffic.deduplicate import Deduplicate
 from routeguard.traffic.idempotent import Idempotent
 from routeguard.traffic.site import site_of
+from routeguard.traffic.streams import StreamEnd, stream_policy
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -34,19 +35,20 @@ _SCOPE: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,40}(?::[A-Za-z0-9_.\-/:]{1,40})?
 _FORGED: Final = "rg_test_" + "0" * 22 + "_" + "0" * 43 + "06b1RS"
 
 
-def api_key(*scopes: str, privilege: Privilege | None = None) -> Policy:
+def api_key(*scopes: str, privilege: Privilege | None = None, stream: StreamEnd = "end") -> Policy:
     """Return the policy that asks for an API key: 401 without a valid one.
 
     `scopes` must all be among the key's, by name or as ``resource:*``; `privilege` is the least it must have on the
     ladder demo < restricted < protected < full, or `custom`, which only a custom key has. Either missing is 403
-    `insufficient-scope`. Raises ConfigError for a word that is neither.
+    `insufficient-scope`. A streamed response ends with the key; ``stream="finish"`` sends one that has begun to its
+    end. Raises ConfigError for a word that is neither.
     """
     findings = [f"api_key: {scope!r} is not a scope such as 'reports:read'" for scope in scopes if not _is_scope(scope)]
     if privilege is not None and privilege not in PRIVILEGES:
         findings.append(f"api_key(privilege={privilege!r}) is none of {', '.join(PRIVILEGES)}")
     if findings:
         raise ConfigError(findings)
-    required = Policy((ApiKeyRequired(),))
+    required = Policy((ApiKeyRequired(),)) & stream_policy(stream)
     return required & ApiKeyAllowed(scopes, privilege) if scopes or privilege is not None else required
 
 

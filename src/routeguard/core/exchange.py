@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCOPE_KEY: Final = "routeguard"
 """Where the exchange lives in an ASGI scope. Set by the edge only; a client cannot reach it (attack AZ-07)."""
 
-_CARRIED: Final = ("principal", "resource", "defaults", "body_limit", "read_body", "observer")
+_CARRIED: Final = ("principal", "resource", "defaults", "body_limit", "read_body", "observer", "ends_with_principal")
 _FIELD_VALUE: Final = re.compile(rb"[\x20-\x7e\x80-\xff\t]*")
 
 
@@ -42,13 +42,14 @@ class Exchange:
     `read_body` and `observer` are the edge's two offers to checks that must see a whole request or response
     (de-duplication, idempotency): the first returns the bounded body and replays it to the handler, the second is
     called once with status, headers and body of the response, or with None when there was no whole answer.
+    `ends_with_principal` is whether a streamed response is ended when its principal is signed out or revoked.
     `departed`, on the exchange that is no branch, is called when the answer's first bytes have gone out; `ended`, on
     the same, once with the status of the answer, or with None when there was none.
     """
 
     __slots__ = (
-        "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended", "facts",
-        "observer", "principal", "read_body", "request", "resource",
+        "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended",
+        "ends_with_principal", "facts", "observer", "principal", "read_body", "request", "resource",
     )  # fmt: skip
 
     def __init__(self, request: RequestView, *, body_limit: int | None = None) -> None:
@@ -64,6 +65,7 @@ class Exchange:
         self.observer: Callable[[Captured | None], Awaitable[None]] | None = None
         self.departed: Callable[[], None] | None = None
         self.ended: Callable[[int | None], Awaitable[None]] | None = None
+        self.ends_with_principal = True
         self._origin: Exchange | None = None
         self._request_id: str | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from routeguard.core.check import (
     Attack,
@@ -310,7 +310,7 @@ def _presents(checks: Sequence[Any], services: Services) -> tuple[Callable[[Exch
             if not callable(sent):
                 raise ConfigError(f"{type(check).__qualname__}.presents_for returned {sent!r}, not a function")
             require_arguments(sent, check, "presents", None)
-            found.append(sent)
+            found.append(cast("Callable[[Exchange], bool]", sent))
     return tuple(found)
 
 

@@ -57,8 +57,9 @@ class Capture:
         """Keep a part of the body. Returns whether it was the last, or the first that is too much."""
         if self._body is None:
             return False
-        self._body += message.get("body", b"")
-        return len(self._body) > LIMIT or not message.get("more_body", False)
+        body = self._body
+        body += message.get("body", b"")
+        return len(body) > LIMIT or not message.get("more_body", False)
 
     async def _tell(self) -> None:
         body, observer = self._body, self._connection.observer

@@ -10,7 +10,6 @@ from routeguard.core.decision import ALLOW, Refuse, Reply
 from routeguard.core.errors import GuardNotApplied, ProblemError, Unavailable
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.policy import Outcome, decision_of
-from routeguard.core.principal import Standing
 from routeguard.core.problem import (
     CONTENT_TOO_LARGE,
     GUARD_NOT_APPLIED,
@@ -18,7 +17,6 @@ from routeguard.core.problem import (
     MALFORMED_REQUEST,
     NOT_FOUND,
     Problem,
-    authentication_required,
     unavailable,
 )
 from routeguard.core.refusal import RefusalPages
@@ -30,9 +28,9 @@ from routeguard.guard.place import public_root, route_path
 from routeguard.guard.render import is_navigation, render, to_sign_in
 from routeguard.guard.subprotocols import hide_credentials, subprotocol
 from routeguard.guard.transport import must_close
+from routeguard.guard.watch import StreamEnded, is_event_stream, watch_principal, watch_stream
 
 if TYPE_CHECKING:
-    from routeguard.core.principal import Principal
     from routeguard.guard.guard import Compiled, Guard
 
 Message = MutableMapping[str, Any]
@@ -55,18 +53,20 @@ class Connection(Exchange):
         "_entered",
         "_receive",
         "_received",
-        "_send",
         "_stated_limit",
         "accepted",
         "current",
         "guard",
         "guarded",
+        "is_event_stream",
         "outer",
         "refusal",
         "replying",
         "started",
         "status",
+        "stream_ended",
         "watcher",
+        "write",
     )  # fmt: skip
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,6 +77,9 @@ class Connection(Exchange):
         self.read_body = self._read_body
         self.defaults = guard.headers
         self.started = False
+        self.stream_ended = False
+        """Whether a stream was ended with its principal."""
+        self.is_event_stream = False
         self.status: int | None = None
         """Of the answer, once it has started."""
         self.accepted = False
@@ -94,7 +97,8 @@ class Connection(Exchange):
         if self.request.kind == "websocket":
             hide_credentials(scope)
         self._receive = receive
-        self._send = send
+        self.write = send
+        """Sends to the server, past every check: for the guard itself."""
         self._received = 0
         self._ended = False
         self.watcher: asyncio.Task[None] | None = None
@@ -180,13 +184,21 @@ class Connection(Exchange):
         elif kind.startswith("websocket."):
             await self._send_websocket(kind, message)
         else:
-            await self._send(message)
+            await self._send_body(message)
+
+    async def _send_body(self, message: Message) -> None:
+        if self.stream_ended:
+            # As a server does whose client has gone: frameworks then end the handler (ASGI HTTP specification 2.4).
+            raise StreamEnded("the principal of this stream was signed out or revoked")
+        if message.get("more_body", False):
+            watch_stream(self)
+        await self.write(message)
 
     async def _send_websocket(self, kind: str, message: Message) -> None:
         if kind.startswith("websocket.http.response.") and not self._can_deny:
             # A framework's own denial; a server without the extension would break on it (attack WS-08).
             if kind == "websocket.http.response.start":
-                await self._close(1008)
+                await self.close(1008)
             return
         if kind == "websocket.http.response.start":
             message["headers"] = self._finish(list(message.get("headers", ())))
@@ -201,37 +213,34 @@ class Connection(Exchange):
         elif kind == "websocket.close":
             self.accepted = False
         self.started = True
-        await self._send(message)
+        await self.write(message)
 
     @property
     def _can_deny(self) -> bool:
         return "websocket.http.response" in (self.request.scope.get("extensions") or {})
 
-    async def _close(self, code: int) -> None:
+    async def close(self, code: int) -> None:
+        """Close a WebSocket."""
         self.started = True
         self.accepted = False
-        await self._send({"type": "websocket.close", "code": code, "reason": ""})
+        await self.write({"type": "websocket.close", "code": code, "reason": ""})
 
     def watch(self) -> None:
         """Close the socket when its principal ends: no channel outlives a session (attack WS-05).
 
         Once it is accepted, or once its handler has required a principal.
         """
-        standing = self.guard.services.find(Standing)  # type: ignore[type-abstract]
-        if standing is None or self.principal is None or self.watcher is not None or self.request.kind == "http":
-            return
-        self.watcher = asyncio.create_task(self._close_after(standing, self.principal))
+        if self.request.kind == "websocket":
+            watch_principal(self)
 
-    async def _close_after(self, standing: Standing, principal: Principal) -> None:
-        await standing.until_ended(principal)
-        if self.accepted or not self.started:
-            await self.close(1008)
-
-    async def close(self, code: int) -> None:
-        """Close an open WebSocket; whatever its handler still sends is dropped."""
-        self.refusal = authentication_required("the principal of an open socket ended")
-        self.log(self.refusal, "", "closed")
-        await self._close(code)
+    def leave(self) -> None:
+        """Give up what the connection holds, once its application has returned."""
+        # Scope and connection hold each other; left so, every request would wait for the garbage collector.
+        self.read_body = None
+        if self.watcher is not None:
+            self.watcher.cancel()
+        if self.departed is not None and not self.started:
+            self.departed()  # Nothing will leave any more: its client has gone.
 
     async def _start(self, message: Message) -> None:
         headers = list(message.get("headers", ()))
@@ -249,8 +258,12 @@ class Connection(Exchange):
                 return
         self.started = True
         self.status = message["status"]
+        if self.principal is not None and not self.replying:
+            self.is_event_stream = is_event_stream(headers)
+            if self.is_event_stream:
+                watch_stream(self)  # From its start: there may be no first event for a long time.
         try:
-            await self._send({**message, "headers": self._finish(headers)})
+            await self.write({**message, "headers": self._finish(headers)})
         finally:
             if self.departed is not None:
                 self.departed()
@@ -372,7 +385,7 @@ class Connection(Exchange):
         """Write a whole answer; once a response has started there is nothing left to say (attack HTTP-16)."""
         if self.started:
             if self.accepted:
-                await self._close(1008 if reply.status < 500 else 1011)
+                await self.close(1008 if reply.status < 500 else 1011)
             return
         self.replying = True
         send = send or self.send

@@ -92,14 +92,11 @@ class Edge:
         except Exception:
             if not connection.started:
                 await connection.refuse(INTERNAL_ERROR())
-            raise
+            # A handler whose stream was ended was told that its client has gone, and raised that.
+            if not connection.stream_ended:
+                raise
         finally:
-            # Scope and connection hold each other; left so, every request would wait for the garbage collector.
-            connection.read_body = None
-            if connection.watcher is not None:
-                connection.watcher.cancel()
-            if connection.departed is not None and not connection.started:
-                connection.departed()  # Nothing will leave any more: its client has gone.
+            connection.leave()
             scope[SCOPE_KEY] = connection.outer
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.match import FieldMatch, Match, check_fields, flatten
 from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession
 from routeguard.sessions.problems import step_up_required
+from routeguard.traffic.streams import StreamEnd, stream_policy
 from routeguard.users.models import User, UserSettings
 
 if TYPE_CHECKING:
@@ -36,14 +37,15 @@ _FORGED: Final = "A" * 120 + "." + "A" * 43
 _FUTURE: Final = timedelta(seconds=60)
 
 
-def session(*, user: Match | None = None, rule: Rule[Any] | None = None) -> Policy:
+def session(*, user: Match | None = None, rule: Rule[Any] | None = None, stream: StreamEnd = "end") -> Policy:
     """Return the policy that asks for a signed-in user: 401 without one.
 
     `user` are fields that must match (see `match_user`), `rule` a function of the session, sync or async, that
     returns a bool; when both are given both must hold, and the rule is not called after a mismatch. Either refusal
-    is the same 403. A misspelt field is a ConfigError when the policy is bound.
+    is the same 403. A misspelt field is a ConfigError when the policy is bound. A streamed response ends with the
+    session; ``stream="finish"`` sends one that has begun to its end.
     """
-    required = Policy((SessionRequired(),))
+    required = Policy((SessionRequired(),)) & stream_policy(stream)
     if user is None and rule is None:
         return required
     if user is not None and not isinstance(user, Mapping):
@@ -51,12 +53,12 @@ def session(*, user: Match | None = None, rule: Rule[Any] | None = None) -> Poli
     return required & SessionAllowed(flatten(user or {}), rule)
 
 
-def optional_session() -> Policy:
+def optional_session(*, stream: StreamEnd = "end") -> Policy:
     """Return the policy that lets everybody in and says who it is, when somebody is signed in.
 
-    A store that does not answer is 503, never a guest.
+    A store that does not answer is 503, never a guest. `stream` as with `session`.
     """
-    return Policy((OptionalSession(),))
+    return Policy((OptionalSession(),)) & stream_policy(stream)
 
 
 def fresh(within: timedelta) -> Policy:

@@ -1,0 +1,48 @@
+"""What becomes of a streamed response when its principal is signed out or revoked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
+
+StreamEnd = Literal["end", "finish"]
+
+
+def stream_policy(stream: StreamEnd) -> Policy:
+    """Return what an identity policy adds for `stream`: nothing for "end", which is the default.
+
+    Raises ConfigError for another word.
+    """
+    if stream not in {"end", "finish"}:
+        raise ConfigError(f"stream={stream!r} is neither 'end' nor 'finish'")
+    return Policy() if stream == "end" else Policy((StreamsFinish(),))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsFinish:
+    """A response that has begun is sent to its end, although its principal has ended meanwhile."""
+
+    @property
+    def stage(self) -> Stage:
+        """Runs early, and says nothing of who may call."""
+        return Stage.TRANSPORT
+
+    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+        """Return a check that notes it."""
+        return _finish
+
+    def describe(self) -> str:
+        """Return its words in the matrix."""
+        return "streams finish"
+
+
+async def _finish(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+    exchange.ends_with_principal = False
+    return None
