@@ -248,3 +248,13 @@ def test_key_rotate(command: Command) -> None:
     (only,) = command("key", "rotate", "--now").stdout.splitlines()
     assert only.endswith("signs")
     assert only.split("  ")[0] not in {waiting[0], signing[0]}
+
+
+@pytest.mark.parametrize("name", ["dev", "serve"])
+@pytest.mark.parametrize("port", ["99999", "65536", "-1"])
+def test_a_port_out_of_range_is_refused(command: Command, name: str, port: str) -> None:
+    """Resolvers take 99999 for 34463, and the service would listen where nobody looks."""
+    ended = command(name, f"--port={port}", **SAFE if name == "serve" else {})
+    assert ended.returncode == 2
+    assert f"the port must be a number from 1 to 65535, or 0 for a free one, and not {port}" in ended.stderr
+    assert "Traceback" not in ended.stderr

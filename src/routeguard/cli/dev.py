@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from routeguard.cli.server import listen, run_server
+from routeguard.cli.server import listen, port_findings, run_server
 from routeguard.core.address import is_loopback
 from routeguard.core.errors import ConfigError
 from routeguard.settings import Settings
@@ -43,7 +43,7 @@ def dev(
     from routeguard.cli.seed import prepare  # noqa: PLC0415 - only now is it known that the arguments are good
     from routeguard.example.app import create  # noqa: PLC0415 - the same
 
-    configured = configured_settings()
+    configured = configured_settings(*port_findings(port))
     with listen(host, port) as bound:
         settings = development_settings(configured, host, bound.getsockname()[1], database_url=database_url)
         people = asyncio.run(prepare(settings))
@@ -54,13 +54,14 @@ def dev(
         return run_server(app, bound, access_log=True, readiness=app.state.guard.services.get(Readiness))
 
 
-def configured_settings() -> Settings:
-    """Return the settings of the environment and of pyproject.toml.
+def configured_settings(*wrong: str) -> Settings:
+    """Return the settings of the environment and of pyproject.toml; `wrong` is what the arguments have wrong.
 
     Raises ConfigError where they are those of a deployment: demonstration users, an admin among them, and mails on the
     console have no place under a name other people use.
     """
     configured, findings = Settings.read()
+    findings = [*wrong, *findings]
     unreadable = len(findings)
     if "environment" in configured.provenance and configured.production:
         source = configured.provenance["environment"]

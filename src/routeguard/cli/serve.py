@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from starlette.applications import Starlette
 
 from routeguard.app import Routeguard
-from routeguard.cli.server import address_of, listen, run_server
+from routeguard.cli.server import address_of, listen, port_findings, run_server
 from routeguard.cli.tls import server_context
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
@@ -51,7 +51,7 @@ def serve(
     lists all of them. Bring the database up to date with `routeguard migrate` first.
     """
     settings, findings = service_settings()
-    findings += settings.findings()
+    findings += [*settings.findings(), *port_findings(port)]
     seconds, tls = 0.0, None
     try:
         seconds = _drain(drain)

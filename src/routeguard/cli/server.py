@@ -12,6 +12,7 @@ from routeguard.cli.graceful import REQUESTS, GracefulServer
 from routeguard.cli.http1 import StrictH11Protocol
 from routeguard.cli.main import COULD_NOT_RUN, GOOD
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import LAST_PORT, PORT_RANGE
 
 if TYPE_CHECKING:
     import ssl
@@ -26,11 +27,18 @@ _SOCKET_MESSAGE: Final = 64 * 1024
 _CONNECTIONS: Final = 1000
 
 
+def port_findings(port: int) -> list[str]:
+    """Return what is wrong with a port to listen on: resolvers take 99999 for 34463."""
+    return [] if 0 <= port <= LAST_PORT else [f"{PORT_RANGE}, or 0 for a free one, and not {port}"]
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Bind now, so that a taken port is said before anything else happens. Port 0 takes a free one.
 
     Raises ConfigError.
     """
+    if findings := port_findings(port):
+        raise ConfigError(findings)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, socket.SOCK_STREAM)

@@ -12,6 +12,7 @@ from routeguard.client.errors import UNAVAILABLE, ClientProblem, ServiceUnavaila
 from routeguard.client.models import Call
 from routeguard.core.address import is_loopback
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import PORT_RANGE, port_of
 from routeguard.core.strict_json import JSONRefused, load_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ def base_of(url: str, *, unsafe_http: bool = False) -> str:
 
     Only https, except on this very machine: passwords and tokens are in what is sent.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError("a client needs the service's URL, and this one cannot be read") from None
+    try:
+        port_of(url)
+    except ValueError:
+        raise ConfigError(f"the service's URL: {PORT_RANGE}") from None
     host = parts.hostname
     if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or "@" in parts.netloc:
         raise ConfigError("a client needs the service's URL: https, a host, no query and no password")

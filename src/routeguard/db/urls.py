@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from routeguard.core.ports import PORT_RANGE, is_port
+
 
 def url_finding(url: str) -> str | None:
     """Return what is wrong with a `database_url`, or None. Nothing of the URL is repeated: it may hold a password."""
@@ -20,7 +22,9 @@ def _postgresql_finding(url: str) -> str | None:
     except ImportError:
         return "database_url: PostgreSQL needs the extra routeguard[postgres]"
     try:
-        conninfo_to_dict(url)
+        given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         return "database_url cannot be read: in a user or password, @ / : % are written %40 %2F %3A %25"
-    return None
+    # One for each host; an empty one is the default.
+    ports = [port for port in str(given.get("port", "")).split(",") if port]
+    return None if all(map(is_port, ports)) else f"database_url: {PORT_RANGE}"

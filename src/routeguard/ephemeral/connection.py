@@ -26,6 +26,7 @@ from weakref import WeakSet
 import hiredis
 
 from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.ports import PORT_RANGE, is_port, port_of
 from routeguard.ephemeral import replies
 
 logger = logging.getLogger("routeguard.ephemeral")
@@ -61,9 +62,9 @@ class Address:
             raise ConfigError(f"ephemeral URL scheme {parts.scheme!r} is none of redis, valkey, rediss, valkeys")
         database = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[0]
         try:
-            port = parts.port or _DEFAULT_PORT
+            port = port_of(url) or _DEFAULT_PORT
         except ValueError:
-            raise ConfigError("the port of the ephemeral URL is not a number below 65536") from None
+            raise ConfigError(PORT_RANGE) from None
         if not (database.isascii() and database.isdigit()):
             raise ConfigError("the path of the ephemeral URL must be a database number")
         return cls(
@@ -82,8 +83,10 @@ class Address:
         found = [first]
         for node in parse_qs(urlsplit(url).query).get("node", []):
             host, _, port = node.rpartition(":")
-            if not host or not (port.isascii() and port.isdigit()):
+            if not host:
                 raise ConfigError(f"node {node!r} of the ephemeral URL is not of the form host:port")
+            if not is_port(port):
+                raise ConfigError(f"node {node!r}: {PORT_RANGE}")
             found.append(replace(first, host=host, port=int(port)))
         return found
 

@@ -12,6 +12,7 @@ import aiosmtplib
 
 from routeguard.core.address import is_loopback
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import PORT_RANGE, port_of
 from routeguard.mail.addresses import parse_sender
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ class SmtpMailer:
     def __init__(self, settings: MailSettings, *, tls: ssl.SSLContext | None = None) -> None:
         try:
             parts = urlsplit(settings.url)
-            port = parts.port
         except ValueError:
             raise ConfigError(_FORM) from None
+        try:
+            port = port_of(settings.url)
+        except ValueError:
+            raise ConfigError(f"mail.url: {PORT_RANGE}") from None
         if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
             raise ConfigError(_FORM)
         sender = parse_sender(settings.sender)

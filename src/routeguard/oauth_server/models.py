@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import PORT_RANGE, port_of
 from routeguard.core.rate import parse_rate
 
 NAME_LENGTH: Final = 100
@@ -56,6 +57,11 @@ class ClientSettings:
         """Refuse what cannot be. Raises ConfigError with all of it."""
         findings: list[str] = []
         for address in self.addresses:
+            try:
+                port_of(address)
+            except ValueError:
+                findings.append(f"clients.addresses: {address!r}: {PORT_RANGE}")
+                continue
             parts = urlsplit(address)
             if parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != address or "@" in address:
                 findings.append(f"clients.addresses: {address!r} must be scheme://host[:port]")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import PORT_RANGE, port_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +43,9 @@ class RemoteSettings:
             findings.append("remote.timeout must be positive and at most 30 seconds")
         if not timedelta(0) <= self.offline <= timedelta(hours=1):
             findings.append("remote.offline is at most an hour: that long a lost feed would keep what was revoked")
+        try:
+            port_of(self.issuer)
+        except ValueError:
+            findings.append(f"remote.issuer: {PORT_RANGE}")
         if findings:
             raise ConfigError(findings)

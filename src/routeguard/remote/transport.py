@@ -172,9 +172,9 @@ def _origin(url: str, *, unsafe_http: bool) -> tuple[str, list[str]]:
     try:
         base = base_of(url, unsafe_http=unsafe_http)
         parts = urlsplit(base)
-        # Looked at here, because a port out of range is found out by asking for it, and nothing else looks at a host.
-        if _HOST.fullmatch(parts.hostname or "") is None or parts.port == 0:
-            return "", ["the identity service's URL has no proper host and port"]
+        # Looked at here, because nothing else looks at a host.
+        if _HOST.fullmatch(parts.hostname or "") is None:
+            return "", ["the identity service's URL has no proper host"]
     except ConfigError as error:
         return "", list(error.findings)
     except ValueError:

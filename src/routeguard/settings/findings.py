@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hin
 
 from routeguard.core.address import FORWARDED, X_FORWARDED_FOR, parse_networks
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import PORT_RANGE
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
 from routeguard.db.urls import url_finding
 from routeguard.ephemeral.factory import open_ephemeral
@@ -39,7 +40,10 @@ def wrong_types(settings: Settings) -> dict[str, list[str]]:
 def malformed(settings: Settings) -> list[str]:
     """Return what cannot be used in any environment."""
     found: list[str] = []
-    if _unreadable_origins([settings.issuer.removesuffix("/")]):
+    wrong = _unreadable_origins([settings.issuer.removesuffix("/")])
+    if any(PORT_RANGE in finding for finding in wrong):
+        found.append(f"issuer {settings.issuer!r}: {PORT_RANGE}")
+    elif wrong:
         found.append(
             f"issuer {settings.issuer!r} must be an origin such as https://id.example.com, written as browsers send "
             "it: in lower case, without a path or the scheme's own port"

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.ports import is_port
 from routeguard.traffic.problems import HOST_NOT_ALLOWED
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
     from routeguard.core.services import Services
 
-_HOST: Final = re.compile(r"(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_HOST: Final = re.compile(r"(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 
 
 def hosts(*names: str) -> Policy:
@@ -40,10 +41,10 @@ class Hosts:
 
     def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
         """Compile. Raises ConfigError for a name no client would send, wildcards included."""
-        bad = [name for name in self.names if not _HOST.fullmatch(name)]
+        bad = [name for name in self.names if not _is_host(name)]
         if bad or not self.names:
             raise ConfigError(
-                [f"host {name!r} must be a lower-case name or address, with its port if any" for name in bad]
+                [f"host {name!r} must be a lower-case name or address, its port from 1 to 65535" for name in bad]
                 or "hosts() needs a name"
             )
         served = frozenset(name.encode("ascii") for name in self.names)
@@ -69,6 +70,11 @@ class Hosts:
         others = ("attacker.example", f"{ours}.attacker.example", f"attacker{ours}", f"{ours}:99999", f"{ours}.", "")
         for host in others:
             yield Attack(name=f"host {host}", status=400, headers=(("host", host),))
+
+
+def _is_host(name: str) -> bool:
+    match = _HOST.fullmatch(name)
+    return match is not None and (match[1] is None or is_port(match[1]))
 
 
 _REFUSED: Final = HOST_NOT_ALLOWED()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from routeguard.core.address import parse_address
 from routeguard.core.errors import ConfigError
+from routeguard.core.ports import PORT_RANGE, is_port
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _ORIGIN: Final = re.compile(
@@ -15,8 +16,8 @@ _ORIGIN: Final = re.compile(
     re.ASCII,
 )
 _HEXADECIMAL: Final = re.compile(r"0x[0-9a-f]*", re.ASCII)
+_PORT: Final = re.compile(r"\A[a-z]{1,8}://[^/]*:([0-9]++)\Z", re.ASCII | re.IGNORECASE)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-_LAST_PORT: Final = 65535
 
 
 def parse_origins(origins: Iterable[Any]) -> frozenset[bytes]:
@@ -32,7 +33,10 @@ def parse_origins(origins: Iterable[Any]) -> frozenset[bytes]:
     findings: list[str] = []
     for origin in origins:
         match = _ORIGIN.fullmatch(origin) if isinstance(origin, str) else None
-        if match is None or not _port_is_written(match["scheme"], match["port"]) or not _is_canonical(match["host"]):
+        if isinstance(origin, str) and not _port_is_one(origin):
+            findings.append(f"origin {origin!r}: {PORT_RANGE}")
+        elif match is None or match["port"] == _DEFAULT_PORTS[match["scheme"]] or not _is_canonical(match["host"]):
+            # Browsers leave the scheme's own port out.
             findings.append(f"origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
         else:
             parsed.add(origin.encode("ascii"))
@@ -51,6 +55,7 @@ def _is_canonical(host: str) -> bool:
     return not (last.isdigit() or _HEXADECIMAL.fullmatch(last)) or parse_address(host) is not None
 
 
-def _port_is_written(scheme: str, port: str | None) -> bool:
-    """Whether a browser would write this port: it leaves the scheme's own out."""
-    return port is None or (port != _DEFAULT_PORTS[scheme] and int(port) <= _LAST_PORT)
+def _port_is_one(origin: str) -> bool:
+    """Whether the port, if what looks like an origin ends with one, is in the range of ports."""
+    port = _PORT.search(origin)
+    return port is None or is_port(port[1])
