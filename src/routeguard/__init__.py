@@ -46,6 +46,7 @@ from routeguard.core.redirect import safe_redirect as safe_redirect
 from routeguard.core.request import RequestView as RequestView
 from routeguard.core.secret import Secret as Secret
 from routeguard.core.strict_json import load_json as load_json
+from routeguard.guard.refusals import as_detail as as_detail
 from routeguard.remote.models import ClientTls as ClientTls
 from routeguard.sessions.identify import ByHeader as ByHeader
 from routeguard.sessions.match import match_user as match_user

@@ -30,6 +30,7 @@ from routeguard.guard.connection import Connection
 from routeguard.guard.edge import Edge
 from routeguard.guard.guard import Ask, Compiled, Guard, handler_name
 from routeguard.guard.inventory import Entry, Row, matrix, verify
+from routeguard.guard.refusals import check_shape
 from routeguard.guard.unguarded import warn_of_missing_guard
 from routeguard.sessions import checks
 from routeguard.sessions.models import SessionResolver, UserSession
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from routeguard.core.feature import Feature
     from routeguard.core.principal import Principal
     from routeguard.guard.connection import App
+    from routeguard.guard.refusals import Shape
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
     from routeguard.sessions.match import Match
@@ -258,6 +260,7 @@ class Routeguard(Generic[U]):
         frontend: Policy | None = None,
         headers: bool = True,
         mode: Literal["enforce", "observe"] = "enforce",
+        refusal: Shape | None = None,
     ) -> None:
         """Guard an application, and mount the identity service's routes in it.
 
@@ -266,7 +269,11 @@ class Routeguard(Generic[U]):
         files of ``app.frontend()``. With `headers`, every response, errors too, carries the security headers its
         handler did not set. ``mode="observe"`` only logs what would be refused, and never in production without
         `unsafe_observe_in_production`; handlers that ask for a session nobody has still get none, and answer 401.
+        `refusal` gives the guard's refusals the application's own form (`as_detail` is one); those of the identity
+        routes stay problems.
         """
+        check_shape(refusal)
+        self._guard.refusal = refusal
         if mode == "observe":
             if self.settings.production and not self.settings.unsafe_observe_in_production:
                 raise ConfigError("observe mode refuses nothing; production needs unsafe_observe_in_production=true")

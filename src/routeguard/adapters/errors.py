@@ -22,6 +22,7 @@ from routeguard.core.problem import (
 from routeguard.core.request import RequestView
 from routeguard.core.secret import new_token
 from routeguard.guard.connection import Connection
+from routeguard.guard.refusals import page
 from routeguard.guard.render import render
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def respond(connection: HTTPConnection, problem: Problem) -> Response:
         return Response(status_code=exchange.refusal.type.status)
     if isinstance(exchange, Connection):
         instance = exchange.log(problem, "", "answered")
-        reply = exchange.page(problem, instance) or render(problem, exchange.request, instance)
+        reply = page(exchange, problem, instance) or render(problem, exchange.request, instance)
     else:
         reply = render(problem, RequestView.from_scope(connection.scope), "req_" + new_token(9))
     response = Response(reply.body, reply.status)

@@ -19,13 +19,12 @@ from routeguard.core.problem import (
     Problem,
     unavailable,
 )
-from routeguard.core.refusal import RefusalPages
 from routeguard.core.request import RequestView
 from routeguard.guard.caching import keep_private
 from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
 from routeguard.guard.place import public_root, route_path
-from routeguard.guard.render import is_navigation, render, to_sign_in
+from routeguard.guard.refusals import reply_to
 from routeguard.guard.subprotocols import hide_credentials, subprotocol
 from routeguard.guard.transport import must_close
 from routeguard.guard.watch import StreamEnded, is_event_stream, watch_principal, watch_stream
@@ -48,32 +47,16 @@ class Connection(Exchange):
     """An exchange together with the two ends of its wire."""
 
     __slots__ = (
-        "_body",
-        "_ended",
-        "_entered",
-        "_receive",
-        "_received",
-        "_stated_limit",
-        "accepted",
-        "current",
-        "guard",
-        "guarded",
-        "is_event_stream",
-        "outer",
-        "refusal",
-        "replying",
-        "started",
-        "status",
-        "stream_ended",
-        "watcher",
-        "write",
+        "_body", "_ended", "_receive", "_received", "_stated_limit", "accepted", "current", "entered", "guard",
+        "guarded", "is_event_stream", "outer", "refusal", "replying", "started", "status", "stream_ended",
+        "watcher", "write",
     )  # fmt: skip
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(RequestView(scope), body_limit=guard.body_limit)
         self.guard = guard
         # Now, because a mount inside the application changes it in the same scope.
-        self._entered: str = scope.get("root_path", "")
+        self.entered: str = scope.get("root_path", "")
         self.read_body = self._read_body
         self.defaults = guard.headers
         self.started = False
@@ -116,16 +99,16 @@ class Connection(Exchange):
     @property
     def root(self) -> str:
         """The path below which browsers find the application: the setting, else what the server or a mount says."""
-        if not self._entered:
+        if not self.entered:
             return self.guard.root
-        found = public_root(self._entered)
+        found = public_root(self.entered)
         self.guard.compare_root(found)
         return self.guard.root or found
 
     @property
     def route_path(self) -> str:
         """The path as the application's routes have it, without any prefix. Decides nothing."""
-        return route_path(self.request.path, self._entered)
+        return route_path(self.request.path, self.entered)
 
     # -- the request's side ---------------------------------------------------------------------------------------
 
@@ -276,7 +259,7 @@ class Connection(Exchange):
     def _may_leave(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
         """Whether an answer that nobody decided about may go out (attacks AZ-11, AZ-13)."""
         if self.current is None and answered_by_framework(
-            self.request, status, headers, entered=self._entered, root=self.root
+            self.request, status, headers, entered=self.entered, root=self.root
         ):
             return True
         return self._unapplied()
@@ -363,23 +346,10 @@ class Connection(Exchange):
             await self._emit(outcome, send)
 
     async def refuse(self, problem: Problem, handler: str = "", send: Send | None = None) -> None:
-        """Send a problem: as JSON, as a redirect for a browser that is not signed in, or as a refused handshake."""
+        """Send a problem in the form its caller can use, or as a refused handshake."""
         self.refusal = problem
         instance = self.log(problem, handler, "refused")
-        sign_in = self.guard.sign_in
-        if problem.status == 401 and sign_in is not None and is_navigation(self.request):
-            await self._emit(to_sign_in(self.request, sign_in, entered=self._entered, root=self.root), send)
-        else:
-            await self._emit(self.page(problem, instance) or render(problem, self.request, instance), send)
-
-    def page(self, problem: Problem, instance: str) -> Reply | None:
-        """Return the refusal as a page where a person waits for one, and somebody draws pages."""
-        pages = self.guard.services.find(RefusalPages)  # type: ignore[type-abstract]
-        try:
-            return pages.page(self, problem, instance) if pages is not None else None
-        except Exception:  # noqa: BLE001 - a page that cannot be drawn must not undo the refusal
-            logger.exception("a refusal could not be shown as a page")
-            return None
+        await self._emit(reply_to(self, problem, instance, handler), send)
 
     async def _emit(self, reply: Reply, send: Send | None) -> None:
         """Write a whole answer; once a response has started there is nothing left to say (attack HTTP-16)."""

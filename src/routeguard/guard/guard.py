@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from routeguard.core.policy import BoundCheck, Outcome
     from routeguard.core.request import RequestView
     from routeguard.core.services import Services
+    from routeguard.guard.refusals import Shape
 
 H = TypeVar("H")
 Kind = Literal["http", "websocket"]
@@ -68,6 +69,8 @@ class Guard:
     body_limit: int = DEFAULT_BODY_LIMIT
     mode: Mode = "enforce"
     sign_in: str | None = None
+    refusal: Shape | None = None
+    """The application's own form of refusals."""
     root: str = ""
     """The path below which browsers find the application, where the settings say so."""
     root_reported: bool = False
