@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from routeguard.core.errors import ProblemError
+from routeguard.core.errors import ConfigError, ProblemError
 from routeguard.core.secret import Secret
 from routeguard.sessions import store as session_store
 from routeguard.tokens import store
@@ -100,6 +100,37 @@ async def test_after_the_grace_the_family_dies(world: World, caplog: pytest.LogC
     for text in (family.refresh_token, second):
         assert text not in caplog.text
         assert text.split(".")[1] not in caplog.text
+
+
+async def test_a_lost_answer_may_be_asked_for_until_the_successor_is_used(world: World) -> None:
+    """SES-12: for `retry`, as the same client, and never past the successor's own use."""
+    settings = TokenSettings(retry=timedelta(hours=1))
+    async with World.of(world.database, tokens=settings) as mobile:
+        family = await mobile.family()
+        successor = await mobile.rotate(family.refresh_token)
+        assert successor is not None
+        await mobile.age(3500)
+        assert await mobile.rotate(family.refresh_token) == successor
+        assert await mobile.rotate(successor) is not None
+        assert await mobile.rotate(family.refresh_token) is None, "the successor was used"
+        assert await mobile.family_rows() == []
+
+
+@pytest.mark.parametrize("later", ["another client", "after an hour"])
+async def test_a_retry_is_for_the_same_client_and_for_a_time(world: World, later: str) -> None:
+    async with World.of(world.database, tokens=TokenSettings(retry=timedelta(hours=1))) as mobile:
+        family = await mobile.family()
+        assert await mobile.rotate(family.refresh_token) is not None
+        await mobile.age(3601 if later == "after an hour" else 60)
+        binding = LAPTOP if later == "another client" else PHONE
+        assert await mobile.rotate(family.refresh_token, binding) is None
+        assert await mobile.family_rows() == []
+
+
+@pytest.mark.parametrize("retry", [timedelta(seconds=-1), timedelta(days=1, seconds=1)])
+def test_a_retry_has_bounds(retry: timedelta) -> None:
+    with pytest.raises(ConfigError, match=r"tokens\.retry"):
+        TokenSettings(retry=retry)
 
 
 async def test_another_client_has_no_grace(world: World) -> None:

@@ -61,7 +61,7 @@ class Lives:
     def of(cls, tokens: TokenSettings, sessions: SessionSettings) -> Lives:
         """Take them from the settings."""
         return cls(
-            refresh=tokens.refresh.total_seconds(), grace=tokens.grace.total_seconds(),
+            refresh=tokens.refresh.total_seconds(), grace=max(tokens.grace, tokens.retry).total_seconds(),
             idle=sessions.idle.total_seconds(),
         )  # fmt: skip
 

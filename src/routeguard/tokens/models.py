@@ -26,8 +26,9 @@ class TokenSettings:
 
     `algorithm` signs access tokens: EdDSA, ES256, RS256, or HS256, whose tokens only this service can verify.
     `audience` is who they are for (the issuer unless said). `refresh` is how long an unused refresh token lives; its
-    session's end ends it too. Within `grace` after its use, the same client gets the same successor again. A signing
-    key is replaced every `rotation`; the next one is published `publish_ahead` before it signs.
+    session's end ends it too. Within `grace` after its use, the same client gets the same successor again; within
+    `retry` likewise, for clients whose network loses answers. Both end when the successor is used. A signing key is
+    replaced every `rotation`; the next one is published `publish_ahead` before it signs.
     """
 
     algorithm: str = "EdDSA"
@@ -35,6 +36,7 @@ class TokenSettings:
     access: timedelta = timedelta(minutes=15)
     refresh: timedelta = timedelta(days=7)
     grace: timedelta = timedelta(seconds=5)
+    retry: timedelta = timedelta(0)
     rotation: timedelta = timedelta(days=30)
     publish_ahead: timedelta = timedelta(minutes=10)
 
@@ -51,6 +53,8 @@ class TokenSettings:
             findings.append("tokens.access is over an hour: that long others would accept one after a sign-out")
         if not timedelta(0) <= self.grace <= timedelta(seconds=10):
             findings.append("tokens.grace must be between 0 and 10 seconds: longer hides a thief")
+        if not timedelta(0) <= self.retry <= timedelta(days=1):
+            findings.append("tokens.retry must be between 0 and 1 day: as long a copied token would go unnoticed")
         if self.publish_ahead >= self.rotation:
             findings.append("tokens.publish_ahead must be shorter than tokens.rotation")
         if findings:
