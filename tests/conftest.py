@@ -6,6 +6,7 @@ A run of the whole suite has one process per core (pytest-xdist), each with serv
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -33,6 +34,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
+_LONGEST_ID: Final = 50
 _MOST_PROCESSES: Final = 4
 """Each has a PostgreSQL and a Valkey; a container may see more cores than it is given."""
 
@@ -48,9 +50,23 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM (a time limit around pytest) end the servers too, as Ctrl-C does; keep compiled code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Sets that tests are made of have one order in all processes.
+    os.environ.setdefault("PYTHONHASHSEED", "0")
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         # Hundreds of processes are started, and compiling is most of the time each takes to start.
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.rootpath / ".pytest_cache" / "bytecode"))
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a long value by its place: it tells a reader nothing, and a random part or a time would be in the name."""
+    return f"long-{argname}" if isinstance(val, str | bytes) and len(val) > _LONGEST_ID else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names that no other process gives to the same test: those with an address of memory in them."""
+    found = [item.nodeid for item in items if re.search(r"\bat 0x[0-9a-f]{6,}", item.nodeid)]
+    if found:
+        raise pytest.UsageError(f"parametrize with ids (CONTRIBUTING.md); an address is in {found[0]}")
 
 
 @pytest.fixture(scope="session")
