@@ -41,7 +41,7 @@ class Backend(Protocol):
 
     @property
     def reads(self) -> AsyncEngine:
-        """Connections in autocommit."""
+        """Connections in autocommit, or in transactions where only these have limits. Once `known`."""
         ...
 
     async def start(self) -> None:
@@ -52,12 +52,25 @@ class Backend(Protocol):
         """Close every connection."""
         ...
 
+    @property
+    def known(self) -> bool:
+        """Whether `reads` is final. It depends on what stands before the server."""
+        ...
+
+    async def learn(self) -> None:
+        """Make it known. Raises Unavailable."""
+        ...
+
+    async def check(self) -> None:
+        """Look, before the first request, whether the settings fit what is there. Raises Misconfigured, Unavailable."""
+        ...
+
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Wait for a writer's turn, where writers take turns. Raises Unavailable when that takes too long."""
         ...
 
     async def unhurried(self, connection: AsyncConnection) -> None:
-        """Lift the limits on how long a statement may take, for migrations."""
+        """Lift the limits on how long a statement of this transaction may take, for migrations."""
         ...
 
     def prepare(self, statement: sa.Select[Any]) -> Prepared:

@@ -10,7 +10,7 @@ import anyio
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.errors import ConfigError, Misconfigured, Unavailable
 from routeguard.db.errors import Contended, Outage, faults
 from routeguard.db.models import DatabaseSettings
 from routeguard.db.sqlite import SqliteBackend
@@ -104,6 +104,8 @@ class Database:
 
     async def ping(self) -> None:
         """Ask the database for a sign of life. Raises Unavailable, also for a PostgreSQL that takes no writes now."""
+        if not self._backend.known:
+            await self._backend.learn()
         async with self._connection(self._backend.reads) as connection:
             tx = Transaction(connection, self._backend.outage)
             if self.dialect == "sqlite":
@@ -142,8 +144,17 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
         """Look at committed rows, each statement by itself. Raises Unavailable."""
+        if not self._backend.known:
+            await self._backend.learn()
         async with self._connection(self._backend.reads) as connection:
             yield Transaction(connection, self._backend.outage)
+
+    async def check(self) -> None:
+        """Look whether the limits on statements hold. Raises Misconfigured when they do not, Unavailable."""
+        await self._backend.check()
+        async with self.transaction() as tx:
+            if self.dialect == "postgresql" and await tx.scalar(sa.text("SHOW statement_timeout")) == "0":
+                raise Misconfigured(f"the database at {self._backend.outage.place} keeps no statement_timeout")
 
     async def run(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `work` in a transaction, again when the database asks for it (attack OPS-16).

@@ -83,6 +83,7 @@ async def require_current(database: Database) -> None:
     A database that is away now may come back while we run. Raises ConfigError.
     """
     try:
+        await database.check()
         behind = await pending(database)
     except Misconfigured as error:
         raise ConfigError(error.what) from None

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from routeguard.core.errors import ConfigError
+
+POOLERS: Final = ("auto", "session", "transaction")
+"""The values of `database.pooler`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,12 +17,15 @@ class DatabaseSettings:
     """How the database is used. Its address is the top-level `database_url`.
 
     `pool_size` connections are held at most by one process; a request waits for one no longer than `timeout`, then
-    it is 503 (attack OPS-03). A statement may take `statement_timeout`.
+    it is 503 (attack OPS-03). A statement may take `statement_timeout`. `pooler` says whether a pooler
+    before PostgreSQL gives its connections out by "session" or by "transaction"; "auto" finds out whether there is one,
+    and takes any for one by transaction.
     """
 
     pool_size: int = 10
     timeout: timedelta = timedelta(seconds=1)
     statement_timeout: timedelta = timedelta(milliseconds=1800)
+    pooler: str = "auto"
 
     def __post_init__(self) -> None:
         findings = [
@@ -28,5 +35,7 @@ class DatabaseSettings:
         ]
         if self.pool_size < 1:
             findings.append("database.pool_size must be at least 1")
+        if self.pooler not in POOLERS:
+            findings.append(f"database.pooler must be one of {', '.join(POOLERS)}")
         if findings:
             raise ConfigError(findings)

@@ -35,6 +35,9 @@ _REFUSALS: Final = tuple(
          "cannot be reached: a certificate or key file that database_url names cannot be read"),
         (r"requires a valid client certificate", "wants a client certificate (sslcert and sslkey of database_url)"),
         (r"channel binding required", "does not offer the channel binding that database_url requires"),
+        (r"unsupported startup parameter",
+         "is behind a pooler that takes no options: leave them out of database_url (ALTER ROLE ... SET does the same)"),
+        (r"statement pooling mode", "is behind a pooler by statement, which knows no transactions: use another mode"),
         # SQLite.
         (r"^cannot open: |unable to open database file",
          "cannot be opened: its folder must exist, and this process must be able to write there"),

@@ -38,6 +38,7 @@ class SqliteBackend:
     """
 
     dialect: Literal["sqlite"] = "sqlite"
+    known = True
 
     def __init__(self, url: str, settings: DatabaseSettings) -> None:
         path = url.removeprefix("sqlite://").removeprefix("/")
@@ -78,6 +79,12 @@ class SqliteBackend:
         await self.reads.dispose()
         if self._temporary is not None:
             _remove(self._temporary)
+
+    async def learn(self) -> None:
+        """Nothing stands before a file."""
+
+    async def check(self) -> None:
+        """Nothing that could be set wrong."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
