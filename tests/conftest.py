@@ -34,7 +34,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
-_LONGEST_ID: Final = 50
+_LONGEST_ID: Final = 40
 _MOST_PROCESSES: Final = 4
 """Each has a PostgreSQL and a Valkey; a container may see more cores than it is given."""
 
