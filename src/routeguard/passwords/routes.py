@@ -54,6 +54,7 @@ class _SignUp:
 class _SignIn:
     email: str
     password: str
+    remember: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ class _Endpoints:
 
     async def sign_in(self, request: Request) -> Response:
         body = await read(request, _SignIn)
-        session = await self._passwords.sign_in(exchange_of(request), email=body.email, password=body.password)
+        session = await self._passwords.sign_in(
+            exchange_of(request), email=body.email, password=body.password, lasting=body.remember
+        )
         return reply(session_body(session))
 
     async def forgot(self, request: Request) -> Response:

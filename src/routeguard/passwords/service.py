@@ -158,8 +158,8 @@ class Passwords:
             "password counts that was given then: choose yours now.",
         )  # fmt: skip
 
-    async def sign_in(self, exchange: Exchange, *, email: str, password: str) -> UserSession[Any]:
-        """Start a session, its cookie being put on the response.
+    async def sign_in(self, exchange: Exchange, *, email: str, password: str, lasting: bool = True) -> UserSession[Any]:
+        """Start a session, its cookie being put on the response; with `lasting` it outlives the browser.
 
         One 401 for an unknown address, a wrong password, a suspended user and an unproven address, after the same
         work (attack ENUM-01). Asks no more of a password than that it is short enough to be one.
@@ -173,7 +173,8 @@ class Passwords:
             if found is None or not verdict.correct:
                 guess.failed()
                 raise self._failed(exchange, address.text, found, "no such user" if found is None else "wrong password")
-            outcome = await self._database.run(partial(self._enter, found=found, verdict=verdict, exchange=exchange))
+            enter = partial(self._enter, found=found, verdict=verdict, exchange=exchange, lasting=lasting)
+            outcome = await self._database.run(enter)
             if isinstance(outcome, Problem):
                 guess.failed()
                 self._failed(exchange, address.text, found, outcome.debug or outcome.type.code)
@@ -194,12 +195,12 @@ class Passwords:
         return network_of(self._on.site.address(exchange))
 
     async def _enter(
-        self, tx: Transaction, found: Found, verdict: Verdict, exchange: Exchange
+        self, tx: Transaction, found: Found, verdict: Verdict, exchange: Exchange, *, lasting: bool
     ) -> UserSession[Any] | Problem:
         """Sign in whoever gave the right password, if it still is. A Problem is committed, then raised."""
         if not await self._still(tx, found, verdict):
             return invalid_credentials("the password was changed meanwhile")
-        outcome = await self._on.sign_in.complete(tx, found.user_id, exchange=exchange, amr=("pwd",))
+        outcome = await self._on.sign_in.complete(tx, found.user_id, exchange=exchange, amr=("pwd",), lasting=lasting)
         if not isinstance(outcome, Problem) or outcome.type not in {USER_SUSPENDED, EMAIL_UNVERIFIED}:
             return outcome
         if outcome.type is EMAIL_UNVERIFIED:

@@ -26,8 +26,11 @@ class SessionCookie:
         """The one name that is read and written."""
         return COOKIE_NAME if self.secure else PLAIN_COOKIE_NAME
 
-    def set(self, exchange: Exchange, value: str, *, max_age: int) -> None:
-        """Put the cookie on the response, in place of one already put there. `max_age` is in seconds."""
+    def set(self, exchange: Exchange, value: str, *, max_age: int | None) -> None:
+        """Put the cookie on the response, in place of one already put there.
+
+        `max_age` is in seconds; None makes a cookie that ends with the browser (RFC 6265 section 5.3).
+        """
         self._put(exchange, format_cookie(self.name, value, max_age=max_age, secure=self.secure))
 
     def clear(self, exchange: Exchange) -> None:

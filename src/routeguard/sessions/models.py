@@ -43,6 +43,8 @@ class UserSession(Generic[U]):
     organization: Any = None
     role: str | None = None
     assurance: Assurance = field(default_factory=Assurance)
+    lasting: bool = True
+    """Whether its cookies outlive the browser: the user asked to stay signed in."""
 
     @property
     def principal_id(self) -> str:
@@ -64,6 +66,8 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     amr: str
     """Authentication methods (RFC 8176), separated by spaces."""
     aal: int
+    lasting: bool = True
+    """Whether its cookies outlive the browser, until they expire."""
 
     @property
     def ends_at(self) -> float:
@@ -80,6 +84,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True, gc=False):
             authenticated_at=authenticated_at,
             expires_at=datetime.fromtimestamp(self.expires_at, UTC),
             assurance=Assurance(self.aal, tuple(self.amr.split()), authenticated_at),
+            lasting=self.lasting,
         )
 
 

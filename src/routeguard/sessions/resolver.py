@@ -116,7 +116,7 @@ class CookieSessions(Generic[U]):
         now = self._clock.time()
         snapshot = self._shape + msgspec.msgpack.encode(user) if self._speaks else b""
         value = self._codec.seal(Envelope(state, secret, now, snapshot))
-        self._cookie.set(exchange, value, max_age=max(int(state.expires_at - now), 0))
+        self._cookie.set(exchange, value, max_age=max(int(state.expires_at - now), 0) if state.lasting else None)
         session = state.session(user)
         self._remember(value.encode(), session, state, left=self._life, tick=self._feed.tick if tick is None else tick)
         return session

@@ -81,13 +81,14 @@ class Sessions(Generic[U]):
         return USER_SUSPENDED() if user is None else user
 
     async def start(
-        self, tx: Transaction, user: U, *, exchange: Exchange, amr: tuple[str, ...], aal: int = 1
+        self, tx: Transaction, user: U, *, exchange: Exchange, amr: tuple[str, ...], aal: int = 1, lasting: bool = True
     ) -> UserSession[U]:
         """Start a session with a new id and secret, and put its cookie on the response once `tx` commits.
 
         The session presented with the request ends: an id known before sign-in opens nothing after it (attack
-        SES-01). Over the maximum, the one longest unused ends. `amr` are the methods of proof (RFC 8176). `user` is
-        from `sign_in_user`. Sign-in methods call `SignIn.complete` instead, which asks the steps.
+        SES-01). Over the maximum, the one longest unused ends. `amr` are the methods of proof (RFC 8176). With
+        `lasting` its cookies outlive the browser. `user` is from `sign_in_user`. Sign-in methods call
+        `SignIn.complete` instead, which asks the steps.
         """
         user_id = self._users.id_of(user)
         await self._end_presented(tx, exchange)
@@ -96,7 +97,7 @@ class Sessions(Generic[U]):
         state = SessionState(
             user_id=user_id, id=f"ses_{new_token(16)}", created_at=now, authenticated_at=now, last_seen_at=now,
             idle_expires_at=min(now + self._settings.idle.total_seconds(), expires_at), expires_at=expires_at,
-            amr=" ".join(amr), aal=aal,
+            amr=" ".join(amr), aal=aal, lasting=lasting,
         )  # fmt: skip
         agent, address = self._facts(exchange)
         await store.insert(tx, state, secret_hash=digest(secret), user_agent=agent, address=address)

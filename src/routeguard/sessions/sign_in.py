@@ -52,8 +52,9 @@ class SignIn(Generic[U]):
         """In the order they are asked. Complete before the first request."""
 
     async def complete(
-        self, tx: Transaction, user_id: str, *, exchange: Exchange, amr: tuple[str, ...], aal: int = 1
-    ) -> UserSession[U] | Problem:
+        self, tx: Transaction, user_id: str, *, exchange: Exchange, amr: tuple[str, ...], aal: int = 1,
+        lasting: bool = True,
+    ) -> UserSession[U] | Problem:  # fmt: skip
         """Take a user whose proof was just accepted through all steps, and start his session.
 
         Returns the session, or the Problem of the step that refused: commit, then raise ``problem.error()``. Call it
@@ -67,4 +68,4 @@ class SignIn(Generic[U]):
             refused = await step(tx, attempt)
             if refused is not None:
                 return refused
-        return await self._sessions.start(tx, user, exchange=exchange, amr=amr, aal=aal)
+        return await self._sessions.start(tx, user, exchange=exchange, amr=amr, aal=aal, lasting=lasting)

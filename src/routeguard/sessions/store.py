@@ -33,6 +33,7 @@ sessions: Final = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("amr", sa.String(200), nullable=False),
     sa.Column("aal", sa.Integer, nullable=False),
+    sa.Column("lasting", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("user_agent", sa.String(200)),
     sa.Column("address", sa.String(45)),
     sa.Index("sessions_by_expiry", "idle_expires_at"),
@@ -77,7 +78,8 @@ WIDTH: Final = len(_STATE)
 
 def read_state(row: Sequence[Any]) -> SessionState:
     """Return the session in the first `WIDTH` values of a row of `lookup`."""
-    return SessionState(*row[:WIDTH])
+    # SQLite has no booleans, and its driver is asked directly.
+    return SessionState(*(*row[: WIDTH - 1], bool(row[WIDTH - 1])))
 
 
 def lookup(user_columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:

@@ -148,8 +148,9 @@ class CookieTokens(Generic[U]):
 
     def put(self, exchange: Exchange, pair: TokenPair[U]) -> None:
         """Put a pair on the response as cookies."""
-        self._cookies.put_access(exchange, pair.access_token, max_age=pair.expires_in)
-        self._cookies.put_refresh(exchange, pair.refresh_token, max_age=pair.refresh_expires_in)
+        lasting = pair.session.lasting
+        self._cookies.put_access(exchange, pair.access_token, max_age=pair.expires_in if lasting else None)
+        self._cookies.put_refresh(exchange, pair.refresh_token, max_age=pair.refresh_expires_in if lasting else None)
 
     # -- the companion of the session cookie -------------------------------------------------------------------------
 

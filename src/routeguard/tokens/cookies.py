@@ -39,12 +39,12 @@ class TokenCookies:
         header = exchange.request.headers.get(b"cookie", b"")
         return any(find_cookie(header, self._name(name).encode())[0] is not None for name in (_ACCESS, _REFRESH))
 
-    def put_access(self, exchange: Exchange, token: str, *, max_age: int) -> None:
-        """Put the access token on the response. `max_age` is in seconds."""
+    def put_access(self, exchange: Exchange, token: str, *, max_age: int | None) -> None:
+        """Put the access token on the response. `max_age` is in seconds; None ends it with the browser."""
         self._put(exchange, _ACCESS, token, max_age)
 
-    def put_refresh(self, exchange: Exchange, token: str, *, max_age: int) -> None:
-        """Put the refresh token on the response. `max_age` is in seconds."""
+    def put_refresh(self, exchange: Exchange, token: str, *, max_age: int | None) -> None:
+        """Put the refresh token on the response. `max_age` is in seconds; None ends it with the browser."""
         self._put(exchange, _REFRESH, token, max_age)
 
     def clear(self, exchange: Exchange) -> None:
@@ -62,7 +62,7 @@ class TokenCookies:
         value, doubled = find_cookie(header, self._name(name).encode())
         return None if doubled else value
 
-    def _put(self, exchange: Exchange, name: str, value: str, max_age: int) -> None:
+    def _put(self, exchange: Exchange, name: str, value: str, max_age: int | None) -> None:
         full = self._name(name)
         cookie, mine = format_cookie(full, value, max_age=max_age, secure=self.secure), full.encode() + b"="
         # Also where this branch of a `|` is refused: the presented token is spent either way, and a browser that is

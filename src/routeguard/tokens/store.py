@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from routeguard.db.schema import metadata
 from routeguard.sessions.models import SessionState
-from routeguard.sessions.store import database_time, sessions
+from routeguard.sessions.store import database_time, read_state, sessions
 from routeguard.users.store import users
 
 if TYPE_CHECKING:
@@ -394,5 +394,5 @@ def _family(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
 
 def _read_family(row: Sequence[Any]) -> FamilyRow:
     client_id, expires_at, current_hash, current, kept = row[:_TOLD]
-    state, user = SessionState(*row[_TOLD : _TOLD + len(_STATE)]), tuple(row[_TOLD + len(_STATE) :])
+    state, user = read_state(row[_TOLD:]), tuple(row[_TOLD + len(_STATE) :])
     return FamilyRow(state, user, client_id, expires_at, bytes(current_hash), bool(current), bool(kept))
