@@ -186,3 +186,16 @@ async def test_ended_keys_of_an_owner_do_not_fill_the_table(world: World, monkey
     found = await world.keys.list(user.id)
     assert [valid for _, valid in found] == [True, False, False, False]
     assert found[0][0].id == last.key.id
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_a_key_revoked_while_the_machine_was_suspended(world: World, polled: bool) -> None:
+    """SES-18"""
+    user = await world.user()
+    made, kept = await world.key(user), await world.key(user)
+    assert await world.status(made.text) == await world.status(kept.text) == 200
+    async with World.of(world.database) as other:
+        await other.keys.revoke(user.id, made.key.id)
+    await world.suspend_machine(polled=polled)
+    assert await world.status(made.text) == 401
+    assert await world.status(kept.text) == 200

@@ -20,6 +20,7 @@ from routeguard.oauth_server.service import Clients
 from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.models import SessionSettings
+from routeguard.sessions.store import invalidations
 from routeguard.signatures.keys import public_key
 from tests.fakes import FakeClock
 from tests.oauth_server.world import Service, World
@@ -258,3 +259,17 @@ async def test_a_revoked_client_is_refused_at_its_next_call(world: World, shop: 
         assert await world.clients.revoke(tx, shop.id)
     for secret in (shop.secret, new):
         assert (await replace(shop, secret=secret).call("GET", "/service")).status == 401
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_a_client_revoked_while_the_machine_was_suspended(here: Process, there: Process, polled: bool) -> None:
+    """SES-18"""
+    client_id, _ = await here.create()
+    assert await there.keys(client_id)
+    assert await here.revoke(client_id)
+    async with here.database.transaction() as tx:
+        await tx.execute(sa.delete(invalidations))
+    there.clock.step(7200)
+    if polled:
+        await there.feed.poll()
+    assert not await there.keys(client_id)

@@ -167,3 +167,14 @@ async def test_what_was_good_is_remembered_as_such_until_it_is_refused(scene: Sc
     await scene.get()
     assert scene.answers.was_good(b"key")
     assert not scene.answers._refused
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_what_was_revoked_while_the_machine_was_suspended(scene: Scene, polled: bool):
+    """SES-18"""
+    assert await scene.get() == "yes"
+    scene.finding = Finding(None, refused=True)
+    scene.clock.step(7200)
+    if polled:
+        await scene.feed.poll()
+    assert await scene.get() is None

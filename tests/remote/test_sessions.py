@@ -235,3 +235,15 @@ async def test_who_makes_up_credentials_does_not_take_all_turns(scene: Scene):
     for task in crowd:
         task.cancel()
     await asyncio.gather(*crowd, return_exceptions=True)
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_a_token_revoked_while_the_machine_was_suspended(scene: Scene, polled: bool):
+    """SES-18: its own word does not do for a time in which nothing was heard."""
+    assert (await scene.find()).id == "ses_a"
+    scene.stub.say(b'{"active": false}')
+    scene.clock.step(800)
+    if polled:
+        scene.rows = [(1, "ses_a", scene.clock.time() - 700)]
+        await scene.feed.poll()
+    assert await scene.find() is None

@@ -59,7 +59,7 @@ async def test_it_goes_on_while_the_feed_speaks():
     await feed.poll()
     waiting = asyncio.ensure_future(ended(feed, a_session(), silence=0.1))
     heard_at = CLOCK.monotonic() + 1.0
-    feed.trusted_until = heard_at
+    feed.trusted_until, feed.trusted_wall = heard_at, CLOCK.time() + 1.0
     assert await waiting >= 1.0
 
 

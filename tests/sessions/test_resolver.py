@@ -546,3 +546,20 @@ async def test_an_unbound_cookie_is_asked_of_the_store_and_replaced(world: World
     await world.delete_rows_behind_its_back()
     async with world.another() as upgraded:
         assert await Browser(upgraded, f"__Host-routeguard={old}").visit() is None
+
+
+# -- a machine that was suspended ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_a_session_revoked_while_the_machine_was_suspended(world: World, polled: bool) -> None:
+    """SES-18: the feed forgot the revocation before this process could hear of it."""
+    user = await world.user()
+    browser, kept = await world.sign_in(user), await world.sign_in(user)
+    revoked = await browser.session()
+    await kept.session()
+    async with world.another() as other, other.database.transaction() as tx:
+        await other.sessions.revoke(tx, user.id, revoked.id)
+    await world.suspend_machine(polled=polled)
+    assert await browser.visit() is None
+    assert await kept.visit() is not None

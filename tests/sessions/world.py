@@ -125,6 +125,17 @@ class World:
         async with self.database.transaction() as tx:
             await tx.execute(sa.delete(store.sessions))
 
+    async def suspend_machine(self, *, polled: bool) -> None:
+        """Let two hours pass unnoticed, in which what was invalidated was deleted again.
+
+        The monotonic clock stood still meanwhile. With `polled` the feed was asked since.
+        """
+        async with self.database.transaction() as tx:
+            await tx.execute(sa.delete(store.invalidations))
+        self.clock.step(7200)
+        if polled:
+            await self.feed.poll()
+
     def envelope(self, state: SessionState, secret: bytes) -> Envelope:
         return Envelope(state, secret, self.clock.time())
 

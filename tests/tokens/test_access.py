@@ -208,3 +208,17 @@ async def test_a_use_is_noted_and_an_unused_one_ends(database: Database) -> None
         await world.wait(idle + 1)
         assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
         assert await world.rows() == []
+
+
+@pytest.mark.parametrize("polled", [True, False])
+async def test_its_end_while_the_machine_was_suspended(database: Database, polled: bool) -> None:
+    """SES-18"""
+    async with World.open(database) as world, world.another() as other:
+        user = await world.user()
+        current = await (await world.sign_in(user)).session()
+        sessions = by_id(world)
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current))
+        async with database.transaction() as tx:
+            await other.sessions.revoke(tx, user.id, current.id)
+        await world.suspend_machine(polled=polled)
+        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None

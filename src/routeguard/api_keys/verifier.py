@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.api_keys import store
 from routeguard.api_keys.problems import invalid_api_key
@@ -18,6 +18,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.rate import parse_rate
 from routeguard.core.secret import digest, equal
 from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, hash_tag
+from routeguard.sessions.remembered import Remembered
 from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 
 if TYPE_CHECKING:
@@ -38,18 +39,6 @@ _RETRY: Final = 0.5
 """Seconds."""
 
 
-class _Known(NamedTuple):
-    """A key text that was found good. `tick` is the state of the invalidation feed that this finding knew of."""
-
-    stored: store.StoredKey
-    key: ApiKey
-    until: float
-    """Monotonic seconds."""
-    ends_at: float
-    """Wall seconds: when this very text stops to count."""
-    tick: int
-
-
 class StoredKeys:
     """The `KeyVerifier` of the identity service.
 
@@ -67,11 +56,12 @@ class StoredKeys:
         self._clock = clock
         self._feed = invalidations
         self._uses = uses
-        self._life = sessions.envelope_life.total_seconds()
         self._failures = _quota(settings.failures)
         self._lookup = database.prepare(store.lookup())
         # By the digest of the whole text, so that memory holds no key.
-        self._known: dict[bytes, _Known] = {}
+        self._known: Remembered[bytes, tuple[store.StoredKey, ApiKey]] = Remembered(
+            invalidations, clock, capacity=_CAPACITY, life=sessions.envelope_life.total_seconds()
+        )
 
     async def verify(self, key: bytes, *, address: Address | None) -> ApiKey | Problem:
         """Return the key as presented from `address`, and count this use; or why not. Raises Unavailable."""
@@ -119,40 +109,30 @@ class StoredKeys:
 
     async def _find(self, key_id: str, presented: bytes) -> tuple[store.StoredKey, ApiKey] | None:
         known = self._known.get(presented)
-        if known is not None and self._counts(known):
-            return known.stored, known.key
-        # What is learned while the query runs may be missing from its answer.
-        tick = self._feed.tick
+        if known is not None:
+            return known
+        asked_at = self._known.began()
         row = await self._lookup.one(id=key_id)
         stored = None if row is None else store.StoredKey(*row)
         ends_at = _matches(stored, presented, self._clock.time())
         if stored is None or ends_at is None:
-            self._known.pop(presented, None)
+            self._known.forget(presented)
             return None
         key = self._uses.added_to(stored).key()
-        self._remember(presented, _Known(stored, key, self._clock.monotonic() + self._life, ends_at, tick))
-        return stored, key
-
-    def _counts(self, known: _Known) -> bool:
-        feed, now = self._feed, self._clock.monotonic()
-        if now >= known.until or now >= feed.trusted_until or self._clock.time() >= known.ends_at:
-            return False
-        stale, stored = feed.stale, known.stored
-        return not stale or (stale.get(stored.id, 0) <= known.tick and stale.get(stored.user_id, 0) <= known.tick)
-
-    def _remember(self, presented: bytes, found: _Known) -> None:
-        known = self._known
-        if len(known) >= _CAPACITY and presented not in known:
-            del known[next(iter(known))]
-        known[presented] = found
+        found = (stored, key)
+        self._known.put(
+            presented, found, subjects=(stored.id, stored.user_id), ends_at=ends_at, asked_at=asked_at
+        )  # fmt: skip
+        return found
 
     def _count(self, presented: bytes, owner_id: str, found: ApiKey) -> ApiKey:
         """Count a use, and return the key with it, and with those before it that are not written yet."""
         self._uses.count(found.id, owner_id)
         known, now = self._known.get(presented), datetime.fromtimestamp(self._clock.time(), UTC)
-        number = (found if known is None else known.key).usage_count + 1
+        number = (found if known is None else known[1]).usage_count + 1
         if known is not None:
-            self._known[presented] = known._replace(key=replace(known.key, usage_count=number, last_used_at=now))
+            stored, key = known
+            self._known.amend(presented, (stored, replace(key, usage_count=number, last_used_at=now)))
         return replace(found, usage_count=number, last_used_at=now)
 
     async def _look(self, key_id: str) -> store.StoredKey | None:

@@ -12,6 +12,7 @@ from routeguard.core.secret import new_token
 from routeguard.core.security_log import note
 from routeguard.oauth_server import store
 from routeguard.oauth_server.models import NAME_LENGTH, ClientPrincipal
+from routeguard.sessions.remembered import Remembered
 from routeguard.signatures.keys import new_secret, public_key
 
 if TYPE_CHECKING:
@@ -58,9 +59,13 @@ class Clients:
         self._database = database
         self._clock = clock
         self._feed = invalidations
-        self._known: Mapping[str, KnownClient] = {}
-        self._tick = -1
+        # All of them are one answer: what changes one of them voids it.
+        self._known: Remembered[str, Mapping[str, KnownClient]] = Remembered(
+            invalidations, clock, capacity=1, life=_REMEMBERED_FOR
+        )
+        self._last: Mapping[str, KnownClient] = {}
         self._read_at = -math.inf
+        self._begun = self._answered = 0
         self._lock = asyncio.Lock()
 
     async def create(self, tx: Transaction, name: str) -> tuple[str, str]:
@@ -101,37 +106,41 @@ class Clients:
 
     async def find(self, client_id: str) -> KnownClient | None:
         """Return a client that is not revoked, or None. Raises Unavailable when that cannot be told."""
-        if not self._is_current():
-            await self._read(after=self._clock.monotonic())
-        found = self._known.get(client_id)
-        if found is None and self._clock.monotonic() - self._read_at >= _LOOK_AGAIN:
+        known = self._known.get(SUBJECT)
+        if known is None:
+            known = await self._read()
+        found = known.get(client_id)
+        if found is None and not self._was_just_read():
             # Perhaps it was made a moment ago in another process, and the feed has not said so yet.
-            await self._read(after=self._clock.monotonic())
-            found = self._known.get(client_id)
+            known = await self._read(again=True)
+            found = known.get(client_id)
         return found
 
-    def _is_current(self) -> bool:
-        now = self._clock.monotonic()
-        return (
-            now < self._feed.trusted_until
-            and now - self._read_at < _REMEMBERED_FOR
-            and self._feed.stale.get(SUBJECT, 0) <= self._tick
-        )
+    def _was_just_read(self) -> bool:
+        return self._clock.monotonic() - self._read_at < _LOOK_AGAIN
 
-    async def _read(self, *, after: float) -> None:
-        """Read all clients, once for everybody who waits: whoever began to wait before a reading takes its answer."""
+    async def _read(self, *, again: bool = False) -> Mapping[str, KnownClient]:
+        """Read all clients, once for all who wait; with `again` also when what is known counts, unless just read."""
+        seen = self._begun
         async with self._lock:
-            if self._read_at >= after:
-                return
-            tick, now = self._feed.tick, self._clock.monotonic()
+            # Begun after this one began to wait, so it is no older than one of our own would be.
+            if self._answered > seen:
+                return self._last
+            known = self._known.get(SUBJECT)
+            if known is not None and (not again or self._was_just_read()):
+                return known
+            self._begun = reading = self._begun + 1
+            asked_at, now = self._known.began(), self._clock.monotonic()
             rows = await store.load_keys(self._database, limit=MAXIMUM)
-            self._known = {
+            self._last = {
                 row.id: KnownClient(
                     ClientPrincipal(row.id, row.name), row.public_key, row.previous_public_key, now + row.previous_for
                 )
                 for row in rows
             }
-            self._tick, self._read_at = tick, now
+            self._answered, self._read_at = reading, now
+            self._known.put(SUBJECT, self._last, subjects=(SUBJECT,), ends_at=math.inf, asked_at=asked_at)
+            return self._last
 
     async def _changed(self, tx: Transaction, client_id: str, event: str) -> None:
         await self._feed.invalidate(tx, SUBJECT)

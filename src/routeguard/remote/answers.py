@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from routeguard.core.errors import Unavailable
+from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
     from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.feed import Feed
+    from routeguard.sessions.remembered import Tick
 
 T = TypeVar("T")
 
@@ -38,17 +40,9 @@ class Finding(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Known(Generic[T]):
-    finding: Finding[T]
-    until: float
-    """Monotonic seconds."""
-    tick: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Flight(Generic[T]):
     task: asyncio.Task[Finding[T]]
-    tick: int
+    asked_at: Tick
 
 
 class Answers(Generic[T]):
@@ -56,11 +50,10 @@ class Answers(Generic[T]):
 
     def __init__(self, *, clock: SteadyClock, feed: Feed, life: float) -> None:
         """`life` is how long a yes is remembered, in seconds."""
-        self._clock = clock
-        self._feed = feed
-        self._life = life
-        self._known: dict[bytes, _Known[T]] = {}
-        self._refused: dict[bytes, _Known[T]] = {}
+        self._known: Remembered[bytes, Finding[T]] = Remembered(feed, clock, capacity=_CAPACITY, life=life)
+        self._refused: Remembered[bytes, Finding[T]] = Remembered(
+            feed, clock, capacity=_REFUSALS, life=_REFUSED_FOR
+        )  # fmt: skip
         self._flights: dict[bytes, _Flight[T]] = {}
 
     async def get(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> T:
@@ -69,11 +62,11 @@ class Answers(Generic[T]):
         Of many who want the same at once, one asks, so that a service that comes back is not run over by them.
         """
         known = self._known.get(key) or self._refused.get(key)
-        if known is not None and self._counts(known):
-            return known.finding.value
+        if known is not None:
+            return known.value
         flight = self._flights.get(key)
         # One that began before something was revoked may bring an answer of before.
-        leads = flight is None or flight.tick != self._feed.tick
+        leads = flight is None or flight.asked_at != self._known.began()
         if flight is None or leads:
             flight = self._begin(key, ask)
         finding = await _result(flight)
@@ -93,38 +86,24 @@ class Answers(Generic[T]):
 
     def _begin(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> _Flight[T]:
         # In a task of its own: whoever asked first may hang up, and the others wait on.
-        flight = _Flight(asyncio.ensure_future(_run(ask)), self._feed.tick)
+        flight = _Flight(asyncio.ensure_future(_run(ask)), self._known.began())
         self._flights[key] = flight
 
         def landed(task: asyncio.Task[Finding[T]]) -> None:
             if self._flights.get(key) is flight:
                 del self._flights[key]
             if not task.cancelled() and task.exception() is None:
-                self._remember(key, task.result(), flight.tick)
+                self._remember(key, task.result(), flight.asked_at)
 
         flight.task.add_done_callback(landed)
         return flight
 
-    def _counts(self, known: _Known[T]) -> bool:
-        feed, now = self._feed, self._clock.monotonic()
-        if known.tick < feed.floor or now >= min(known.until, feed.trusted_until):
-            return False
-        if self._clock.time() >= known.finding.ends_at:
-            return False
-        stale = feed.stale
-        return not stale or all(stale.get(subject, 0) <= known.tick for subject in known.finding.subjects)
-
-    def _remember(self, key: bytes, finding: Finding[T], tick: int) -> None:
+    def _remember(self, key: bytes, finding: Finding[T], asked_at: Tick) -> None:
         if not finding.shared:
             return
-        self._known.pop(key, None)
-        self._refused.pop(key, None)
-        known, most, life = self._known, _CAPACITY, self._life
-        if finding.refused:
-            known, most, life = self._refused, _REFUSALS, _REFUSED_FOR
-        if len(known) >= most:
-            del known[next(iter(known))]
-        known[key] = _Known(finding, self._clock.monotonic() + life, tick)
+        known, other = (self._refused, self._known) if finding.refused else (self._known, self._refused)
+        other.forget(key)
+        known.put(key, finding, subjects=finding.subjects, ends_at=finding.ends_at, asked_at=asked_at)
 
 
 async def _run(ask: Callable[[], Awaitable[Finding[Any]]]) -> Finding[Any]:

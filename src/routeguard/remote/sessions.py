@@ -141,29 +141,30 @@ class TokenSessions(Generic[U]):
             claims = await self._read(exchange, token)
         if claims is None:
             return None
-        if not self._speaks(claims) or self._clock.monotonic() >= self._feed.trusted_until:
+        silent_for = self._feed.silent_for()
+        if silent_for >= 0 or not self._speaks(claims, silent_for):
             try:
                 session = await self._sessions.find(token)
             except Away:
                 # Only of a service that cannot be reached: one that has no feed, but answers, is asked (attack SES-18).
-                if not self._speaks(claims):
+                if not self._speaks(claims, self._feed.silent_for()):
                     raise
             else:
                 # Whatever is asked about, the answer is about this token or it is none.
                 return session if session is not None and session.id == claims.sid else None
         return self._known.get(claims.jti) or self._remember(claims)
 
-    def _speaks(self, claims: Claims) -> bool:
-        """Whether a token's own word will do, if need be without the service."""
+    def _speaks(self, claims: Claims, silent_for: float) -> bool:
+        """Whether a token's own word will do, if need be without the service; `silent_for` is the feed's."""
         feed = self._feed
         if claims.user is None or not feed.heard:
             return False
-        if self._clock.monotonic() >= feed.trusted_until + self._trust.offline:
+        if silent_for >= self._trust.offline:
             return False
         # Of what was revoked longer ago, the feed has forgotten: here, or before this process began.
         if self._clock.time() - claims.iat > self._trust.fresh:
             return False
-        return claims.sid not in feed.stale and claims.sub not in feed.stale
+        return not feed.is_stale(claims.sid, claims.sub)
 
     def _remember(self, claims: Claims) -> UserSession[U]:
         authenticated_at = datetime.fromtimestamp(claims.auth_time, UTC)

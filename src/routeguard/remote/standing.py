@@ -42,7 +42,7 @@ class RemoteStanding:
         try:
             while not ended.is_set():
                 # Somebody let in by the service's answer, without a feed, has the same time.
-                left = max(self._feed.trusted_until, begun) + self._silence - self._clock.monotonic()
+                left = self._silence - min(self._feed.silent_for(), self._clock.monotonic() - begun)
                 if end is not None:
                     left = min(left, end.timestamp() - self._clock.time())
                 if left <= 0:

@@ -38,9 +38,10 @@ class Read(Protocol):
 class Feed:
     """Subjects (ids of sessions, users, keys) about which nothing remembered counts until it was asked for anew.
 
-    A process asks every `poll` seconds; one that could not for `trust` seconds trusts nothing it remembers. A
-    subject stays stale for `keep` seconds. `tick` counts what was learned: an answer whose question began at tick n
-    knows of everything learned up to n, so no two clocks are ever compared.
+    A process asks every `poll` seconds; one that could not for `trust` seconds trusts nothing it remembers. Both
+    clocks count, because the monotonic one stands still while a machine is suspended. A subject stays stale for `keep`
+    seconds. `tick` counts what was learned: an answer whose question began at tick n knows of everything learned up to
+    n, so no two clocks are ever compared. What is remembered is kept in `Remembered`, which applies all of this.
     """
 
     def __init__(self, read: Read, *, clock: Clock, poll: float, trust: float, keep: float) -> None:
@@ -64,11 +65,26 @@ class Feed:
         """What was learned before this tick counts no more, whatever it is about: some of the feed was missed since."""
         self.trusted_until = -math.inf
         """Monotonic seconds up to which `stale` is known to be complete enough."""
+        self.trusted_wall = -math.inf
+        """The same moment in seconds since the epoch; later by the wall clock alone means a suspended machine."""
 
     @property
     def heard(self) -> bool:
         """Whether it was ever answered: since then `stale` has all of the last `keep` seconds, up to that answer."""
         return self._last_answer is not None
+
+    def silent_for(self) -> float:
+        """Return the seconds since what the feed told stopped being trusted: below 0 while it is, inf if never."""
+        return max(self._clock.monotonic() - self.trusted_until, self._clock.time() - self.trusted_wall)
+
+    def trusts(self) -> bool:
+        """Whether the feed was heard lately enough that what it has not revoked counts."""
+        return self.silent_for() < 0
+
+    def is_stale(self, *subjects: str) -> bool:
+        """Whether one of `subjects` was invalidated within the last `keep` seconds."""
+        stale = self.stale
+        return bool(stale) and any(subject in stale for subject in subjects)
 
     async def start(self) -> None:
         """Load what is still relevant and begin polling. A source that is down is waited for, trusting nothing."""
@@ -124,7 +140,7 @@ class Feed:
             self._miss()
         # From the moment of asking, not of the answer: what was committed in between may be missing from it.
         self._last_answer = (asked_at, wall)
-        self.trusted_until = asked_at + self._trust
+        self.trusted_until, self.trusted_wall = asked_at + self._trust, wall + self._trust
         self._forget(asked_at)
 
     def _miss(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -14,6 +13,7 @@ from routeguard.core.secret import digest
 from routeguard.sessions import store
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
 from routeguard.sessions.live import LiveSessions
+from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from routeguard.sessions.cookies import SessionCookie
     from routeguard.sessions.invalidation import Invalidations
     from routeguard.sessions.models import SessionSettings, SessionState, UserSession
+    from routeguard.sessions.remembered import Tick
     from routeguard.users.store import UserReader
 
 U = TypeVar("U")
@@ -30,20 +31,6 @@ _CAPACITY: Final = 8192
 """Cookies remembered by a process; the oldest makes room. About 2 KB each."""
 _SHAPE_SIZE: Final = 8
 """Bytes; two classes of one application have to differ in it, nobody can choose it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known(Generic[U]):
-    """A cookie that was found good. `tick` is the state of the invalidation feed that this finding knew of."""
-
-    session: UserSession[U]
-    user_id: str
-    session_id: str
-    until: float
-    """Monotonic seconds."""
-    ends_at: float
-    """Wall seconds: when the session itself ends unless used."""
-    tick: int
 
 
 class CookieSessions(Generic[U]):
@@ -71,9 +58,9 @@ class CookieSessions(Generic[U]):
         self._shape = _shape_of(users.user_class)
         # A cookie is signed, not encrypted: a user with fields he may not see himself stays out of it.
         self._speaks = all(field.metadata.get("public") for field in users.codec.extra)
-        self._known: dict[bytes, _Known[U]] = {}
-        self._monotonic = clock.monotonic
-        self._wall = clock.wall
+        self._known: Remembered[bytes, UserSession[U]] = Remembered(
+            invalidations, clock, capacity=_CAPACITY, life=self._life
+        )
 
     @property
     def user_class(self) -> type[U]:
@@ -87,14 +74,7 @@ class CookieSessions(Generic[U]):
             return None
         known = self._known.get(value)
         if known is not None:
-            feed = self._feed
-            now = self._monotonic()
-            if now < known.until and now < feed.trusted_until and self._wall() < known.ends_at:
-                stale = feed.stale
-                if not stale or (
-                    stale.get(known.session_id, 0) <= known.tick and stale.get(known.user_id, 0) <= known.tick
-                ):
-                    return known.session
+            return known
         envelope = self._codec.open(value)
         if envelope is None:
             return None
@@ -110,15 +90,16 @@ class CookieSessions(Generic[U]):
         return None if value is None else self._codec.open(value)
 
     def issue(
-        self, exchange: Exchange, state: SessionState, user: U, *, secret: bytes, tick: int | None = None
+        self, exchange: Exchange, state: SessionState, user: U, *, secret: bytes, asked_at: Tick | None = None
     ) -> UserSession[U]:
-        """Put a fresh cookie for a session on the response. `tick` is what was known when `state` was read."""
+        """Put a fresh cookie for a session on the response. `asked_at` is from before `state` was read."""
         now = self._clock.time()
         snapshot = self._shape + msgspec.msgpack.encode(user) if self._speaks else b""
         value = self._codec.seal(Envelope(state, secret, now, snapshot))
         self._cookie.set(exchange, value, max_age=max(int(state.expires_at - now), 0) if state.lasting else None)
         session = state.session(user)
-        self._remember(value.encode(), session, state, left=self._life, tick=self._feed.tick if tick is None else tick)
+        asked_at = self._known.began() if asked_at is None else asked_at
+        self._remember(value.encode(), session, state, asked_at=asked_at)
         return session
 
     def clear(self, exchange: Exchange) -> None:
@@ -136,7 +117,7 @@ class CookieSessions(Generic[U]):
     def _read(self, value: bytes, envelope: Envelope) -> UserSession[U] | None:
         """Return the session a cookie speaks for by itself, or None when the store must be asked."""
         state, now = envelope.state, self._clock.time()
-        if self._monotonic() >= self._feed.trusted_until or self._is_stale(state):
+        if not self._feed.trusts() or self._is_stale(state):
             return None
         # Empty, or of another user class: fields that one did not have would quietly be their defaults here, and a
         # role or a limit among them would not be the user's (attack SES-26).
@@ -150,12 +131,14 @@ class CookieSessions(Generic[U]):
             session = state.session(self._decoder.decode(envelope.user[_SHAPE_SIZE:]))
         except msgspec.DecodeError:
             return None  # By another version of what encodes it.
-        self._remember(value, session, state, left=envelope.issued_at + self._life - now, tick=0)
+        # No word about it is in the feed now, so only what comes later can contradict it.
+        left = envelope.issued_at + self._life - now
+        self._remember(value, session, state, asked_at=self._known.began(), life=left)
         return session
 
     async def _find(self, exchange: Exchange, value: bytes, envelope: Envelope) -> UserSession[U] | None:
         """Return the session the store knows under a cookie's secret, noting that it was used."""
-        tick = self._feed.tick
+        asked_at = self._known.began()
         proven, secret_hash = envelope.state, digest(envelope.secret)
         found = await self._live.find(
             partial(self._lookup.one, user_id=proven.user_id, id=proven.id, secret_hash=secret_hash)
@@ -167,22 +150,19 @@ class CookieSessions(Generic[U]):
         if 0 <= now - envelope.issued_at < self._life and not self._is_stale(envelope.state):
             session = state.session(user)
         else:
-            session = self.issue(exchange, state, user, secret=envelope.secret, tick=tick)
+            session = self.issue(exchange, state, user, secret=envelope.secret, asked_at=asked_at)
         # The old cookie as well: a page sends many requests before it has seen the answer to the first.
-        self._remember(value, session, state, left=self._life, tick=tick)
+        self._remember(value, session, state, asked_at=asked_at)
         return session
 
     def _is_stale(self, state: SessionState) -> bool:
-        return state.id in self._feed.stale or state.user_id in self._feed.stale
+        return self._feed.is_stale(state.id, state.user_id)
 
     def _remember(
-        self, value: bytes, session: UserSession[U], state: SessionState, *, left: float, tick: int
+        self, value: bytes, session: UserSession[U], state: SessionState, *, asked_at: Tick, life: float | None = None
     ) -> None:  # fmt: skip
-        known = self._known
-        if len(known) >= _CAPACITY and value not in known:
-            del known[next(iter(known))]
-        until = self._monotonic() + min(left, state.ends_at - self._clock.time())
-        known[value] = _Known(session, state.user_id, state.id, until, state.ends_at, tick)
+        subjects = (state.id, state.user_id)
+        self._known.put(value, session, subjects=subjects, ends_at=state.ends_at, asked_at=asked_at, life=life)
 
 
 def _shape_of(user_class: type[Any]) -> bytes:
