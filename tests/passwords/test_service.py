@@ -137,6 +137,14 @@ async def test_sign_in_refuses_everybody_alike(database_url: str):
             assert seen(answer) == seen(answers[0])
 
 
+async def test_users_who_have_a_common_password_are_let_in(world: World):
+    """A longer list of refused passwords locks nobody out."""
+    await world.sign_up("old@example.com")
+    await put_hash(world, "old@example.com", await world.guard.services.get(HashingPool).hash("Summer2024"))
+    assert (await world.sign_in("old@example.com", "Summer2024")).status_code == 200
+    assert (await world.sign_up("new@example.com", "Summer2024")).status_code == 422
+
+
 async def test_sign_in_asks_nothing_of_a_password_but_its_length(world: World):
     """PW-02"""
     await world.sign_up("ada@example.com")

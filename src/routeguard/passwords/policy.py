@@ -1,22 +1,22 @@
-"""Which passwords may be chosen: by length and by not being known, and by nothing else."""
+"""Which passwords may be chosen: by length and by not being guessed first, and by nothing else.
+
+NIST SP 800-63B-4 section 3.1.1.2: a list of common passwords and words of the context, no rules of composition, and no
+expiry. It is asked of new passwords only, so a longer list locks nobody out.
+"""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.problem import VALIDATION_FAILED
+from routeguard.passwords.common import is_common, look_alikes
 from routeguard.passwords.problems import password_rejected
 
 if TYPE_CHECKING:
     from routeguard.passwords.models import PasswordSettings
 
-ENDINGS: Final = tuple("- 1 2 7 01 11 12 13 22 69 77 99 123 321 1234 12345 2000".replace("-", "").split(" "))
-_ROWS: Final = ("abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
-_LONGEST_RUN: Final = 16
 _SHORTEST_WORD: Final = 3
 _LONGEST_WORD: Final = 64
 _MOST_WORDS: Final = 16
@@ -57,33 +57,12 @@ class PasswordPolicy:
             reasons.append("too-short")
         # Folded, so that capitals do not make a known password a new one.
         folded = password.casefold()
-        if folded in common_passwords():
-            reasons.append("common")
-        elif _is_context(folded, _words_of((*context, *self._words))):
+        if _is_context(folded, _words_of((*context, *self._words))):
             reasons.append("contextual")
+        elif is_common(folded):
+            reasons.append("common")
         if reasons:
             raise password_rejected(reasons, field, minimum=settings.minimum_length).error()
-
-
-@cache
-def common_passwords() -> frozenset[str]:
-    """Return the refused passwords of 8 and more characters: lists of known ones, words with endings, and runs.
-
-    A file in this package, so that no password or part of one leaves the process.
-    """
-    text = files("routeguard.passwords").joinpath("common.txt").read_text("utf-8")
-    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    whole, _, words = lines.partition("\n\n")
-    found = set(whole.split())
-    found.update(word + ending for word in words.split() for ending in ENDINGS)
-    found.update(word + word for word in words.split())
-    for row in _ROWS:
-        for line in (row, row[::-1]):
-            starts = range(len(line) - 7)
-            found.update(line[start:end] for start in starts for end in range(start + 8, len(line) + 1))
-    for character in "abcdefghijklmnopqrstuvwxyz0123456789*.-_!":
-        found.update(character * length for length in range(8, _LONGEST_RUN + 1))
-    return frozenset(password for password in found if len(password) >= 8)
 
 
 def _words_of(sources: Iterable[str]) -> list[str]:
@@ -98,10 +77,18 @@ def _words_of(sources: Iterable[str]) -> list[str]:
 
 
 def _is_context(folded: str, words: list[str]) -> bool:
-    """Return whether a password is context and little else: nothing but digits and signs, or under four characters."""
-    rest = folded
+    """Return whether a password is context and little else: nothing but digits and signs, or under four characters.
+
+    The words count with their letters replaced by look-alikes and backwards, too.
+    """
+    both = [*words, *(word[::-1] for word in words if len(word) >= _CORE)]
+    return any(_is_little(text, both) for text in look_alikes(folded))
+
+
+def _is_little(text: str, words: list[str]) -> bool:
+    rest = text
     for word in words:
         rest = rest.replace(word, "")
-    if rest == folded:
+    if rest == text:
         return False
     return len(rest) < _CORE or not any(character.isalpha() for character in rest)
