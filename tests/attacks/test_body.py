@@ -152,6 +152,8 @@ BAD: dict[str, bytes] = {
     "BODY-22 quotes": b"{'email':1}",
     "BODY-24": b'{"email":["a@example.com"],"password":1,"title":true,"amount":"1","token":{},"name":1}',
     "BODY-26 deep": b"[" * 60_000, "BODY-26 objects": b'{"a":' * 12_000, "BODY-26 BOM": b"\xef\xbb\xbf{}",
+    # n_structure_100000_opening_arrays and n_structure_open_array_object: longer than identity routes take, too.
+    "BODY-26 100000 arrays": b"[" * 100_000, "BODY-26 50000 pairs": b'[{"":' * 50_000,
     "BODY-26 UTF-16": "{}".encode("utf-16"), "BODY-26 nothing": b" ", "not UTF-8": b'{"email":"\xff"}',
 }  # fmt: skip
 

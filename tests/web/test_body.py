@@ -148,6 +148,18 @@ async def test_a_body_over_the_limit_is_413_even_unannounced() -> None:
     assert caught.value.problem.status == 413
 
 
+async def test_depth_over_the_limit_is_400() -> None:
+    """BODY-26: sending less would not help where the beginning is nested too deep already."""
+    deep, wide = b"[" * 65, b'"' + b"[" * 65 + b'",' + b"[],{}," * 50
+    for body, kind, status in (
+        ([deep], JSON, 400), ([deep[:40], deep[40:]], JSON, 400), ([b'{"":' * 10, b'[{"":' * 60], JSON, 400),
+        ([b"[" * 64], JSON, 413), ([b"[" + wide], JSON, 413), ([b'"' + deep], JSON, 413), ([deep], FORM, 413),
+    ):  # fmt: skip
+        with pytest.raises(ProblemError) as caught:
+            await read(request_of(*body, headers=[kind]), Order, limit=60)
+        assert caught.value.problem.status == status, body
+
+
 async def test_a_client_that_leaves_is_no_fault_of_ours() -> None:
     with pytest.raises(ProblemError) as caught:
         await read(request_of(b'{"em', headers=[JSON], end="http.disconnect"), Order)

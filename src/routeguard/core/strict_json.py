@@ -12,6 +12,9 @@ MAXIMUM_DEPTH: Final = 64
 MAXIMUM_DIGITS: Final = 64
 """Digits of an integer. Turning digits into a number takes quadratic time (CVE-2020-10735, attack BODY-10)."""
 
+TOO_DEEP: Final = "The JSON is nested too deeply."
+"""The public sentence."""
+
 # An unterminated string counts as one up to the end, so that every quote is visited once: linear whatever is sent.
 _STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -38,29 +41,33 @@ def load_json(data: bytes, *, max_depth: int = MAXIMUM_DEPTH) -> Any:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise JSONRefused("The JSON text is not UTF-8.") from None
-    # Counting is far cheaper than looking, and short bodies cannot be deep.
-    if data.count(b"[") + data.count(b"{") > max_depth:
-        _refuse_deep(data, max_depth)
+    if is_too_deep(data, max_depth=max_depth):
+        raise JSONRefused(TOO_DEEP)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError:
         raise JSONRefused("The body is not valid JSON.") from None
     except RecursionError:
-        raise JSONRefused("The JSON is nested too deeply.") from None
+        raise JSONRefused(TOO_DEEP) from None
     if _SURROGATE.search(data) is not None:
         _refuse_surrogates(value)
     return value
 
 
-def _refuse_deep(data: bytes, max_depth: int) -> None:
+def is_too_deep(data: bytes, *, max_depth: int = MAXIMUM_DEPTH) -> bool:
+    """Whether arrays and objects are nested deeper than `max_depth` in JSON, or in the beginning of it. Linear."""
+    # Counting is far cheaper than looking, and short bodies cannot be deep.
+    if data.count(b"[") + data.count(b"{") <= max_depth:
+        return False
     depth = 0
     for byte in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):
         if byte in _OPENING:
             depth += 1
             if depth > max_depth:
-                raise JSONRefused("The JSON is nested too deeply.")
+                return True
         else:
             depth -= 1
+    return False
 
 
 def _refuse_surrogates(value: Any) -> None:

@@ -19,7 +19,7 @@ from routeguard.core.problem import (
     UNSUPPORTED_MEDIA_TYPE,
     VALIDATION_FAILED,
 )
-from routeguard.core.strict_json import load_json
+from routeguard.core.strict_json import TOO_DEEP, is_too_deep, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ async def read(request: Request, kind: type[T], *, limit: int = DEFAULT_LIMIT) -
     `errors` listing each field's JSON pointer (RFC 6901) and fault. Values are never repeated to the caller.
     """
     media_type = _media_type(request)
-    raw = await _bounded(request, limit)
+    raw = await _bounded(request, limit, json=media_type == JSON_TYPE)
     if media_type is None and raw:
         raise _unsupported(f"The body has no Content-Type. {_ACCEPTED}")
     if media_type == FORM_TYPE:
@@ -124,16 +124,20 @@ def _unsupported(detail: str) -> Exception:
     return UNSUPPORTED_MEDIA_TYPE(detail, headers=(("accept", f"{JSON_TYPE}, {FORM_TYPE}"),)).error()
 
 
-async def _bounded(request: Request, limit: int) -> bytes:
-    """Collect the body, counting what arrives: a declared length may lie. Raises ProblemError 413 or 400."""
+async def _bounded(request: Request, limit: int, *, json: bool) -> bytes:
+    """Collect the body, counting what arrives: a declared length may lie. Raises ProblemError 413 or 400.
+
+    JSON over the limit whose beginning is nested too deep is 400: sending less of it would not help (attack BODY-26).
+    """
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > limit:
-                raise CONTENT_TOO_LARGE().error()
             chunks.append(chunk)
+            if size > limit:
+                too_deep = json and is_too_deep(b"".join(chunks))
+                raise (MALFORMED_REQUEST(TOO_DEEP) if too_deep else CONTENT_TOO_LARGE()).error()
     except ClientDisconnect:
         raise MALFORMED_REQUEST("The body ended early.", debug="the client disconnected").error() from None
     return b"".join(chunks)
