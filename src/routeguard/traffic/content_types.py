@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.media_types import are_parameters
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.problem import UNSUPPORTED_MEDIA_TYPE
 
@@ -35,11 +36,16 @@ def content_types(*types: str) -> Policy:
 def media_type(value: bytes) -> bytes:
     """Return type and subtype of a Content-Type value in lower case, empty when it is not one.
 
-    Only spaces may stand before the ';' of parameters. What parsers are known to read differently, tabs and lists of
-    two types, is no type here (attack BODY-17). Never raises; linear.
+    Only spaces may stand before the ';' of parameters, and each of those has a name and a value. What parsers are
+    known to read differently, tabs, lists of two types and parameters without a name, is no type here (attack
+    BODY-17). Never raises; linear.
     """
-    name = value.partition(b";")[0].strip(b" ").lower()
-    return name if _TYPE.fullmatch(name.decode("latin-1")) else b""
+    name, semicolon, parameters = value.partition(b";")
+    name = name.strip(b" ").lower()
+    if not _TYPE.fullmatch(name.decode("latin-1")):
+        return b""
+    rest = (semicolon + parameters).decode("latin-1").rstrip(" \t")
+    return name if not rest or are_parameters(rest) else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,10 @@ class ContentTypes:
     def attacks(self) -> Iterable[Attack]:
         """JSON in the clothes of a simple form, and types that parsers disagree about."""
         ours = self.types[0].replace("*", "x")
-        odd = ("text/x-odd", f"{ours}\t; charset=utf-8", f"{ours}, text/plain", f"text/plain;{ours}", "", "application")
+        odd = (
+            "text/x-odd", f"{ours}\t; charset=utf-8", f"{ours}, text/plain", f"text/plain;{ours}", "", "application",
+            f"{ours}; =utf-8", f"{ours}; charset",
+        )  # fmt: skip
         for kind in odd:
             if media_type(kind.encode()).decode() not in self.types:
                 headers = (("content-type", kind),)
