@@ -121,3 +121,52 @@ def test_in_any_pieces(server: Running) -> None:
             except (BrokenPipeError, ConnectionResetError):
                 pass
             assert answers(connection.recv(65536)) == [status]
+
+
+def _chunks(connection: socket.socket, most: int) -> int:
+    """Send chunks until the server hangs up; return how many bytes it may have read."""
+    chunk = b"4000\r\n" + b"a" * 0x4000 + b"\r\n"
+    sent = 0
+    try:
+        while sent < most:
+            connection.sendall(chunk)
+            sent += len(chunk)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("target", "status"), [("/read", b"413"), ("/key", b"401")]
+)  # fmt: skip
+def test_a_body_without_an_end_is_not_read_on(server: Running, target: str, status: bytes) -> None:
+    """BODY-01: the answer comes at once, and the connection ends, however long the client could go on."""
+    most = 64 * 1024 * 1024
+    with socket.create_connection(("127.0.0.1", server.port), 60) as connection:
+        connection.sendall(request(target, b"Transfer-Encoding: chunked\r\n", b""))
+        sent = _chunks(connection, most)
+        received = b""
+        try:
+            while part := connection.recv(65536):
+                received += part
+        except ConnectionResetError:
+            pass
+    assert sent < most
+    # What had arrived before the connection was reset may be lost.
+    assert not received or (answers(received) == [status] and b"connection: close\r\n" in received.lower())
+
+
+def test_one_byte_over_the_limit_in_chunks(server: Running) -> None:
+    body = b"3e9\r\n" + b"a" * 1001 + b"\r\n0\r\n\r\n"
+    received = server.talk(request("/read", b"Transfer-Encoding: chunked\r\n", body) + HIDDEN, wait=60)
+    assert answers(received)[0] == b"413"
+    assert b"x-canary" not in received.split(b"\r\n\r\n")[0]
+
+
+def test_a_declared_body_that_nobody_reads(server: Running) -> None:
+    """A short rest is read and dropped, for a client that reads only when it has sent all; a long one is not."""
+    refused = request("/read", b"Content-Length: 1001\r\n", b"a" * 1001)
+    assert answers(server.talk(refused + LAST, wait=60)) == [b"413", b"200"]
+    received = server.talk(request("/read", b"Content-Length: 99999999999\r\n", b"a"), wait=60)
+    assert answers(received) == [b"413"]
+    assert b"connection: close\r\n" in received.lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -257,6 +258,20 @@ class TestBody:
 
         guard = Guard(Services(), body_limit=3)
         assert (await send(edge(app, guard=guard), "POST", body=[b"1234"])).status == 413
+
+    async def test_nothing_is_read_after_the_refusal(self) -> None:
+        """BODY-01: not even for a handler that asks again, for the body may have no end."""
+
+        async def app(scope: Any, receive: Any, sender: Any) -> None:
+            for _ in range(5):
+                with contextlib.suppress(Exception):
+                    while True:
+                        await receive()
+            await answers(200)(scope, receive, sender)
+
+        guard = Guard(Services(), body_limit=3)
+        result = await send(edge(app, guard=guard), "POST", body=[b"12", b"34", b"56", b"78", b"90"])
+        assert (result.status, result.received) == (413, 2)
 
     @pytest.mark.parametrize(
         ("headers", "status"),

@@ -47,8 +47,8 @@ class Connection(Exchange):
     """An exchange together with the two ends of its wire."""
 
     __slots__ = (
-        "_body", "_ended", "_receive", "_received", "_stated_limit", "accepted", "current", "entered", "guard",
-        "guarded", "is_event_stream", "outer", "refusal", "replying", "started", "status", "stream_ended",
+        "_body", "_ended", "_over", "_receive", "_received", "_stated_limit", "accepted", "current", "entered",
+        "guard", "guarded", "is_event_stream", "outer", "refusal", "replying", "started", "status", "stream_ended",
         "watcher", "write",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class Connection(Exchange):
         """Sends to the server, past every check: for the guard itself."""
         self._received = 0
         self._ended = False
+        self._over = False
         self.watcher: asyncio.Task[None] | None = None
         self._stated_limit: int | None = None
         self._body: list[Message] | None = None
@@ -116,6 +117,9 @@ class Connection(Exchange):
         """Hand on the next message, counting body bytes: declared, chunked and lying lengths alike (BODY-01)."""
         if self._body:
             return self._body.pop(0)
+        if self._over:
+            # Whoever asks again after the refusal must not read on: the body may have no end (attack BODY-01).
+            raise BodyTooLarge
         message = await self._receive()
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
@@ -132,6 +136,7 @@ class Connection(Exchange):
             self.log(CONTENT_TOO_LARGE(), "", "would be refused")
             return
         self.refusal = CONTENT_TOO_LARGE()
+        self._over = True
         raise BodyTooLarge
 
     async def _read_body(self) -> bytes:
