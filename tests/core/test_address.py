@@ -172,6 +172,27 @@ def test_networks_are_strict(entry: str) -> None:
     assert len(caught.value.findings) == 2
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:10.1.2.3", "10.1.2.3/32"), ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:a00:0/104", "10.0.0.0/8"), ("0:0:0:0:0:FFFF:203.0.113.7/128", "203.0.113.7/32"),
+        ("::ffff:203.0.113.6/127", "203.0.113.6/31"), ("::/0", "::/0"), ("::/95", "::/95"), ("::fffe:0:0/96",) * 2,
+        ("64:ff9b::/96",) * 2,
+    ],
+)  # fmt: skip
+def test_ranges_of_mapped_addresses_are_ipv4(entry: str, expected: str) -> None:
+    """RL-05: an address in them is read as IPv4, so that nothing would ever match."""
+    assert [str(one) for one in parse_networks([entry])] == [expected]
+    mapped = parse_networks(["::ffff:10.0.0.0/104"])
+    assert seen("::ffff:10.0.0.1", ("x-forwarded-for", CLIENT), proxies=mapped) == CLIENT
+
+
+def test_ranges_of_mapped_addresses_have_no_host_bits() -> None:
+    with pytest.raises(ConfigError):
+        parse_networks(["::ffff:10.0.0.1/104"])
+
+
 @given(st.ip_addresses())
 def test_addresses_come_back(address: IPv4Address | IPv6Address) -> None:
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

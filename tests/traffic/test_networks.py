@@ -31,6 +31,14 @@ async def test_allowed_only(make_exchange: Any, outcome: Any, peer: str | None, 
     assert await outcome(OFFICE, make_exchange("GET", peer=peer)) == status
 
 
+@pytest.mark.parametrize("entry", ["::ffff:192.0.2.0/120", "::ffff:c000:200/120"])
+async def test_a_range_of_mapped_addresses(make_exchange: Any, outcome: Any, entry: str) -> None:
+    """RL-05: it was taken and never matched, so an allow-list let nobody in and a list of those denied let all."""
+    for peer, inside in (("192.0.2.7", True), ("::ffff:192.0.2.7", True), ("192.0.3.7", False), ("::c000:207", False)):
+        assert (await outcome(networks(allow=[entry]), make_exchange("GET", peer=peer)) is None) == inside
+        assert (await outcome(networks(deny=[entry]), make_exchange("GET", peer=peer)) == 403) == inside
+
+
 async def test_denied_wins(make_exchange: Any, outcome: Any) -> None:
     both = networks(allow=["192.0.2.0/24"], deny=["192.0.2.66"])
     assert await outcome(both, make_exchange("GET", peer="192.0.2.65")) is None

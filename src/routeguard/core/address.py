@@ -17,6 +17,8 @@ Network = IPv4Network | IPv6Network
 X_FORWARDED_FOR: Final = "X-Forwarded-For"
 FORWARDED: Final = "Forwarded"
 
+_MAPPED_BITS: Final = 96
+"""Before the IPv4 address in an IPv4-mapped one (RFC 4291 section 2.5.5.2)."""
 _MAXIMUM_HOPS: Final = 32
 _LONGEST: Final = 45
 """Characters of the longest address: IPv6 in full with an IPv4 end."""
@@ -25,6 +27,8 @@ _LONGEST: Final = 45
 def parse_networks(entries: Iterable[str]) -> tuple[Network, ...]:
     """Read addresses and CIDR ranges strictly: no host bits, zone ids or old number forms (attack KEY-06).
 
+    A range of IPv4-mapped IPv6 (`::ffff:10.0.0.0/104`) is the IPv4 range it stands for, as `parse_address` reads the
+    addresses in it (attack RL-05).
     Raises ConfigError naming every bad entry.
     """
     networks: list[Network] = []
@@ -42,9 +46,14 @@ def parse_networks(entries: Iterable[str]) -> tuple[Network, ...]:
 
 def _network(entry: str) -> Network | None:
     try:
-        return None if "%" in entry else ip_network(entry, strict=True)
+        network = None if "%" in entry else ip_network(entry, strict=True)
     except ValueError:
         return None
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
 
 
 def parse_address(text: str) -> Address | None:
