@@ -136,7 +136,16 @@ class Ephemeral(Protocol):
 
 
 def hash_tag(subject: str) -> str:
-    """Return the part of a key that decides its slot in a cluster: ``{subject}`` (Redis Cluster specification)."""
-    if "{" in subject or "}" in subject:
-        subject = subject.replace("}", "%7D").replace("{", "%7B")
-    return f"{{{subject}}}"
+    """Return the part of a key that decides its slot in a cluster: ``{subject}`` (Redis Cluster specification).
+
+    Two subjects never have one tag, whatever a caller chose: braces are escaped, and so is what escapes them. An empty
+    tag would be none, so it is written as what no subject is.
+    """
+    return f"{{{escape_tag(subject) or '%'}}}"
+
+
+def escape_tag(text: str) -> str:
+    """Return `text` without braces, each text its own."""
+    if "%" in text or "{" in text or "}" in text:
+        return text.replace("%", "%25").replace("}", "%7D").replace("{", "%7B")
+    return text

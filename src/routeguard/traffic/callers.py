@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from routeguard.core.address import Address, address_key, parse_address
 from routeguard.core.policy import Stage
 from routeguard.core.secret import digest
-from routeguard.ephemeral.protocol import hash_tag
+from routeguard.ephemeral.protocol import escape_tag, hash_tag
 from routeguard.traffic.site import site_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Key(Protocol):
         ...
 
     def bind(self, services: Services) -> Subject:
-        """Return the function from an exchange to the subject of the counter."""
+        """Return the function from an exchange to the subject of the counter, which may be any text."""
         ...
 
 
@@ -85,7 +85,10 @@ class ByPrincipal:
             if principal is None:
                 return by_address(exchange)
             known = principal.principal_id
-            return hash_tag(known) if not prefix or known.startswith(prefix) else by_address(exchange)
+            if prefix and not known.startswith(prefix):
+                return by_address(exchange)
+            # Ids of ours are such; one of an application's own must not be the subject of an address or a function.
+            return hash_tag(known) if known.isascii() and ":" not in known else _chosen("", known)
 
         return subject
 
@@ -104,16 +107,35 @@ class ByFunction:
 
     def bind(self, services: Services) -> Subject:
         """Compile."""
-        by_address, function, prefix = ip.bind(services), self.function, f"{self.name}:"
+        by_address, function, name = ip.bind(services), self.function, self.name
 
         def subject(exchange: Exchange) -> str:
             found = function(exchange)
-            if found is None:
-                return by_address(exchange)
-            # A caller may choose what the function reads: keys stay short whatever he sends (attack RL-16).
-            return hash_tag(prefix + (found if len(found) <= _LONGEST else digest(found).hex()))
+            return by_address(exchange) if found is None else _chosen(name, found)
 
         return subject
+
+
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """A key of one's own, whose subjects are any text: a caller may choose what they are made of."""
+
+    key: Key
+
+    @property
+    def name(self) -> str:
+        """Its word in the matrix."""
+        return self.key.name
+
+    @property
+    def stage(self) -> Stage:
+        """When it can be told."""
+        return self.key.stage
+
+    def bind(self, services: Services) -> Subject:
+        """Compile."""
+        bound, name = self.key.bind(services), self.name
+        return lambda exchange: _chosen(name, bound(exchange))
 
 
 ip: Final = ByAddress()
@@ -137,11 +159,23 @@ def plan_of(exchange: Exchange) -> str | None:
 
 def key_of(by: Key | Callable[[Exchange], str | None]) -> Key | None:
     """Return `by` as a key, or None when it is neither a key nor a function."""
-    if isinstance(by, (ByAddress, ByPrincipal, ByFunction)):
+    if isinstance(by, (ByAddress, ByPrincipal, ByFunction, ByKey)):
         return by
     if callable(getattr(by, "bind", None)) and isinstance(getattr(by, "stage", None), Stage):
-        return by  # type: ignore[return-value]
+        return ByKey(by)  # type: ignore[arg-type]
     return ByFunction(by) if callable(by) and not isinstance(by, type) else None
+
+
+def _chosen(kind: str, text: str) -> str:
+    """Return the tag of a text that a caller may have chosen: its own for each text of each kind, and short (RL-16).
+
+    `kind` is the name of what chose it, empty for ids of principals. A long text is counted by its digest, behind a
+    mark that no short text can hold: else who sends the digest of another's text would spend that one's units.
+    """
+    if len(text) <= _LONGEST and text.isascii():
+        return hash_tag(f"by:{kind.replace(':', ' ')}:{text}")
+    hashed = digest(text.encode("utf-8", "surrogatepass")).hex()
+    return f"{{by:{escape_tag(kind.replace(':', ' '))}:%#{hashed}}}"
 
 
 def _tag_of_address(address: Address | None) -> str:
