@@ -180,6 +180,25 @@ class TestWho:
         other = [make_exchange(peer=f"2001:db8:1:{n:x}::1") for n in range(10, 30)]
         assert await passed(rate_limit("5/minute"), services, other) == 20
 
+    @pytest.mark.parametrize("algorithm", ["gcra", "sliding"])
+    async def test_a_race_within_a_64(self, make_exchange: MakeExchange, algorithm: Any) -> None:
+        """RL-05, RL-07: exactly the limit; a token bucket regains units while a race lasts, a sliding window none."""
+        now = [1000.0]
+        services = Services()
+        services.add(Ephemeral, MemoryEphemeral(clock=lambda: now[0]))  # type: ignore[type-abstract]
+        check = rate_limit("20/minute", algorithm=algorithm).bind(services)
+        numbers = iter(range(10_000))
+
+        async def race() -> int:
+            together = [check(make_exchange(peer=f"2001:db8:1:2::{next(numbers):x}")) for _ in range(100)]
+            return (await asyncio.gather(*together)).count(None)
+
+        regained = {"gcra": (0, 1, 18), "sliding": (0, 0, 0)}[algorithm]
+        assert await race() == 20
+        for second, more in zip((1002.9, 1003.1, 1059.9), regained, strict=True):
+            now[0] = second
+            assert await race() == more
+
     async def test_by_user(self, make_exchange: MakeExchange, services: Services) -> None:
         policy = rate_limit("3/minute", by=user)
         exchanges = [make_exchange(peer=f"203.0.113.{n}", principal=Caller(f"ses_{n}", "usr_1")) for n in range(9)]

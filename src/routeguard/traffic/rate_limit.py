@@ -50,8 +50,9 @@ def rate_limit(
     `rate` is one rate, several that must all hold, or with ``by=plan`` a table of them by plan, whose first entry
     counts for callers of an unlisted plan. `by` is `ip`, `user`, `api_key`, `plan` or a function of the exchange;
     callers without what it asks for are counted by address. `gcra` is a token bucket that holds `burst` units
-    (the limit, unless told); `sliding` never lets more than the limit through in any span of the period. A call
-    spends `cost` units; refused ones spend nothing.
+    (the limit, unless told) and regains units all the time: of "20/minute" one every three seconds, also while a race
+    lasts. `sliding` never lets more than the limit through in any span of the period. A call spends `cost` units;
+    refused ones spend nothing.
 
     Each handler has a budget of its own (one made by another function has one for each path it is at); handlers whose
     limits have the same `name` share one (attack RL-19). When
