@@ -33,11 +33,12 @@ def parse_origins(origins: Iterable[Any]) -> frozenset[bytes]:
     findings: list[str] = []
     for origin in origins:
         match = _ORIGIN.fullmatch(origin) if isinstance(origin, str) else None
+        words = f"origin {origin!r} must be scheme://host[:port], written exactly as browsers send it"
         if isinstance(origin, str) and not _port_is_one(origin):
-            findings.append(f"origin {origin!r}: {PORT_RANGE}")
+            findings.append(f"{words}: {PORT_RANGE}")
         elif match is None or match["port"] == _DEFAULT_PORTS[match["scheme"]] or not _is_canonical(match["host"]):
             # Browsers leave the scheme's own port out.
-            findings.append(f"origin {origin!r} must be scheme://host[:port], written exactly as browsers send it")
+            findings.append(words)
         else:
             parsed.add(origin.encode("ascii"))
     if findings:
