@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from routeguard.core.problem import NOT_FOUND, VALIDATION_FAILED, ProblemType
-from routeguard.ui.words import FormError, ago, device, explain, form_errors, notice
+from routeguard.ui.words import FormError, ago, device, explain, form_errors, notice, wait
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,22 @@ def test_a_browser_in_words(agent: str | None, words: str) -> None:
 def test_a_time_in_words(passed: timedelta, words: str) -> None:
     now = datetime(2026, 11, 21, tzinfo=UTC)
     assert ago(now - passed, now) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "1 second"), (1, "1 second"), (59, "59 seconds"), (61, "2 minutes"), (120, "2 minutes"), (121, "3 minutes"),
+     (3600, "60 minutes"), (3601, "2 hours"), (90_000, "25 hours")],
+)  # fmt: skip
+def test_a_wait_in_words_is_never_too_short(seconds: int, words: str) -> None:
+    assert wait(seconds) == words
+    told = ProblemType("quota-exceeded", 429, "T")(headers=(("Retry-After", str(seconds)),))
+    assert explain(told) == f"Too many tries. Try again in {words}."
+
+
+@pytest.mark.parametrize("headers", [(), (("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"),), (("x", "5"),)])
+def test_a_wait_that_is_not_known_is_not_named(headers: tuple[tuple[str, str], ...]) -> None:
+    assert explain(ProblemType("quota-exceeded", 429, "T")(headers=headers)) == "Too many tries. Try again later."
 
 
 def test_notices_are_ours_and_not_the_address_lines() -> None:

@@ -33,7 +33,7 @@ _STATUSES: Final = frozenset(HTTPStatus)
 _KNOWN: Final = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL_ERROR)}
 
 
-def respond(connection: HTTPConnection, problem: Problem) -> Response:
+async def respond(connection: HTTPConnection, problem: Problem) -> Response:
     """Return a problem as a Starlette response; the edge adds what every response carries."""
     exchange = connection.scope.get(SCOPE_KEY)
     if isinstance(exchange, Connection) and exchange.refusal is not None:
@@ -41,7 +41,7 @@ def respond(connection: HTTPConnection, problem: Problem) -> Response:
         return Response(status_code=exchange.refusal.type.status)
     if isinstance(exchange, Connection):
         instance = exchange.log(problem, "", "answered")
-        reply = page(exchange, problem, instance) or render(problem, exchange.request, instance)
+        reply = await page(exchange, problem, instance) or render(problem, exchange.request, instance)
     else:
         reply = render(problem, RequestView.from_scope(connection.scope), "req_" + new_token(9))
     response = Response(reply.body, reply.status)
@@ -49,7 +49,7 @@ def respond(connection: HTTPConnection, problem: Problem) -> Response:
     return response
 
 
-async def http_error(request: Request, error: Exception) -> Response:  # noqa: RUF029 - the handler's shape
+async def http_error(request: Request, error: Exception) -> Response:
     """Answer an `HTTPException`: its status and headers, and its words where the application chose them."""
     assert isinstance(error, HTTPException)
     if error.status_code in {204, 304}:
@@ -60,26 +60,28 @@ async def http_error(request: Request, error: Exception) -> Response:  # noqa: R
     status = error.status_code
     kind = _KNOWN.get(status) or ProblemType("blank", status, _phrase(status), uri="about:blank")
     headers = tuple((error.headers or {}).items())
-    return respond(request, Problem(kind, detail if detail != kind.title else None, members=members, headers=headers))
+    return await respond(
+        request, Problem(kind, detail if detail != kind.title else None, members=members, headers=headers)
+    )
 
 
-async def invalid(request: Request, error: Exception) -> Response:  # noqa: RUF029 - the handler's shape
+async def invalid(request: Request, error: Exception) -> Response:
     """Answer FastAPI's `RequestValidationError`: every error with its place, and never the input (RFC 9457)."""
     found: list[dict[str, Any]] = list(error.errors())  # type: ignore[attr-defined]
     if any(item.get("type") == "json_invalid" for item in found):
-        return respond(request, MALFORMED_REQUEST("The body is not valid JSON."))
+        return await respond(request, MALFORMED_REQUEST("The body is not valid JSON."))
     errors = [_error(item.get("loc", ()), str(item.get("msg", ""))) for item in found]
-    return respond(request, VALIDATION_FAILED(errors=errors))
+    return await respond(request, VALIDATION_FAILED(errors=errors))
 
 
-async def broken(request: Request, error: Exception) -> Response:  # noqa: ARG001, RUF029 - the handler's shape
+async def broken(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the handler's shape
     """Answer an unhandled exception: generic words, whatever it says (attacks HTTP-17, OPS-22)."""
-    return respond(request, INTERNAL_ERROR())
+    return await respond(request, INTERNAL_ERROR())
 
 
-async def left(request: Request, error: Exception) -> Response:  # noqa: ARG001, RUF029 - the handler's shape
+async def left(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the handler's shape
     """Answer nobody: the client went away before its body ended. Not an error of ours (attack HTTP-10)."""
-    return respond(request, MALFORMED_REQUEST("The body ended early."))
+    return await respond(request, MALFORMED_REQUEST("The body ended early."))
 
 
 def _phrase(status: int) -> str:

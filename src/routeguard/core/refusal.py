@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class RefusalPages(Protocol):
     """Shows refusals to browsers. Found by the edge among the services; without one every refusal is JSON."""
 
-    def page(self, exchange: Exchange, problem: Problem, instance: str) -> Reply | None:
+    async def page(self, exchange: Exchange, problem: Problem, instance: str) -> Reply | None:
         """Return a page with the problem's own status, or None when no person waits for one.
 
         `instance` is the request's id, for the person to quote. A redirect is 303 and only ever to a path of ours.

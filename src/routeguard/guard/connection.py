@@ -354,7 +354,7 @@ class Connection(Exchange):
         """Send a problem in the form its caller can use, or as a refused handshake."""
         self.refusal = problem
         instance = self.log(problem, handler, "refused")
-        await self._emit(reply_to(self, problem, instance, handler), send)
+        await self._emit(await reply_to(self, problem, instance, handler), send)
 
     async def _emit(self, reply: Reply, send: Send | None) -> None:
         """Write a whole answer; once a response has started there is nothing left to say (attack HTTP-16)."""

@@ -36,7 +36,7 @@ def check_shape(shape: Shape | None) -> None:
         raise ConfigError("install(refusal=...) takes a plain function of a Problem and a RequestView")
 
 
-def reply_to(connection: Connection, problem: Problem, instance: str, handler: str) -> Reply:
+async def reply_to(connection: Connection, problem: Problem, instance: str, handler: str) -> Reply:
     """Return a refusal of `handler` in the form its caller can use."""
     shaped = _shaped(connection, problem, instance, handler)
     if shaped is not None:
@@ -44,14 +44,14 @@ def reply_to(connection: Connection, problem: Problem, instance: str, handler: s
     request, sign_in = connection.request, connection.guard.sign_in
     if problem.status == 401 and sign_in is not None and is_navigation(request):
         return to_sign_in(request, sign_in, entered=connection.entered, root=connection.root)
-    return page(connection, problem, instance) or render(problem, request, instance)
+    return await page(connection, problem, instance) or render(problem, request, instance)
 
 
-def page(connection: Connection, problem: Problem, instance: str) -> Reply | None:
+async def page(connection: Connection, problem: Problem, instance: str) -> Reply | None:
     """Return the refusal as a page where a person waits for one, and somebody draws pages."""
     pages = connection.guard.services.find(RefusalPages)  # type: ignore[type-abstract]
     try:
-        return pages.page(connection, problem, instance) if pages is not None else None
+        return await pages.page(connection, problem, instance) if pages is not None else None
     except Exception:  # noqa: BLE001 - a page that cannot be drawn must not undo the refusal
         logger.exception("a refusal could not be shown as a page")
         return None

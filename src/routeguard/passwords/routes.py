@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from routeguard.core.policy import public
@@ -11,7 +12,9 @@ from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_body, session_of
 from routeguard.traffic.csrf import csrf
 from routeguard.traffic.operations import SIGN_IN, SIGN_UP, once, operation
+from routeguard.traffic.site import site_of
 from routeguard.web.body import read
+from routeguard.web.onward import NextCookie, Then
 from routeguard.web.reply import no_content, reply
 from routeguard.web.routes import post
 
@@ -31,11 +34,13 @@ def routes(services: Services) -> list[Route]:
     sign_up, sign_in = anyone & once(services, SIGN_UP), anyone & once(services, SIGN_IN)
     forgot, reset = anyone & once(services, "password-forgot"), anyone & once(services, "password-reset")
     change = signed_in & operation(services, "password-change")
+    cookie = NextCookie(secure=site_of(services).https)
+    carried = partial(Then, carry=True, cookie=cookie)
     return [
-        post("/auth/sign-up", endpoints.sign_up, sign_up, then="/auth/sign-in?notice=signed-up"),
-        post("/auth/sign-in", endpoints.sign_in, sign_in, then="/account"),
-        post("/auth/password/forgot", endpoints.forgot, forgot, then="/auth/password/forgot?notice=sent"),
-        post("/auth/password/reset", endpoints.reset, reset, then="/auth/sign-in?notice=password-reset"),
+        post("/auth/sign-up", endpoints.sign_up, sign_up, then=carried("/auth/sign-in?notice=signed-up")),
+        post("/auth/sign-in", endpoints.sign_in, sign_in, then=Then("/account", cookie=cookie)),
+        post("/auth/password/forgot", endpoints.forgot, forgot, then=carried("/auth/password/forgot?notice=sent")),
+        post("/auth/password/reset", endpoints.reset, reset, then=carried("/auth/sign-in?notice=password-reset")),
         post("/auth/password/change", endpoints.change, change, then="/account?notice=password-changed"),
     ]
 

@@ -15,11 +15,13 @@ from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.sessions.service import Sessions
 from routeguard.traffic.operations import operation
+from routeguard.traffic.site import site_of
 from routeguard.ui.script import script_routes
 from routeguard.ui.templates import FORMS, PAGES, FormPage, FormTexts, show_form
 from routeguard.ui.words import ago, device, notice
 from routeguard.users.service import Users
 from routeguard.web.body import read
+from routeguard.web.onward import NextCookie
 from routeguard.web.reply import no_content, see_other
 from routeguard.web.routes import get, post
 
@@ -34,18 +36,19 @@ if TYPE_CHECKING:
 def routes(services: Services) -> list[Route]:
     """Return all pages over the registered services."""
     texts = services.get(FormTexts)
-    account = _Account(services, texts)
+    account, open_ = _Account(services, texts), _Open(texts, NextCookie(secure=site_of(services).https))
     anyone, signed_in = checks.optional_session(), checks.session()
     # One budget with `DELETE /auth/sessions/{id}`: the same thing done by a form (attack RL-19).
     revoke = signed_in & operation(services, "session-revoke", tells=True)
     rename = signed_in & operation(services, "name-change", tells=True)
     return [
         *script_routes(),
-        get("/auth/sign-in", partial(_entrance, texts, FORMS["/auth/sign-in"]), anyone),
-        get("/auth/sign-up", partial(_entrance, texts, FORMS["/auth/sign-up"]), anyone),
-        get("/auth/password/forgot", partial(_open, texts, FORMS["/auth/password/forgot"]), public),
-        get("/auth/password/reset", partial(_by_link, texts, FORMS["/auth/password/reset"]), public),
-        get("/auth/email/verify", partial(_by_link, texts, FORMS["/auth/email/verify"]), public),
+        get("/auth/sign-in", partial(open_.entrance, FORMS["/auth/sign-in"]), anyone),
+        get("/auth/sign-up", partial(open_.entrance, FORMS["/auth/sign-up"]), anyone),
+        get("/auth/password/forgot", partial(open_.form, FORMS["/auth/password/forgot"]), public),
+        get("/auth/password/reset", partial(open_.by_link, FORMS["/auth/password/reset"]), public),
+        get("/auth/email/verify", partial(open_.by_link, FORMS["/auth/email/verify"]), public),
+        get("/auth/email/resend", partial(open_.form, FORMS["/auth/email/resend"]), public),
         get("/account", account.show, signed_in),
         get("/account/name", account.name_form, signed_in),
         post("/account/name", account.rename, rename, then="/account?notice=name-changed"),
@@ -55,31 +58,38 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-async def _entrance(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
-    """Show sign-in or sign-up; who is signed in goes on."""
-    exchange = exchange_of(request)
-    onward = safe_redirect(request.query_params.get("next"), "", root=exchange.root)
-    if exchange.principal is not None:
+class _Open:
+    """Pages for everybody."""
+
+    def __init__(self, texts: FormTexts, cookie: NextCookie) -> None:
+        self._texts = texts
+        self._cookie = cookie
+
+    async def entrance(self, page: FormPage, request: Request) -> Response:
+        """Show sign-in or sign-up; a signed-in user goes on."""
+        exchange = exchange_of(request)
+        if exchange.principal is None:
+            return await self.form(page, request)
         code = request.query_params.get("notice", "")
+        onward = safe_redirect(request.query_params.get("next"), "", root=exchange.root)
         return see_other(onward or exchange.root + "/account" + (f"?notice={code}" if notice(code) else ""))
-    said = notice(request.query_params.get("notice"))
-    return show_form(page, texts, notice=said, next_path=onward, root=exchange.root)
 
+    async def form(self, page: FormPage, request: Request) -> Response:
+        """Show a form, which carries on the place that a sign-in was asked for."""
+        exchange = exchange_of(request)
+        onward = safe_redirect(request.query_params.get("next"), "", root=exchange.root) or self._cookie.find(exchange)
+        said = notice(request.query_params.get("notice"))
+        return show_form(page, self._texts, notice=said, next_path=onward, root=exchange.root)
 
-async def _open(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
-    said = notice(request.query_params.get("notice"))
-    return show_form(page, texts, notice=said, root=exchange_of(request).root)
+    async def by_link(self, page: FormPage, request: Request) -> Response:
+        """Show a page opened from a mail. The link is not used up: mail scanners open links too (attack ML-03).
 
-
-async def _by_link(texts: FormTexts, page: FormPage, request: Request) -> Response:  # noqa: RUF029 - a handler
-    """Show a page opened from a mail. The link is not used up: mail scanners open links too (attack ML-03).
-
-    The token is in the fragment, which only the page's script sees. Links mailed by earlier versions hold it in the
-    query, which the script reads too; servers write their access log from the scope, after the answer, so it is taken
-    out there.
-    """
-    request.scope["query_string"] = b""
-    return show_form(page, texts, root=exchange_of(request).root)
+        The token is in the fragment, which only the page's script sees. Links mailed by earlier versions hold it in
+        the query, which the script reads too; servers write their access log from the scope, after the answer, so it
+        is taken out there.
+        """
+        request.scope["query_string"] = b""
+        return await self.form(page, request)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.web.onward import with_next
 from routeguard.web.pages import Pages
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ class FormPage:
     fields: tuple[str, ...]
     """Ids of the inputs an error can be about."""
     proof: str = ""
-    """The one in which a signed-in user repeats his password."""
+    """The one in which a signed-in user repeats the password."""
+    expired: bool = False
+    """Whether the mailed link that opened the page no longer works, so that there is nothing to send."""
 
 
 FORMS: Final = {
@@ -37,6 +40,7 @@ FORMS: Final = {
     "/auth/password/reset": FormPage("reset.html", ("token", "password")),
     "/auth/password/change": FormPage("change-password.html", ("current_password", "new_password"), "current_password"),
     "/auth/email/verify": FormPage("verify.html", ("token",)),
+    "/auth/email/resend": FormPage("resend.html", ("email",)),
     "/auth/email/change": FormPage("change-email.html", ("email", "password"), "password"),
     "/account/name": FormPage("change-name.html", ("name",)),
 }
@@ -69,5 +73,5 @@ def show_form(
     typed: dict[str, Any] = {"email": "", "name": "", "token": ""} | dict(form or {})
     return PAGES.render(
         page.template, status=status, errors=errors, notice_text=notice, form=typed, next=next_path, email=email,
-        root=root, password_hint=texts.password_hint,
+        root=root, password_hint=texts.password_hint, expired=page.expired, next_query=with_next("", next_path),
     )  # fmt: skip

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from routeguard.core.problem import Problem
 
 NOTICES: Final = {
-    "signed-up": "Your account is on its way. If your address still has to be confirmed, open the link we mailed you; "
-    "then sign in.",
+    "signed-up": "We have sent you an e-mail. Open the link in it to confirm your address, then sign in.",
     "signed-out": "You are signed out.",
     "sent": "If there is an account with this address, a link is on its way to it.",
     "password-reset": "Your password is changed. Sign in with the new one.",
@@ -25,6 +24,7 @@ NOTICES: Final = {
 }
 """Pages show these by code and never a text from the address: nobody puts words into our mouth by a link."""
 
+TOO_MANY: Final = 429
 _LABELS: Final = {
     "email": "e-mail address",
     "password": "password",
@@ -36,7 +36,7 @@ _LABELS: Final = {
 _PLAIN: Final = {
     "invalid-credentials": "The e-mail address or the password is not right.",
     "link-expired": "This link was used already or is too old. Ask for a new one.",
-    "quota-exceeded": "Too many tries. Wait a little, then try again.",
+    "quota-exceeded": "Too many tries. Try again later.",
     "temporarily-unavailable": "We cannot answer just now. Try again in a moment.",
     "authentication-required": "Sign in first.",
     "permission-denied": "You are signed in, but this page is not for your account.",
@@ -60,6 +60,10 @@ def notice(code: str | None) -> str:
 
 def explain(problem: Problem) -> str:
     """Return a refusal as a sentence for people."""
+    if problem.status == TOO_MANY:
+        seconds = next((value for name, value in problem.headers if name.lower() == "retry-after"), "")
+        if seconds.isascii() and seconds.isdigit():
+            return f"Too many tries. Try again in {wait(int(seconds))}."
     return _PLAIN.get(problem.type.code) or problem.detail or problem.type.title
 
 
@@ -116,6 +120,14 @@ def device(user_agent: str | None) -> str:
         return (browser or f"A browser on {system}").replace("a Python", "A Python")
     cleaned = re.sub(r"[^\x20-\x7e]", "", agent)[:40]
     return cleaned or "Unknown device"
+
+
+def wait(seconds: int) -> str:
+    """Return a time to wait in words, never shorter than it is: 90 seconds are two minutes."""
+    for size, name in ((3_600, "hour"), (60, "minute")):
+        if seconds > size:
+            return f"{-(-seconds // size)} {name}s"
+    return "1 second" if seconds <= 1 else f"{seconds} seconds"
 
 
 def ago(moment: datetime, now: datetime) -> str:

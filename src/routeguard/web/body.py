@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from starlette.requests import ClientDisconnect
 
+from routeguard.core.errors import ProblemError
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.media_types import PARAMETER, PARAMETERS, WORD
 from routeguard.core.problem import (
@@ -157,6 +158,15 @@ def _parse_form(raw: bytes) -> dict[str, str]:
             raise MALFORMED_REQUEST("The form holds a field twice.").error()
         fields[key] = text
     return fields
+
+
+def shown_again(raw: bytes) -> dict[str, str]:
+    """Return what a urlencoded form may show again beside an error; nothing of one that cannot be read."""
+    try:
+        fields = _parse_form(raw)
+    except ProblemError:
+        return {}
+    return {name: fields[name] for name in _SHOWN_AGAIN & fields.keys()}
 
 
 def _remember(request: Request, fields: Mapping[str, str]) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from routeguard.core.secret import new_token
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_EMAIL: Final = re.compile(r"e-mail", re.IGNORECASE)
 
 
 class Pages:
@@ -27,6 +31,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._environment.filters["unbroken"] = unbroken
 
     def render(self, name: str, *, status: int = 200, **context: Any) -> Response:
         """Return the template as a page. `nonce` in it names the styles and scripts that may apply."""
@@ -35,6 +40,11 @@ class Pages:
         response = Response(html, status, media_type="text/html")
         response.headers.update(page_headers(nonce))
         return response
+
+
+def unbroken(text: str) -> Markup:
+    """Return `text`, escaped, in which no line breaks within "e-mail". The text itself stays as it is."""
+    return Markup(_EMAIL.sub(r'<span class="unbroken">\g<0></span>', str(escape(text))))  # noqa: S704 - escaped before
 
 
 def page_headers(nonce: str) -> dict[str, str]:

@@ -12,11 +12,12 @@ from starlette.routing import Route
 
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import mark
-from routeguard.core.redirect import safe_redirect
 from routeguard.web.body import TypedForm
+from routeguard.web.onward import Then
 from routeguard.web.reply import see_other, wants_page
 
 if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
     from routeguard.core.policy import Policy
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -27,12 +28,12 @@ def get(path: str, handler: Handler, policy: Policy) -> Route:
     return _route("GET", path, handler, policy, None)
 
 
-def post(path: str, handler: Handler, policy: Policy, *, then: str | None = None) -> Route:
-    """Return a POST route. After a form post that succeeded, the browser goes to its `next` field, else to `then`.
+def post(path: str, handler: Handler, policy: Policy, *, then: str | Then | None = None) -> Route:
+    """Return a POST route. After a form post that succeeded, the browser goes where `then` says.
 
-    `then` is a path of ours without the prefix of the application. Without it a form is answered like any other client.
+    A path stands for ``Then(path)``. Without `then` a form is answered like any other client.
     """
-    return _route("POST", path, handler, policy, then)
+    return _route("POST", path, handler, policy, Then(then) if isinstance(then, str) else then)
 
 
 def put(path: str, handler: Handler, policy: Policy) -> Route:
@@ -50,7 +51,7 @@ def delete(path: str, handler: Handler, policy: Policy) -> Route:
     return _route("DELETE", path, handler, policy, None)
 
 
-def _route(method: str, path: str, handler: Handler, policy: Policy, then: str | None) -> Route:
+def _route(method: str, path: str, handler: Handler, policy: Policy, then: Then | None) -> Route:
     named: Any = handler
     while isinstance(named, partial):
         named = named.func
@@ -68,11 +69,9 @@ def _route(method: str, path: str, handler: Handler, policy: Policy, then: str |
     return Route(path, mark(endpoint, policy), methods=[method])
 
 
-def _go_on(request: Request, response: Response, then: str) -> Response:
-    exchange = request.scope.get(SCOPE_KEY)
-    form = exchange.facts.get(TypedForm) if exchange is not None else None
-    target = form.fields.get("next") if form is not None else None
-    root = "" if exchange is None else exchange.root
-    onward = see_other(safe_redirect(target, root + then, root=root))
+def _go_on(request: Request, response: Response, then: Then) -> Response:
+    exchange: Exchange = request.scope[SCOPE_KEY]
+    form = exchange.facts.get(TypedForm)
+    onward = see_other(then.location(exchange, form.fields.get("next") if form is not None else None))
     onward.raw_headers += [pair for pair in response.raw_headers if pair[0] == b"set-cookie"]
     return onward

@@ -1,0 +1,78 @@
+"""Where a browser goes after a form post, and the place that a sign-in was asked for while other pages come between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
+
+from routeguard.core.cookies import MAXIMUM_SIZE, format_cookie
+from routeguard.core.redirect import safe_redirect
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+
+_NAME: Final = "routeguard-next"
+_LIFE: Final = 3600
+"""Seconds: as long as somebody may look for a mail and come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextCookie:
+    """Keeps a place for after the next sign-in in the browser that asked for it, for an hour.
+
+    It is in no mail: whoever signs up with, or asks a reset for, an address that is not his would choose where its
+    owner is sent. What comes back is checked again, as any `next` is.
+    """
+
+    secure: bool = True
+
+    @property
+    def name(self) -> str:
+        """`__Host-routeguard-next`, without the prefix where browsers refuse it."""
+        return f"__Host-{_NAME}" if self.secure else _NAME
+
+    def find(self, exchange: Exchange) -> str:
+        """Return the place, '' for none."""
+        value = exchange.request.cookie(self.name)
+        return "" if value is None else safe_redirect(unquote(value), "", root=exchange.root)
+
+    def keep(self, exchange: Exchange, place: str) -> None:
+        """Put the place on the response. One that no cookie can hold is left out."""
+        value = quote(place, safe="/")
+        if len(self.name) + len(value) < MAXIMUM_SIZE:
+            exchange.add_header(b"set-cookie", format_cookie(self.name, value, max_age=_LIFE, secure=self.secure))
+
+    def clear(self, exchange: Exchange) -> None:
+        """Take it from a browser that sent it."""
+        if exchange.request.cookie(self.name) is not None:
+            exchange.add_header(b"set-cookie", format_cookie(self.name, "", max_age=0, secure=self.secure))
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """Where a browser goes after a form post that succeeded: to the form's `next` field, else to `path`.
+
+    `path` is a path of ours without the prefix of the application. With `carry` it always goes to `path`, and `next`
+    goes along, as a parameter and in `cookie`, until a sign-in leads there. Without, `cookie` ends.
+    """
+
+    path: str
+    carry: bool = False
+    cookie: NextCookie | None = None
+
+    def location(self, exchange: Exchange, wanted: str | None) -> str:
+        """Return where to go. `wanted` is the form's `next` as it was sent."""
+        place = safe_redirect(wanted, "", root=exchange.root)
+        if not self.carry:
+            if self.cookie is not None:
+                self.cookie.clear(exchange)
+            return place or exchange.root + self.path
+        if place and self.cookie is not None:
+            self.cookie.keep(exchange, place)
+        return exchange.root + with_next(self.path, place)
+
+
+def with_next(path: str, place: str) -> str:
+    """Return `path` with `next` as one more parameter; unchanged without a place."""
+    return f"{path}{'&' if '?' in path else '?'}next={quote(place, safe='/')}" if place else path
