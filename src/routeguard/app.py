@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
 from typing_extensions import Self, TypeVar
 
+from routeguard.adapters.handlers import is_router
 from routeguard.adapters.section import Section
 from routeguard.adapters.starlette import hook_routes
 from routeguard.api_keys import checks as key_checks
@@ -22,7 +23,7 @@ from routeguard.assembly import assemble, checked_settings, defaults, descriptio
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
-from routeguard.core.marks import mark, needs_guard
+from routeguard.core.marks import mark, needs_guard, policy_of
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.request import RequestView
@@ -89,6 +90,7 @@ class Routeguard(Generic[U]):
         self.services = assemble(self.settings, self.features, user=user or User, identify=identify)
         self._guard = Guard(self.services, augment=_with_csrf, preflight=preflight, body_limit=self.settings.body_limit)
         self._guard.root = self.settings.root_path
+        self._guard.asks_for_session = checks.asks_for_session
         if any(feature.name == "ui" for feature in self.features):
             self._guard.sign_in = f"{PREFIX}/sign-in"
         self._guard.asks += [
@@ -319,7 +321,9 @@ class Routeguard(Generic[U]):
         return [Section(made)] if made else []
 
     def asgi(self, app: App) -> Edge:
-        """Return `app` behind the edge: nothing leaves it without a decision."""
+        """Return `app` behind the edge: nothing leaves it without a decision. Raises ConfigError for a lost mark."""
+        if not is_router(app) and policy_of(app) is not None:
+            raise ConfigError(f"{handler_name(app)} carries a policy that nothing asks: mount it in an application")
         return Edge(self._guard, app, start=self._start, stop=self.close)
 
     @asynccontextmanager

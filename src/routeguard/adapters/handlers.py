@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from inspect import getattr_static, iscoroutinefunction, isfunction, ismethod
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.applications import Starlette
@@ -13,6 +15,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
 
 from routeguard.core.marks import MADE, is_in_need, policy_of
+from routeguard.core.policy import joined
 from routeguard.guard.guard import handler_name
 
 if TYPE_CHECKING:
@@ -26,11 +29,18 @@ SEAMS: Final = (Route, WebSocketRoute, Mount, Host)
 """The route classes that the guard knows."""
 METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query")
 """What an `HTTPEndpoint` may define (RFC 9110 section 9 and the QUERY method)."""
+_DEEPEST: Final = 32
 UNMARKED: Final = "__routeguard_unmarked__"
 _CALLED_BY_VIEWS: Final = frozenset({
     *METHODS, "connect", "trace", "dispatch", "on_connect", "on_receive", "on_disconnect",
 })  # fmt: skip
 USUAL: Final = frozenset(method.upper() for method in METHODS)
+
+
+def original_of(route: Any, scope: Scope) -> Any:
+    """Return the route that FastAPI made `route` of when its router was included, or None."""
+    context = scope.get("fastapi", {}).get("effective_route_context")
+    return context.original_route if context is not None and context.starlette_route is route else None
 
 
 def effective(route: Any, scope: Scope) -> Any:
@@ -51,32 +61,50 @@ def handler_of(route: Any, method: str = "") -> Any:
     return endpoint
 
 
-def marked(route: Any, method: str = "") -> Policy | None:
-    """Return the policy a route's handler carries. A class and its method both count: marks add up."""
+def marked(route: Any, method: str = "", original: Any = None) -> Policy | None:
+    """Return the policy a route's handler carries. A class and its method both count: marks add up.
+
+    So do a mount and the application in it, and what that wraps. `original` is the route that FastAPI made this one of.
+    """
     endpoint = handler_of(route)
-    policy = policy_of(endpoint)
+    parts = [policy_of(place) for place in (route, original) if isinstance(place, (Mount, Host))]
+    parts += [policy_of(endpoint), *(policy_of(inner) for inner in wrapped_by(endpoint))]
     if method and is_endpoint_class(endpoint):
-        own = policy_of(method_of(endpoint, method))
-        policy = own if policy is None else policy if own is None else policy & own
-    return policy
+        parts.append(policy_of(method_of(endpoint, method)))
+    return joined(*parts)
+
+
+def wrapped_by(app: Any) -> Iterator[Any]:
+    """Yield what an ASGI application wraps, from the outside in, as far as attributes called `app` tell."""
+    for _ in range(_DEEPEST):
+        if isinstance(app, type | FunctionType | MethodType) or is_router(app) or not hasattr(app, "__dict__"):
+            return
+        app = vars(app).get("app")
+        if app is None:
+            return
+        yield app
+
+
+def holds_more(route: Any) -> bool:
+    """Whether a route hands requests to an application, in which there may be routes again."""
+    endpoint = handler_of(route)
+    return isinstance(route, (Mount, Host)) or not isinstance(endpoint, type | FunctionType | MethodType | partial)
 
 
 def method_of(endpoint: Any, method: str) -> Any:
     """Return the method of a class that an HTTP method runs, or None where only its own `dispatch` knows."""
-    name = method.lower()
-    if not dispatches(endpoint):
-        return getattr(endpoint, name, None)
-    found = getattr(endpoint, name, None) if name in METHODS else None
+    name, usual = method.lower(), dispatches(endpoint)
+    found = getattr(endpoint, name, None) if name in METHODS or not usual else None
     if found is None and method == "HEAD":
         found = getattr(endpoint, "get", None)
-    return endpoint.method_not_allowed if found is None else found
+    return endpoint.method_not_allowed if found is None and usual else found
 
 
 def misplaced(route: Any, calls: Iterable[Any] = ()) -> str | None:
     """Return what is wrong with a route whose dependencies are `calls`: an unknown kind, or a mark nothing asks."""
     if not isinstance(route, SEAMS) and not is_frontend(route):
         return "this kind of route is not known, so it cannot be guarded"
-    if policy_of(route) is not None:
+    if not isinstance(route, (Mount, Host)) and policy_of(route) is not None:
         return "the mark is on the route object, where it can get lost: mark its endpoint, or the mounted application"
     for call in calls:
         if policy_of(call) is not None:
@@ -114,7 +142,7 @@ def unguarded(route: Any, scope: Scope) -> str | None:
         return None
     method = scope.get("method", "")
     handler = handler_of(route, method)
-    if policy_of(route) is not None or marked(route, method) is not None:
+    if marked(route, method, original_of(route, scope)) is not None or policy_of(route) is not None:
         return handler_name(handler)
     replaced = getattr(getattr(holder, "dependency_overrides_provider", None), "dependency_overrides", {})
     if any(is_in_need(call) or policy_of(call) is not None for call in calls_of(holder) if call not in replaced):

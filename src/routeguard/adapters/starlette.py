@@ -9,10 +9,11 @@ applications without a guard it is one dictionary look-up (docs/decisions/0002).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from starlette.routing import BaseRoute, Host, Mount
+from starlette.routing import BaseRoute
 
+from routeguard.adapters.gates import before_mark, policy_around_frontend
 from routeguard.adapters.handlers import (
     METHODS,
     SEAMS,
@@ -24,20 +25,27 @@ from routeguard.adapters.handlers import (
     effective,
     frontend_class,
     handler_of,
+    holds_more,
     is_frontend,
     is_invented,
     is_router,
     marked,
     misplaced,
+    original_of,
     run_not_allowed,
     unguarded,
+    wrapped_by,
 )
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import MADE, observe_marks
+from routeguard.core.policy import joined
 from routeguard.core.problem import GUARD_NOT_APPLIED, Problem
+from routeguard.core.request import is_preflight
 from routeguard.guard.connection import Connection
 from routeguard.guard.edge import enter
+from routeguard.guard.guard import Compiled
+from routeguard.guard.layers import Around, Layer, look_again, run_below
 from routeguard.guard.log import logger
 from routeguard.guard.unguarded import refuse_unguarded
 
@@ -49,7 +57,9 @@ if TYPE_CHECKING:
     from routeguard.core.decision import Reply
     from routeguard.core.request import RequestView
     from routeguard.guard.connection import App, Receive, Scope, Send
-    from routeguard.guard.guard import Compiled, Guard
+    from routeguard.guard.guard import Guard
+
+Ready: TypeAlias = "Compiled | Around | Problem | None"
 
 _HOOKED: Final = "__routeguard_hook__"
 _CACHE: Final = "__routeguard_compiled__"
@@ -78,28 +88,19 @@ def hook(kind: type[BaseRoute]) -> None:
         if not same and _changed(seen, scope):
             # A middleware inside the edge, or the route's own class, passed on other facts; the policy must see what
             # the handler will see.
-            connection.look_again(scope)
+            look_again(connection, scope)
         elif connection.current is self:
             await original(self, scope, receive, send)
             return
         ready = _ready(connection, self, scope)
-        if isinstance(ready, Problem) and connection.guard.mode == "observe":
-            connection.log(ready, "", "would be refused")
-            ready = None
         proceed = original.__get__(self)
         if scope.get("method") not in USUAL and is_invented(self, scope):
             proceed = partial(run_not_allowed, handler_of(self))
-        if ready is None:
-            reply = _preflight(connection, self, scope)
-            if reply is None:
-                await proceed(scope, receive, send)
-            else:
-                await connection.answer(reply, send=send)
-        elif isinstance(ready, Problem):
-            await connection.refuse(ready, send=send)
-        else:
+        if ready.__class__ is Compiled and not connection.layers:
             connection.current = self
             await enter(connection, ready, proceed, (scope, receive, send))
+        else:
+            await _arrive(connection, self, ready, proceed, (scope, receive, send))
 
     setattr(handle, _HOOKED, True)
     kind.handle = handle  # type: ignore[method-assign]
@@ -160,57 +161,100 @@ def _changed(request: RequestView, scope: Scope) -> bool:
     )
 
 
-def _preflight(connection: Connection, route: Any, scope: Scope) -> Reply | None:
+async def _arrive(
+    connection: Connection, route: Any, ready: Ready, proceed: App, wire: tuple[Scope, Receive, Send]
+) -> None:
+    """Enter a route that is not alone with its policy: something stands around it, or there is more below it."""
+    send = wire[2]
+    if isinstance(ready, Problem):
+        if connection.guard.mode != "observe":
+            await connection.refuse(ready, send=send)
+            return
+        connection.log(ready, "", "would be refused")
+        ready = None
+    asks = is_preflight(connection.request)
+    if asks and (reply := _preflight(connection, route, ready, wire[0])) is not None:
+        await connection.answer(reply, send=send)
+    elif asks and is_router(handler_of(route)):
+        # It carries no credential: the route below, or a CORS middleware of the application there, answers it.
+        layer = Layer(ready.owners, ready.compiled, asked=False) if isinstance(ready, Around) else None
+        await (proceed(*wire) if layer is None else run_below(connection, layer, proceed, wire))
+    elif isinstance(ready, Around):
+        connection.current = route
+        below = partial(_run_below, connection, Layer(ready.owners, ready.compiled, asked=True), proceed)
+        await enter(connection, ready.compiled, below, wire)
+    elif ready is None and (not connection.layers or answers_405(route, wire[0])):
+        await proceed(*wire)
+    else:
+        connection.current = connection.current if ready is None else route
+        await enter(connection, ready, proceed, wire)
+
+
+async def _run_below(
+    connection: Connection, layer: Layer, proceed: App, scope: Scope, receive: Receive, send: Send
+) -> None:
+    await run_below(connection, layer, proceed, (scope, receive, send))
+
+
+def _preflight(connection: Connection, route: Any, ready: Ready, scope: Scope) -> Reply | None:
     """Answer a browser that asks for leave before it sends a method this route has a handler for (attack CSRF-21).
 
-    It carries no credential and has no handler, so it is answered here, by the `cors()` of the first route on the path.
+    It carries no credential and often has no handler, so it is answered here, by the `cors()` of the first route on the
+    path or of what stands around that.
     """
-    if connection.request.method != "OPTIONS" or not answers_405(route, scope):
+    guard, request = connection.guard, connection.request
+    policies = [layer.compiled.policy for layer in reversed(connection.layers)]
+    if ready is None and answers_405(route, scope):
+        own = guard.settle(marked(route), None, above=connection.above)
+        policies = [own, *policies] if own is not None else policies
+    elif not isinstance(ready, Compiled):
         return None
-    policy = connection.guard.settle(marked(route), None)
-    return None if policy is None else connection.guard.preflight(policy, connection.request)
+    return next((reply for policy in policies if (reply := guard.preflight(policy, request)) is not None), None)
 
 
-def _ready(connection: Connection, route: Any, scope: Scope) -> Compiled | Problem | None:
+def _ready(connection: Connection, route: Any, scope: Scope) -> Ready:
     """Return the compiled policy for the handler chosen; None where no handler is entered here.
 
     A handler without any is a Problem here, before it runs. Kept on the route object, so late routes work too.
     """
     holder = effective(route, scope)
-    cache: tuple[Guard, dict[tuple[str, bool], Compiled]] | None = holder.__dict__.get(_CACHE)
-    if cache is None or cache[0] is not connection.guard:
-        cache = holder.__dict__[_CACHE] = (connection.guard, {})
-    # A mount above may have decided on one way to this route and not on another: the two are kept apart.
-    key = (scope.get("method", "WS"), connection.decision is None)
-    ready: Compiled | Problem | None = cache[1].get(key)
+    cache: tuple[Guard, int, dict[tuple[str, bool], Compiled | Around]] | None = holder.__dict__.get(_CACHE)
+    if cache is None or cache[0] is not connection.guard or cache[1] != MADE.count:
+        cache = holder.__dict__[_CACHE] = (connection.guard, MADE.count, {})
+    # What stands around it may decide on one way to this route and not on another: the two are kept apart.
+    key = (scope.get("method", "WS"), connection.above)
+    ready: Ready = cache[2].get(key)
     if ready is not None or answers_405(route, scope):
         return ready
     try:
-        ready = _compile(connection, route, holder, key[0])
+        ready = _compile(connection, route, holder, scope)
     except ConfigError as error:
         logger.error("a policy added late cannot be bound, and its route is refused: %s", error)
         return GUARD_NOT_APPLIED(debug=str(error))
     # Methods nobody declared are sent by somebody who invents them: not worth the memory.
-    if not isinstance(ready, Problem) and ready is not None and (key[0] == "WS" or key[0].lower() in METHODS):
-        cache[1][key] = ready
+    if isinstance(ready, Compiled | Around) and (key[0] == "WS" or key[0].lower() in METHODS):
+        cache[2][key] = ready
     return ready
 
 
-def _compile(connection: Connection, route: Any, holder: Any, method: str) -> Compiled | Problem | None:
-    handler, calls = handler_of(route, method), calls_of(holder)
+def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> Ready:
+    method = scope.get("method", "WS")
+    handler, calls, original = handler_of(route, method), calls_of(holder), original_of(route, scope)
     if (fault := misplaced(route, calls)) is not None:
         return GUARD_NOT_APPLIED(debug=fault)
-    guard = connection.guard
-    policy = guard.frontend if is_frontend(route) else marked(route, method)
-    if policy is None and isinstance(route, (Mount, Host)) and is_router(handler):
-        return None  # The routes below carry their own decisions.
-    # A mount above may have a policy for all that is in it.
-    above = connection.decision is not None
+    guard, kind = connection.guard, connection.request.kind
+    policy = marked(route, method, original)
+    if is_frontend(route):
+        policy = joined(guard.frontend, policy_around_frontend(original or route))
+    if is_router(handler):
+        # The routes below carry their own decisions; what only limits is added to those.
+        return None if policy is None else Around((handler,), guard.compile(policy, handler, kind))
+    above = connection.above
     policy = guard.settle(policy, asked(guard, calls), above=above)
     if policy is None:
         return None if above else GUARD_NOT_APPLIED(debug=f"{handler!r} has no policy that says who may call")
-    kind: Literal["http", "websocket"] = connection.request.kind
-    return guard.compile(policy, handler, kind)
+    compiled = guard.compile(policy, handler, kind)
+    return Around((handler, *wrapped_by(handler)), compiled) if holds_more(route) else compiled
 
 
 def has_edge(app: Any) -> bool:
@@ -232,10 +276,11 @@ def wrap(app: Starlette, edge: Callable[[App], App]) -> None:
     app.build_middleware_stack = lambda: edge(build())  # type: ignore[method-assign]
 
 
-def _before_mark(target: Any) -> None:  # noqa: ARG001 - an observer's shape
-    """Take the seam with the first mark: what it promises must not depend on `install`."""
+def _before_mark(target: Any) -> None:
+    """Take the seam with the first mark: what it promises must not depend on `install`. Raises ConfigError."""
     if not hasattr(BaseRoute.__dict__.get("__init_subclass__"), _HOOKED):
         hook_routes()
+    before_mark(target)
 
 
 observe_marks(_before_mark)

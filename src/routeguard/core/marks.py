@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import getattr_static
+from types import FunctionType, MethodType
 from typing import Any, Final, TypeVar
 
+from routeguard.core.check import distinct
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Policy
 
@@ -40,26 +43,80 @@ def observe_marks(observer: Callable[[Any], None]) -> None:
 def mark(handler: H, policy: Policy) -> H:
     """Attach `policy` to a handler and return the same handler. Marks add up: all of them must pass.
 
-    Raises ConfigError for an object that cannot carry an attribute (a bound method: mark its function instead).
+    A handler is whatever a framework can choose and run: a function, a class-based endpoint, an object with
+    `__call__`, a router, a mount, an application. Raises ConfigError for anything else, and for what cannot carry an
+    attribute (a bound method: mark its function instead).
     """
+    if isinstance(handler, staticmethod | classmethod):
+        mark(handler.__func__, policy)  # The wrapper is gone once the class is made.
+        return handler
+    if (fault := _no_handler(handler)) is not None:
+        raise ConfigError(fault)
     for observer in _observers:
         observer(handler)
     own = vars(handler).get(ATTRIBUTE) if hasattr(handler, "__dict__") else None
+    whole = policy if own is None else own & policy
     try:
-        setattr(handler, ATTRIBUTE, own & policy if own is not None else policy)
-    except AttributeError:
+        setattr(handler, ATTRIBUTE, whole)
+    except (AttributeError, TypeError, ValueError):  # ValueError: pydantic's models.
         raise ConfigError(f"{handler!r} cannot carry a policy; mark the function it is made from") from None
+    if getattr(handler, ATTRIBUTE, None) is not whole:
+        raise ConfigError(f"{handler!r} does not keep a policy; mark the function it is made from")
     MADE.count += 1
     return handler
 
 
+def _no_handler(handler: Any) -> str | None:
+    """Return why nothing would ever ask a mark on `handler`, or None."""
+    if not isinstance(handler, type):
+        return None if callable(handler) else f"{handler!r} is not a handler, so it cannot carry a policy"
+    if any({"__call__", "__await__"} & vars(kind).keys() for kind in handler.__mro__):
+        return None
+    # A class that only groups handlers (a class-based view of another library): its routes run the methods.
+    return f"{handler.__qualname__} is a class that no framework runs, so its policy would be lost: mark its methods"
+
+
 def policy_of(handler: Any) -> Policy | None:
-    """Return the policy a handler carries, or None. Looks through `functools.partial`."""
-    found = getattr(handler, ATTRIBUTE, None)
-    while found is None and isinstance(handler, partial):
-        handler = handler.func
-        found = getattr(handler, ATTRIBUTE, None)
-    return found if isinstance(found, Policy) else None
+    """Return the policy a handler carries, or None.
+
+    That is its own mark and those of what it is made of, all together: the classes of an object and its `__call__`,
+    the function in a `functools.partial`, and the one in a decorator that used `functools.wraps`.
+    """
+    found: list[Policy] = []
+    pending, seen = [handler], set()
+    while pending:
+        part = pending.pop(0)
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        found += _marks_on(part)
+        pending += _made_of(part)
+    if len(found) < 2:
+        return found[0] if found else None
+    return Policy(tuple(distinct(check for policy in found for check in policy.checks)))
+
+
+def _marks_on(part: Any) -> Iterator[Policy]:
+    """Yield the mark of one object, and those that its class and the bases of that carry."""
+    own = getattr(part, ATTRIBUTE, None)
+    if isinstance(own, Policy):
+        yield own
+    for kind in (part if isinstance(part, type) else type(part)).__mro__:
+        inherited = vars(kind).get(ATTRIBUTE)
+        if isinstance(inherited, Policy) and inherited is not own:
+            yield inherited
+
+
+def _made_of(part: Any) -> Iterator[Any]:
+    """Yield what runs inside a handler, as far as Python's own ways of making one tell."""
+    if isinstance(part, partial):
+        yield part.func
+    if isinstance(part, staticmethod | classmethod | MethodType):
+        yield part.__func__
+    if hasattr(part, "__dict__") and "__wrapped__" in vars(part):
+        yield vars(part)["__wrapped__"]
+    if not isinstance(part, type | FunctionType | MethodType):
+        yield getattr_static(type(part), "__call__", None)
 
 
 def needs_guard(function: F) -> F:

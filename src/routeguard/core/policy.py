@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyOf", "Attack", "BoundCheck", "Check", "Deferred", "Outcome", "Policy", "Public", "Stage", "bind_steps", "chain",
-    "decision_of", "deferred", "describe", "public", "unfit",
+    "decision_of", "deferred", "describe", "joined", "public", "unfit",
 ]  # fmt: skip
 
 _WHO: Final = frozenset({Stage.IDENTITY, Stage.ASSURANCE, Stage.ACCESS, Stage.RESOURCE})
@@ -261,6 +261,12 @@ def _no_policy(part: Any) -> str:
     if name is not None and callable(part):
         return f"{name} is a function, not a policy: did you mean {name.rpartition('.')[2]}(...)?"
     return f"{part!r} is neither a policy nor a check"
+
+
+def joined(*policies: Policy | None) -> Policy | None:
+    """Return the policy that asks for all of these, or None where none is given."""
+    given = [policy for policy in policies if policy is not None]
+    return Policy.of(*given) if len(given) > 1 else given[0] if given else None
 
 
 def decision_of(outcome: Outcome) -> Decision:

@@ -99,6 +99,13 @@ class RequestView:
         return None if value is None or doubled else value.decode("latin-1")
 
 
+def is_preflight(request: RequestView) -> bool:
+    """Return whether a browser asks for leave instead of an answer (Fetch standard, section 3.2.2)."""
+    if request.method != "OPTIONS" or request.kind != "http":
+        return False
+    return b"access-control-request-method" in request.headers and b"origin" in request.headers
+
+
 def _collapse(raw: list[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], set[bytes]]:
     headers: dict[bytes, bytes] = {}
     repeated: set[bytes] = set()

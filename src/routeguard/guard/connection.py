@@ -20,7 +20,7 @@ from routeguard.core.problem import (
     unavailable,
 )
 from routeguard.core.request import RequestView
-from routeguard.guard.caching import keep_private
+from routeguard.guard.finish import finish
 from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
 from routeguard.guard.place import public_root, route_path
@@ -31,6 +31,7 @@ from routeguard.guard.watch import StreamEnded, is_event_stream, watch_principal
 
 if TYPE_CHECKING:
     from routeguard.guard.guard import Compiled, Guard
+    from routeguard.guard.layers import Layer
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -47,8 +48,9 @@ class Connection(Exchange):
     """An exchange together with the two ends of its wire."""
 
     __slots__ = (
-        "_body", "_ended", "_over", "_receive", "_received", "_stated_limit", "accepted", "current", "entered",
-        "guard", "guarded", "is_event_stream", "outer", "refusal", "replying", "started", "status", "stream_ended",
+        "_body", "_ended", "_over", "_receive", "_received", "_stated_limit", "above", "accepted", "current", "entered",
+        "guard", "guarded", "is_event_stream", "layers", "outer", "refusal", "replying", "started", "status",
+        "stream_ended",
         "watcher", "write",
     )  # fmt: skip
 
@@ -74,6 +76,10 @@ class Connection(Exchange):
         """Whether what comes down the wire now is our own answer in the handler's place."""
         self.current: object = None
         """The route being entered, so that a class calling its parent's `handle` is not asked twice."""
+        self.layers: tuple[Layer, ...] = ()
+        """What stands around the route being entered and carries a policy, outermost first."""
+        self.above = False
+        """Whether one of them says who may call: enough for a handler that does not."""
         outer = scope.get(SCOPE_KEY)
         self.outer = outer if isinstance(outer, Connection) else None
         """The connection of a guarded application this one is mounted in; our decision is its decision."""
@@ -88,14 +94,6 @@ class Connection(Exchange):
         self.watcher: asyncio.Task[None] | None = None
         self._stated_limit: int | None = None
         self._body: list[Message] | None = None
-
-    def look_again(self, scope: Scope) -> None:
-        """Take the facts anew. What was found by other headers belongs to another request, perhaps another caller."""
-        before = self.request
-        self.request = RequestView(scope)
-        if before.raw_headers is not self.request.raw_headers and before.raw_headers != self.request.raw_headers:
-            self.facts.clear()
-            self.principal = None
 
     @property
     def root(self) -> str:
@@ -189,7 +187,7 @@ class Connection(Exchange):
                 await self.close(1008)
             return
         if kind == "websocket.http.response.start":
-            message["headers"] = self._finish(list(message.get("headers", ())))
+            message["headers"] = finish(self, list(message.get("headers", ())))
         elif kind == "websocket.accept":
             if self._undecided and not self._unapplied():
                 await self.refuse(GUARD_NOT_APPLIED(debug="no decision"))
@@ -251,7 +249,7 @@ class Connection(Exchange):
             if self.is_event_stream:
                 watch_stream(self)  # From its start: there may be no first event for a long time.
         try:
-            await self.write({**message, "headers": self._finish(headers)})
+            await self.write({**message, "headers": finish(self, headers)})
         finally:
             if self.departed is not None:
                 self.departed()
@@ -276,21 +274,6 @@ class Connection(Exchange):
         self.log(GUARD_NOT_APPLIED(debug="no decision"), "", "would be refused")
         self.decision = ALLOW
         return True
-
-    def _finish(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Append effects, then the defaults whose names are still free. Nothing is rebuilt or doubled (HDR-02)."""
-        effects = self.effects
-        # A cookie of ours is one caller's, on a public route too: no shared cache hands it to the next (attack SES-18).
-        if self.guarded or (effects and any(name == b"set-cookie" for name, _ in effects)):
-            keep_private(headers)
-        headers += effects
-        defaults = self.defaults
-        if defaults:
-            present = dict(headers)
-            if defaults is self.guard.headers and present.get(b"content-type", b"").startswith(b"text/html"):
-                defaults = self.guard.page_headers
-            headers += [pair for pair in defaults if pair[0] not in present]
-        return headers
 
     async def release(self) -> None:
         """Tell an observer that no whole response came, so that its followers are freed (DDP crash case)."""
@@ -327,7 +310,8 @@ class Connection(Exchange):
             self.log(outcome, compiled.handler, "would be refused")
             outcome, decision = None, ALLOW
         # A mount above may have decided already; a handler that defers has still to decide for itself.
-        self.decision = None if outcome is None and compiled.deferred else decision
+        if compiled.decides or outcome is not None:
+            self.decision = None if outcome is None and compiled.deferred else decision
         outer = self.outer
         while outer is not None:
             outer.decision = outer.decision or self.decision

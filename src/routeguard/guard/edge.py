@@ -18,6 +18,7 @@ from routeguard.core.problem import (
 )
 from routeguard.guard.capture import Capture
 from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
+from routeguard.guard.layers import ask_layers
 from routeguard.guard.transport import refuse_framing
 
 if TYPE_CHECKING:
@@ -25,13 +26,21 @@ if TYPE_CHECKING:
     from routeguard.guard.guard import Compiled, Guard
 
 
-async def enter(connection: Connection, compiled: Compiled, proceed: App, wire: tuple[Scope, Receive, Send]) -> None:
-    """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step."""
+async def enter(
+    connection: Connection, compiled: Compiled | None, proceed: App, wire: tuple[Scope, Receive, Send]
+) -> None:
+    """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step.
+
+    `compiled` is None for a handler that leaves the decision to what stands around it.
+    """
     scope, receive, send = wire
+    handler = "" if compiled is None else compiled.handler
     try:
-        outcome = await connection.decide(compiled)
+        outcome = await ask_layers(connection) if connection.layers else None
+        if outcome is None and compiled is not None:
+            outcome = await connection.decide(compiled)
         if outcome is not None:
-            await connection.answer(outcome, compiled.handler, send)
+            await connection.answer(outcome, handler, send)
         else:
             if connection.observer is not None:
                 send = Capture(connection, send)
@@ -39,11 +48,11 @@ async def enter(connection: Connection, compiled: Compiled, proceed: App, wire: 
     except BodyTooLarge:
         # Here and not at the edge: the application's middleware sees the refusal, and its CORS headers let the page
         # that sent the body read why it was refused.
-        await connection.refuse(CONTENT_TOO_LARGE(), compiled.handler, send)
+        await connection.refuse(CONTENT_TOO_LARGE(), handler, send)
     except ProblemError as error:
-        await connection.refuse(error.problem, compiled.handler, send)
+        await connection.refuse(error.problem, handler, send)
     except Unavailable as error:
-        await connection.refuse(cannot_tell(error), compiled.handler, send)
+        await connection.refuse(cannot_tell(error), handler, send)
     finally:
         try:
             if connection.observer is not None:

@@ -51,6 +51,8 @@ class Compiled:
     """False for `public`: its answers may be cached."""
     deferred: bool
     """True when the handler decides in its body."""
+    decides: bool
+    """Whether it says who may call. What only limits leaves that to others."""
 
 
 @dataclass(slots=True)
@@ -81,6 +83,8 @@ class Guard:
     """The same for HTML, which the headers for data would leave without style and script."""
     preflight: Callable[[Policy, RequestView], Reply | None] = field(default=lambda _policy, _request: None)
     """Answers a CORS preflight for a route whose handlers do not take OPTIONS."""
+    asks_for_session: Callable[[Policy], bool] = field(default=lambda _policy: False)
+    """Whether a policy lets nobody pass without a session: around the sign-in itself that is a mistake."""
     asks: list[Ask] = field(default_factory=list)
 
     def compare_root(self, found: str) -> None:
@@ -132,6 +136,7 @@ class Guard:
             body_limit=min(limits, default=None),
             guarded=_is_guarded(policy),
             deferred=any(isinstance(check, Deferred) for check in policy.find(Deferred)),
+            decides=policy.decides,
         )
 
 

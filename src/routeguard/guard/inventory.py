@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import policy_of
+from routeguard.core.policy import joined
 from routeguard.guard.guard import handler_name
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class Entry:
     marked: Policy | None = None
     """The mark, where the adapter found more than the handler's own (a class and its method)."""
     above: Policy | None = None
-    """The policy of a mount around it: asked before, and enough for a handler that says nothing itself."""
+    """The policy of mounts and routers around it: asked before, and where it decides, enough for a handler that says
+    nothing itself.
+    """
     calls: tuple[Any, ...] = ()
     """Every dependency of the handler, for the check that its policy provides them."""
     problem: str | None = None
@@ -59,6 +62,11 @@ def matrix(guard: Guard, entries: Iterable[Entry]) -> list[Row]:
     """Return what every route requires, in words."""
     rows = []
     for entry in entries:
+        if entry.problem is not None:
+            rows.append(
+                Row(entry.method, entry.path, f"refused: {entry.problem}", handler_name(entry.handler), "undecided")
+            )
+            continue
         policy, source = _resolved(guard, entry)
         words = guard.augment(policy, entry.kind).describe() if policy is not None else "refused: no decision"
         rows.append(Row(entry.method, entry.path, words, handler_name(entry.handler), source))
@@ -99,11 +107,11 @@ def required(guard: Guard, entry: Entry) -> Policy | None:
 
 def _resolved(guard: Guard, entry: Entry) -> tuple[Policy | None, Source]:
     own = entry.marked if entry.marked is not None else policy_of(entry.handler)
-    policy = guard.settle(own, entry.asked, above=entry.above is not None)
-    if entry.above is not None:
-        policy = entry.above if policy is None else entry.above & policy
-    if policy is None:
+    covered = entry.above is not None and entry.above.decides
+    settled = guard.settle(own, entry.asked, above=covered)
+    policy = joined(entry.above, settled)
+    if policy is None or not policy.decides:
         return None, "undecided"
-    if own is not None and (own.decides or entry.above is not None):
+    if covered or (own is not None and own.decides):
         return policy, "mark"
-    return policy, "parameter" if entry.asked is not None else "mark" if entry.above is not None else "default"
+    return policy, "parameter" if entry.asked is not None else "default"

@@ -69,6 +69,11 @@ def fresh(within: timedelta) -> Policy:
     return Policy((Fresh(within),))
 
 
+def asks_for_session(policy: Policy) -> bool:
+    """Return whether a policy lets nobody pass without a session."""
+    return any(isinstance(check, SessionRequired) for check in policy.checks)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionRequired:
     """A live session."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.request import is_preflight
 from routeguard.traffic.origins import parse_origins
 
 if TYPE_CHECKING:
@@ -68,13 +69,6 @@ def preflight(policy: Policy, request: RequestView) -> Reply | None:
         return None
     found: Cors | None = next(iter(policy.find(Cors)), None)
     return None if found is None else found.preflight(request)
-
-
-def is_preflight(request: RequestView) -> bool:
-    """Return whether the request asks for leave instead of an answer."""
-    if request.method != "OPTIONS" or request.kind != "http":
-        return False
-    return b"access-control-request-method" in request.headers and b"origin" in request.headers
 
 
 @dataclass(frozen=True, slots=True)
