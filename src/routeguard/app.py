@@ -19,7 +19,7 @@ from routeguard.adapters.section import Section
 from routeguard.adapters.starlette import hook_routes
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
-from routeguard.assembly import assemble, checked_settings, defaults, description_facts, remote_feature
+from routeguard.assembly import assemble, checked_settings, defaults, description_facts, remote_feature, warn_of_others
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
@@ -357,6 +357,7 @@ class Routeguard(Generic[U]):
         fatal = lifespan and self._guard.mode == "enforce"
         if findings := verify(self._guard, self._entries(), undecided_is_fatal=fatal):
             raise ConfigError(findings)
+        warn_of_others(self.services)
         await self.start()
 
     async def close(self) -> None:

@@ -15,6 +15,8 @@ from routeguard.core.errors import ConfigError, ServiceMissing
 from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.core.services import Services
 from routeguard.ephemeral.factory import EphemeralCheck, open_ephemeral
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.ephemeral.one_process import OneProcess
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.sessions import checks
 from routeguard.sessions.identify import ResolvedSessions
@@ -128,6 +130,9 @@ def assemble(
     proxies = parse_networks(settings.trusted_proxies)
     ephemeral = open_ephemeral(settings.ephemeral_url)
     services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
+    if isinstance(ephemeral, MemoryEphemeral):
+        one = OneProcess(f"{settings.issuer} {settings.database_url} {Path.cwd()}")
+        services.add(OneProcess, one, close=one.close)
     check = EphemeralCheck(ephemeral)
     services.add(EphemeralCheck, check, start=check.start)
     header = settings.trusted_proxy_header
@@ -143,6 +148,13 @@ def assemble(
         services.add(SessionResolver, ResolvedSessions(identify, own))  # type: ignore[type-abstract]
     _csrf(services, settings)
     return services
+
+
+def warn_of_others(services: Services) -> None:
+    """Warn, where this process is about to serve, that another one counts in its own memory too."""
+    one = services.find(OneProcess)
+    if one is not None:
+        one.look()
 
 
 def _register(services: Services, features: Sequence[Feature], settings: Settings) -> None:
