@@ -267,7 +267,8 @@ class Routeguard(Generic[U]):
         """Guard an application, and mount the identity service's routes in it.
 
         `default` is the policy of handlers without a mark; without it they are refused, and start-up fails naming
-        them. `docs` is that of FastAPI's own documentation pages (signed in, unless told), `frontend` that of the
+        them. `docs` is that of FastAPI's own documentation pages (signed in, unless told), those of mounted
+        applications too, `frontend` that of the
         files of ``app.frontend()``. With `headers`, every response, errors too, carries the security headers its
         handler did not set. ``mode="observe"`` only logs what would be refused, and never in production without
         `unsafe_observe_in_production`; handlers that ask for a session nobody has still get none, and answer 401.
@@ -308,7 +309,16 @@ class Routeguard(Generic[U]):
 
             answer_errors(app)
         hook_routes()
-        self._entries = lambda: listing.entries(self._guard, app)
+
+        def listed() -> Iterable[Entry]:
+            # At each start: applications may be mounted after this, and FastAPI loaded.
+            if "fastapi" in sys.modules:
+                from routeguard.adapters.fastapi import adopt_mounted  # noqa: PLC0415 - adapters load their framework
+
+                adopt_mounted(app, self._guard, docs, description_facts(self.services))
+            return listing.entries(self._guard, app)
+
+        self._entries = listed
         starlette.wrap(app, self.asgi)
 
     def routes(self) -> list[BaseRoute]:

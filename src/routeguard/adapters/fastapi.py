@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from routeguard.adapters.errors import answer_errors, http_error, invalid
+from routeguard.adapters.listing import applications_below
+from routeguard.adapters.openapi import describe
 from routeguard.core.marks import mark, policy_of
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
+    from routeguard.adapters.openapi import Facts
     from routeguard.core.policy import Policy
+    from routeguard.guard.guard import Guard
 
 
 def answer_fastapi_errors(app: FastAPI) -> None:
@@ -27,6 +30,17 @@ def answer_fastapi_errors(app: FastAPI) -> None:
         if app.exception_handlers.get(kind) is theirs:
             app.exception_handlers[kind] = handler
     answer_errors(app)
+
+
+def adopt_mounted(app: Any, guard: Guard, docs: Policy, facts: Facts) -> None:
+    """Guard the documentation pages of mounted FastAPI applications as those of `app`, and complete what they say.
+
+    Versions of an API are often mounted applications, each with pages of its own. Safe to repeat.
+    """
+    for mounted, above in applications_below(app):
+        if isinstance(mounted, FastAPI):
+            mark_docs(mounted, docs)
+            describe(mounted, guard, facts, above=above)
 
 
 def mark_docs(app: FastAPI, policy: Policy) -> None:

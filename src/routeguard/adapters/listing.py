@@ -81,6 +81,22 @@ def entries(
         yield Entry("*", f"{prefix}/*", router.default, problem=_DEFAULT)
 
 
+def applications_below(app: Any, above: Policy | None = None) -> Iterator[tuple[Starlette, Policy | None]]:
+    """Yield the applications mounted in another, at any depth, each with the policies around it.
+
+    Those with a guard of their own are left out.
+    """
+    router = app.router if isinstance(app, Starlette) else app
+    for place in _places(app, joined(above, policy_of_router(app)), (router,)):
+        inner = handler_of(place.route) if isinstance(place.route, (Mount, Host)) else None
+        if inner is None or not is_router(inner) or has_edge(inner):
+            continue
+        around = joined(place.above, policy_of(place.original or place.route))
+        if isinstance(inner, Starlette):
+            yield inner, around
+        yield from applications_below(inner, around)
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """A route where it is served."""

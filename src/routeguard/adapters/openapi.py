@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
+    from routeguard.guard.inventory import Entry
 
 _SCHEME: Final = "session"
+_DESCRIBED: Final = "__routeguard_described__"
 _SAFE: Final = frozenset({"get", "head", "options", "trace"})
 _CONVERTER: Final = re.compile(r"{(\w+):\w+}")
 _PROBLEM: Final[dict[str, Any]] = {
@@ -70,30 +72,36 @@ class Facts:
     """The name of our session cookie; what the application's own sign-in reads is not known."""
 
 
-def describe(app: FastAPI, guard: Guard, facts: Facts) -> None:
-    """Have ``app.openapi()`` list the guard's refusals and the session cookie. What a handler says itself stays."""
+def describe(app: FastAPI, guard: Guard, facts: Facts, *, above: Policy | None = None) -> None:
+    """Have ``app.openapi()`` list the guard's refusals and the session cookie. What a handler says itself stays.
+
+    `above` are the policies around an application that is mounted in another. Safe to repeat.
+    """
     original = app.openapi
+    if hasattr(original, _DESCRIBED):
+        return
     done: list[dict[str, Any]] = []
 
     def openapi() -> dict[str, Any]:
         schema = original()
         # FastAPI keeps the description it made, so each is completed once.
         if not (done and done[0] is schema):
-            _complete(schema, app, guard, facts)
+            _complete(schema, entries(guard, app, above=above), app, guard, facts)
             done[:] = [schema]
         return schema
 
+    setattr(openapi, _DESCRIBED, True)
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(schema: dict[str, Any], app: FastAPI, guard: Guard, facts: Facts) -> None:
+def _complete(schema: dict[str, Any], listed: Iterable[Entry], app: FastAPI, guard: Guard, facts: Facts) -> None:
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {}).setdefault("Problem", deepcopy(_PROBLEM))
     if facts.cookie is not None:
         scheme = {"type": "apiKey", "in": "cookie", "name": facts.cookie}
         components.setdefault("securitySchemes", {}).setdefault(_SCHEME, scheme)
     validates = app.exception_handlers.get(RequestValidationError) is invalid
-    for operation, method, policy in _operations(schema, app, guard):
+    for operation, method, policy in _operations(schema, listed, guard):
         checks = list(_checks(policy))
         responses = operation.setdefault("responses", {})
         if validates and "HTTPValidationError" in str(responses.get("422")):
@@ -105,9 +113,11 @@ def _complete(schema: dict[str, Any], app: FastAPI, guard: Guard, facts: Facts) 
             operation.setdefault("security", [{}, {_SCHEME: []}] if everybody else [{_SCHEME: []}])
 
 
-def _operations(schema: dict[str, Any], app: FastAPI, guard: Guard) -> Iterator[tuple[dict[str, Any], str, Policy]]:
+def _operations(
+    schema: dict[str, Any], listed: Iterable[Entry], guard: Guard
+) -> Iterator[tuple[dict[str, Any], str, Policy]]:
     paths = schema.get("paths", {})
-    for entry in entries(guard, app):
+    for entry in listed:
         method = entry.method.lower()
         operation = paths.get(_CONVERTER.sub(r"{\1}", entry.path), {}).get(method)
         policy = required(guard, entry)
