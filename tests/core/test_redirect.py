@@ -36,6 +36,15 @@ ATTACKS = {
     "RED-12": ["/a/..;/b", "/a/../b", "/a/%2e%2e/b", "/a/%2e%2e%3b/b", "/a/.;x/b", "/./b", "/.."],
     "Unicode slashes": ["/\uff0fevil", "\uff0f\uff0fevil", "/\uff3cevil", "/%EF%BC%8Fevil", "/a/\uff0e\uff0e/b"],
     "half a character": ["/\ud800", "/a?next=\udcff", "/a#\udfff"],
+    "white space": ["/a b", "/a%20b#c", "/a b#c", "/a#b%0Ac", "/a#b\tc", "/a#b%00", "/a#\u00a0", "/a?b#c\u2028d"],
+    # 2 KB become 24 KB in a Location.
+    "long when encoded": [
+        "/" + "\u00e9" * 342,
+        "/" + "\U0001f600" * 171,
+        "/?" + "\u20ac" * 2000,
+        "/#" + " " * 683,
+        "/" + '"' * 2047,
+    ],
     "not a path": ["", "evil", "?a", "#a", "/" + "a" * 2048],
 }
 CASES = [
@@ -57,6 +66,11 @@ def test_an_attack_becomes_the_default(target: str) -> None:
         ("/search?url=https%3A%2F%2Fx.example", "/search?url=https%3A%2F%2Fx.example"),
         ("/caf\u00e9?q=two%20words", "/caf%C3%A9?q=two%20words"),
         ("/a..b/c.", "/a..b/c."),
+        ("/docs#two%20words", "/docs#two%20words"),
+        ("/docs#two words", "/docs#two%20words"),
+        ("/docs?q=a b#c d?e f", "/docs?q=a%20b#c%20d?e%20f"),
+        ("/" + "a" * 2047, "/" + "a" * 2047),
+        ("/" + "\u00e9" * 341, "/" + "%C3%A9" * 341),
     ],
 )
 def test_a_path_of_ours_is_kept(target: str, result: str) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 _LONGEST: Final = 2048
+"""Of what is given and of what is returned: a character may become twelve in a Location."""
 _DECODED_UP_TO: Final = 3
 """Proxies and frameworks decode once or twice; what changes meaning at the third turn is no honest path."""
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\ud800-\udfff]")
@@ -22,7 +23,8 @@ def safe_redirect(target: str | None, default: str = "/", *, root: str = "") -> 
 
     Refused are full and scheme-relative URLs, backslashes, white space and control characters, `//` anywhere in the
     path, dot segments (also as `..;`), each of them percent-encoded up to three times and in Unicode compatibility
-    forms (attacks RED-02 to RED-12). What is returned is ASCII of one line, fit for a Location header.
+    forms (attacks RED-02 to RED-12); a space may stand in a query or a fragment. What is returned is ASCII of one line
+    and at most 2,048 characters, fit for a Location header.
     """
     if not isinstance(target, str) or not 1 <= len(target) <= _LONGEST:
         return default
@@ -33,6 +35,8 @@ def safe_redirect(target: str | None, default: str = "/", *, root: str = "") -> 
         decoded = unquote(text, errors="replace")
         if decoded == text:
             found = quote(target, safe=_SAFE)
+            if len(found) > _LONGEST:
+                return default
             return found if not root or is_below(re.split(r"[?#]", found, maxsplit=1)[0], root) else default
         text = decoded
     return default
@@ -53,8 +57,6 @@ def _is_local(text: str) -> bool:
 
 
 def _has_control(text: str) -> bool:
-    # A space may stand in a decoded query ("?q=two words"), but in no path and never undecoded at the ends.
-    path, _, rest = text.partition("?")
-    if _CONTROL.search(path) is not None:
-        return True
-    return any(_CONTROL.match(character) and character != " " for character in rest)
+    # A space may stand in a query ("?q=two words") or a fragment, but in no path.
+    path, *rest = re.split(r"[?#]", text, maxsplit=1)
+    return _CONTROL.search(path + "".join(rest).replace(" ", "")) is not None
