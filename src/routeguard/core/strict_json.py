@@ -87,7 +87,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MAXIMUM_DIGITS:
+    if len(digits.removeprefix("-")) > MAXIMUM_DIGITS:
         raise JSONRefused("A JSON number is too large.")
     return int(digits)
 
