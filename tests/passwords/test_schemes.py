@@ -105,6 +105,17 @@ CORRUPT = {
     "argon2 without hash": "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$",
     "argon2 that takes 4 TB": "$argon2id$v=19$m=4294967295,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
     "argon2 that takes years": "$argon2id$v=19$m=64,t=4294967295,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
+    # Each factor alone is allowed; together they take minutes.
+    "argon2 of 1 GiB and five passes": "$argon2id$v=19$m=1048576,t=5,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
+    "argon2 of 1 GiB and 64 passes": "$argon2i$v=19$m=1048576,t=64,p=64$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
+    "argon2 of Django, 512 MiB": "argon2$argon2d$v=19$m=524288,t=9,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA",
+    "scrypt of 1 GiB, twice": f"$scrypt$ln=20,r=8,p=2$c2FsdA${bare(b'x' * 32)}",
+    "scrypt of 1 GiB, 64 times": f"$scrypt$ln=20,r=8,p=64$c2FsdA${bare(b'x' * 32)}",
+    "scrypt of wide blocks": f"scrypt$16384$salt$512$2${padded(b'x' * 64)}",
+    "scrypt over 1 GiB": f"$scrypt$ln=20,r=9,p=1$c2FsdA${bare(b'x' * 32)}",
+    "pbkdf2 of two blocks": f"pbkdf2_sha256$5000001$salt${padded(b'x' * 33)}",
+    "pbkdf2 of four blocks": f"pbkdf2_sha1$9999999$salt${padded(b'x' * 80)}",
+    "pbkdf2 of passlib, two blocks": f"$pbkdf2-sha512$9999999$c2FsdA${bare(b'x' * 65)}",
     "argon2 that is not ASCII": "$argon2id$v=19$m=64,t=1,p=1$c2Fsé$AAAA",
     "bcrypt cut": BCRYPT[:-1],
     "bcrypt that takes years": BCRYPT.replace("$04$", "$31$"),
@@ -147,3 +158,20 @@ def test_no_damage_raises_anything_else_or_opens(encoded: str):
         return
     # Prefixes 2a, 2b and 2y mean the same to bcrypt, and base64 has bits nobody reads.
     assert not opened or encoded.startswith(("$2", "bcrypt", "$scrypt", "$pbkdf2", "$argon2", "argon2"))
+
+
+@pytest.mark.long
+def test_scrypt_of_exactly_1_gib_is_checked() -> None:
+    """OpenSSL takes no memory limit of 2 GiB, so one of twice the need refused the greatest hash that is allowed."""
+    encoded = f"$scrypt$ln=20,r=8,p=1${bare(SALT)}${bare(b'x' * 32)}"
+    assert not schemes.verify(encoded, PASSWORD)
+
+
+@pytest.mark.parametrize(
+    ("n", "r", "p"), [(2, 1, 1), (16, 1, 1), (1024, 8, 16), (2**14, 8, 5), (1024, 64, 3), (2, 512, 64)]
+)
+def test_scrypt_has_the_memory_it_needs(n: int, r: int, p: int) -> None:
+    made = hashlib.scrypt(PASSWORD, salt=SALT, n=n, r=r, p=p, dklen=32, maxmem=2**28)
+    encoded = f"$scrypt$ln={n.bit_length() - 1},r={r},p={p}${bare(SALT)}${bare(made)}"
+    assert schemes.verify(encoded, PASSWORD)
+    assert not schemes.verify(encoded, PASSWORD + b"x")

@@ -1,7 +1,8 @@
 """Password hashes of other systems, verified once and then replaced by our own.
 
 Each verifier takes the encoded hash and the password as bytes and returns a bool; it raises HashError for a hash that
-cannot be read or would cost too much to check. Costs are bounded, so that one row cannot stop the service.
+cannot be read or would cost too much to check. What a hash costs is the product of its factors, and that is bounded to
+some seconds of a core, so that one row cannot stop the service.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ _MOST_MEMORY: Final = 1024 * 1024
 """KiB one hash may take to check: 1 GiB."""
 _MOST_PASSES: Final = 64
 _MOST_LANES: Final = 64
+_MOST_ARGON2_WORK: Final = 4 * _MOST_MEMORY
+"""KiB times passes: 1 GiB four times, or 64 MiB 64 times (RFC 9106 section 4 asks for 64 MiB three times)."""
+_MOST_SCRYPT_WORK: Final = 1 << 23
+"""N times r times p: 1 GiB once (RFC 7914 section 2)."""
 _MOST_BCRYPT_COST: Final = 17
 _MOST_ITERATIONS: Final = 10_000_000
+"""PBKDF2 iterations, over all blocks: each block of a hash longer than its digest takes all of them (RFC 8018)."""
 _BCRYPT_BYTES: Final = 72
 _MOST_LENGTH: Final = 1000
 
@@ -65,6 +71,7 @@ def _argon2(encoded: str, password: bytes) -> bool:
     if (
         parameters.memory_cost > _MOST_MEMORY
         or parameters.time_cost > _MOST_PASSES
+        or parameters.memory_cost * parameters.time_cost > _MOST_ARGON2_WORK
         or parameters.parallelism > _MOST_LANES
     ):
         raise HashError("argon2 with too high a cost")
@@ -113,7 +120,8 @@ def _passlib_pbkdf2(encoded: str, password: bytes) -> bool:
 
 
 def _pbkdf2(name: str, password: bytes, salt: bytes, iterations: int, expected: bytes) -> bool:
-    if not 0 < iterations <= _MOST_ITERATIONS or len(expected) < 16:
+    blocks = -(-len(expected) // hashlib.new(name).digest_size)
+    if not 0 < iterations <= _MOST_ITERATIONS // max(blocks, 1) or len(expected) < 16:
         raise HashError("pbkdf2")
     return equal(hashlib.pbkdf2_hmac(name, password, salt, iterations, len(expected)), expected)
 
@@ -133,12 +141,14 @@ def _passlib_scrypt(encoded: str, password: bytes) -> bool:
 def _scrypt(password: bytes, salt: bytes, costs: tuple[int, int, int], expected: bytes) -> bool:
     n, r, p = costs
     memory = 128 * n * r
-    if memory > _MOST_MEMORY * 1024 or not 0 < p <= _MOST_LANES or len(expected) < 16:
+    if (
+        memory > _MOST_MEMORY * 1024 or not 0 < p <= _MOST_LANES or n * r * p > _MOST_SCRYPT_WORK or len(expected) < 16
+    ):  # fmt: skip
         raise HashError("scrypt")
+    # What OpenSSL asks for beside the N blocks; more than 2 GiB - 1 cannot be said to it.
+    beside = 128 * r * (p + 2) + 64 * 1024
     try:
-        made = hashlib.scrypt(
-            password, salt=salt, n=n, r=r, p=p, dklen=len(expected), maxmem=2 * memory + 128 * r * p + 1024 * 1024
-        )
+        made = hashlib.scrypt(password, salt=salt, n=n, r=r, p=p, dklen=len(expected), maxmem=memory + beside)
     except ValueError as error:
         raise HashError("scrypt") from error
     return equal(made, expected)
