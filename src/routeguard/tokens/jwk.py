@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import unhexlify
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from routeguard.core.strict_json import JSONRefused, load_json
+from routeguard.tokens.key_shapes import looks_public
 from routeguard.tokens.models import InvalidToken as InvalidToken  # noqa: PLC0414 - found here by those who use keys
 
 if TYPE_CHECKING:
@@ -27,21 +24,10 @@ _CURVES: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _RSA_BITS: Final = range(2048, 8193)
 """Below, it can be broken; above, it is there to cost us time."""
-_RSA_EXPONENTS: Final = range(3, 2**32)
-_WIRE: Final = tuple(
-    len(name).to_bytes(4) + name
-    for name in (
-        b"ssh-rsa",
-        b"ssh-dss",
-        b"ssh-ed25519",
-        b"ecdsa-sha2-nistp256",
-        b"ecdsa-sha2-nistp384",
-        b"ecdsa-sha2-nistp521",
-    )
-)
-"""How a public key of OpenSSH begins where its prefix is left out and the rest decoded (RFC 4253 section 6.6)."""
-_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
-_MARKERS: Final = (b"-----BEGIN ", b"---- BEGIN ", b"ssh-rsa ", b"ssh-dss ", b"ssh-ed25519 ", b"ecdsa-sha2-")
+_RSA_EXPONENTS: Final = range(2**16 + 1, 2**32, 2)
+"""FIPS 186-5 section A.1.1: odd and above 2^16, for smaller ones forgive mistakes in padding."""
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+"""Private members of RSA, EC and OKP keys (RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2)."""
 _TEXTS: Final = ("kty", "kid", "alg", "use", "crv", "n", "e", "x", "y", "k")
 _FAULTS: Final = (
     JoseError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm, OverflowError,
@@ -167,6 +153,9 @@ def _read_members(jwk: Any, algorithms: Sequence[str] | None) -> Key:
         raise UnusableKey("key-use")
     if "verify" not in operations and "sign" not in operations:
         raise UnusableKey("key-use")
+    # A key whose private half was published signs for everybody. Nor is a secret part of an asymmetric key.
+    if not _PRIVATE.isdisjoint(jwk) or ("k" in jwk and jwk.get("kty") != "oct"):
+        raise UnusableKey("private-key")
     return _key(jwk.get("kid"), _READERS[jwk["kty"]](jwk), jwk.get("alg"), algorithms)
 
 
@@ -222,46 +211,9 @@ def _secret(value: bytes) -> OctKey:
     if len(value) < _SECRET_SIZES["HS256"]:
         raise UnusableKey("short-secret")
     # Attacks JWT-03, JWT-04: what everybody may know is no secret, in whatever form it was written down.
-    if _is_public(value):
+    if looks_public(value):
         raise UnusableKey("public-key-as-secret")
     return OctKey.import_key(value)
-
-
-def _is_public(value: bytes) -> bool:
-    """Whether everybody may know this: a public key, as it is or copied without its frame, in base64 or in hex."""
-    text = b"".join(value.split())
-    return any(_is_published(form) for form in (value, value.strip(), *_decoded(text)))
-
-
-def _decoded(text: bytes) -> Iterator[bytes]:
-    for form in (text.removeprefix(b"0x"), text.replace(b":", b"")):
-        with contextlib.suppress(ValueError):
-            yield unhexlify(form)
-    with contextlib.suppress(ValueError):
-        yield urlsafe_b64decode(text.translate(_URLSAFE).rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
-
-
-def _is_published(value: bytes) -> bool:
-    if any(marker in value for marker in _MARKERS) or value.startswith(_WIRE):
-        return True
-    if value.startswith((b"{", b"[")):
-        try:
-            load_json(value)
-        except JSONRefused:
-            return False
-        return True
-    # A file that was saved as text has a line's end after it.
-    return any(_is_der(value.removesuffix(end)) for end in (b"", b"\n", b"\r\n"))
-
-
-def _is_der(value: bytes) -> bool:
-    for load in (serialization.load_der_public_key, x509.load_der_x509_certificate):
-        try:
-            load(value)
-        except (ValueError, UnsupportedAlgorithm):
-            continue
-        return True
-    return False
 
 
 def _key(kid: str | None, native: AnyKey, declared: Any, algorithms: Sequence[str] | None) -> Key:
