@@ -455,7 +455,7 @@ def test_a_start_that_fails_can_be_tried_again(tmp_path: Any, monkeypatch: pytes
 
     async def work() -> None:
         before = asyncio.all_tasks()
-        with pytest.raises(Unavailable):
+        with pytest.raises(ConfigError, match="its folder must exist"):
             await guard.start()
         assert asyncio.all_tasks() == before
         directory.mkdir()

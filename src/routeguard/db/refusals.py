@@ -50,7 +50,7 @@ _REFUSALS: Final = tuple(
 )  # fmt: skip
 
 
-_QUOTED: Final = re.compile(r""" *(?:"[^"]*"|'[^']*')""")
+_QUOTED: Final = re.compile(r"""(?<! ) *+(?:"[^"]*"|'[^']*')""")
 
 
 def unreadable(error: Exception) -> str:
