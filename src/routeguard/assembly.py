@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKeys, NoApiKey
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
+from routeguard.core.cookies import cookie_name
 from routeguard.core.errors import ConfigError, ServiceMissing
 from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.core.services import Services
@@ -20,7 +21,7 @@ from routeguard.ephemeral.one_process import OneProcess
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.sessions import checks
 from routeguard.sessions.identify import ResolvedSessions
-from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver
+from routeguard.sessions.models import SessionResolver
 from routeguard.sessions.sign_in import SignIn
 from routeguard.settings import Settings, keep_development_secret
 from routeguard.traffic.body_limit import BodyLimit
@@ -178,7 +179,7 @@ def description_facts(services: Services) -> Facts:
     """Return what FastAPI's description of an application has to be told of our checks."""
     from routeguard.adapters.openapi import Facts  # noqa: PLC0415 - loads FastAPI
 
-    own = isinstance(services.find(SessionResolver), ResolvedSessions | None)
+    own, settings = isinstance(services.find(SessionResolver), ResolvedSessions | None), services.get(Settings)
     return Facts(
         answers={
             checks.SessionRequired: (401, 503), checks.SessionAllowed: (403,), checks.OptionalSession: (503,),
@@ -186,7 +187,7 @@ def description_facts(services: Services) -> Facts:
             ManagedKeys: (404, 409), RateLimit: (429, 503), BodyLimit: (413,), Csrf: (403,),
         },
         unsafe_only=(BodyLimit, Csrf), required=checks.SessionRequired, optional=checks.OptionalSession,
-        cookie=None if own else COOKIE_NAME if services.get(Site).https else PLAIN_COOKIE_NAME,
+        cookie=None if own else cookie_name(settings.cookie_base, secure=settings.secure_cookies),
     )  # fmt: skip
 
 
@@ -219,7 +220,7 @@ def _csrf(services: Services, settings: Settings) -> None:
     tokens = CsrfTokens(
         services.get(DeploymentKeys), origins=settings.origins,
         clock=services.get(Clock),  # type: ignore[type-abstract]
-        secure_cookies=settings.secure_cookies,
+        secure_cookies=settings.secure_cookies, base=settings.cookie_base,
         resume=resolver.resume if resolver is not None else None,
     )  # fmt: skip
     services.add(CsrfTokens, tokens)

@@ -213,7 +213,10 @@ def test_there_is_no_switch_for_weaker_cookies(tmp_path: Any, wish: str) -> None
         with pytest.raises(ConfigError, match="not a setting"):
             Settings.load(environ={f"ROUTEGUARD_{wish}": value}, directory=tmp_path)
     names = {field.name for field in fields(Settings)} | {field.name for field in fields(Settings().sessions)}
+    # What a cookie is called weakens none: the prefix follows from the issuer.
+    names -= {"cookie_name"}
     assert not any("same" in name or "domain" in name or "cookie" in name for name in names)
+    assert Settings(issuer="https://id.example.com", cookie_name="shop").secure_cookies
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,12 @@ MAXIMUM_SIZE: Final = 4096
 """Browsers ignore a cookie whose name and value are longer (RFC 6265bis section 5.6, attack CK-09)."""
 
 
+def cookie_name(base: str, part: str = "", *, secure: bool) -> str:
+    """Return the name of one of our cookies: with the prefix that browsers hold to this host, where they take it."""
+    name = f"{base}-{part}" if part else base
+    return f"__Host-{name}" if secure else name
+
+
 def parse_cookies(header: bytes | str) -> list[tuple[str, str]]:
     """Split a Cookie header into (name, value) pairs, in order, duplicates included (RFC 6265bis section 4.2).
 

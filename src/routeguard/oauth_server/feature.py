@@ -33,7 +33,7 @@ def register(services: Services, settings: Any) -> None:
     names = [one for one in settings.origins if one not in settings.trusted_origins]
     hosts = authorities(settings.issuer, (*own.addresses, *names))
     services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
-    cookie = SessionCookie(secure=settings.secure_cookies).name
+    cookie = SessionCookie(settings.secure_cookies, settings.cookie_base).name
     introspection = Introspection(
         services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie,
         access=services.find(AccessTokens),

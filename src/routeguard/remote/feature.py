@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.clock import Clock
+from routeguard.core.cookies import cookie_name
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
 from routeguard.remote.answers import Answers
@@ -27,7 +28,7 @@ from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
 from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.feed import OVERLAP, Feed
-from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession
+from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens
 from routeguard.tokens.ambient import OneWay
@@ -104,9 +105,9 @@ def _sessions(services: Services, settings: Any, where: Remote) -> None:
         tokens, keys, users, sessions=found, feed=feed, clock=clock,
         trust=Trust(feed.keep - skew, settings.remote.offline.total_seconds()),
     )  # fmt: skip
-    name = COOKIE_NAME if settings.secure_cookies else PLAIN_COOKIE_NAME
+    name = cookie_name(settings.cookie_base, secure=settings.secure_cookies)
     sources = SessionSources(RemoteCookies(found, name=name, user_class=where.user))
-    cookies = TokenCookies(secure=settings.secure_cookies)
+    cookies = TokenCookies(settings.secure_cookies, settings.cookie_base)
     sources.explicit = OneWay(BearerSessions(by_token.find), cookies)
     sources.ambient = RemoteTokenCookies(by_token, cookies)
     services.add(SessionResolver, sources)  # type: ignore[type-abstract]

@@ -97,7 +97,7 @@ class RemoteCookies(Generic[U]):
 
     def presents(self, exchange: Exchange) -> bool:
         """Return whether a session cookie was sent."""
-        return b"routeguard=" in exchange.request.headers.get(b"cookie", b"")
+        return self._name + b"=" in exchange.request.headers.get(b"cookie", b"")
 
     async def resume(self, exchange: Exchange) -> UserSession[U] | None:
         """Return the live session of a request, or None. Raises Unavailable when that cannot be told."""

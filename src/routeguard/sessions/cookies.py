@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from routeguard.core.cookies import format_cookie
-from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME
+from routeguard.core.cookies import cookie_name, format_cookie
+from routeguard.sessions.models import PLAIN_COOKIE_NAME
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 class SessionCookie:
     """`__Host-routeguard`, or `routeguard` where browsers refuse the prefix: decided once, at start-up.
 
+    `base` is another name in place of `routeguard` (setting `cookie_name`).
+
     Secure follows from the name, never from the scheme a request seems to have (attack CK-13).
     """
 
     secure: bool = True
+    base: str = PLAIN_COOKIE_NAME
 
     @property
     def name(self) -> str:
         """The one name that is read and written."""
-        return COOKIE_NAME if self.secure else PLAIN_COOKIE_NAME
+        return cookie_name(self.base, secure=self.secure)
 
     def set(self, exchange: Exchange, value: str, *, max_age: int | None) -> None:
         """Put the cookie on the response, in place of one already put there.

@@ -37,7 +37,7 @@ def register(services: Services, settings: Any) -> None:
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
     cookies: CookieSessions[Any] = CookieSessions(
         database, users.reader, clock=clock, codec=EnvelopeCodec(services.get(DeploymentKeys)),
-        cookie=SessionCookie(secure=settings.secure_cookies), settings=own, invalidations=feed,
+        cookie=SessionCookie(settings.secure_cookies, settings.cookie_base), settings=own, invalidations=feed,
     )  # fmt: skip
     services.add(CookieSessions, cookies)
     by_id: SessionsById[Any] = SessionsById(database, users.reader, clock=clock, settings=own, invalidations=feed)

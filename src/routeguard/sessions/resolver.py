@@ -82,7 +82,7 @@ class CookieSessions(Generic[U]):
 
     def presents(self, exchange: Exchange) -> bool:
         """Return whether a session cookie was sent."""
-        return b"routeguard=" in exchange.request.headers.get(b"cookie", b"")
+        return self._name + b"=" in exchange.request.headers.get(b"cookie", b"")
 
     def presented(self, exchange: Exchange) -> Envelope | None:
         """Return what a request's cookie says if we signed it. Whether that session still lives is another question."""

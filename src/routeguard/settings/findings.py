@@ -26,6 +26,7 @@ ROOT_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+", re.A
 """One spelling for each: no escapes, no dot segments."""
 _WELL_KNOWN: Final = ("secret", "changeme", "change-me", "password", "development", "insecure", "default", "example")
 _LISTENING: Final = re.compile(r"https?://(0\.0\.0\.0|\[::\])(?=[:/]|$)", re.ASCII)
+_COOKIE: Final = re.compile(r"(?=.{1,40}\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]|\{port\})*", re.ASCII)
 _PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 
 
@@ -55,6 +56,11 @@ def malformed(settings: Settings) -> list[str]:
         )
     if settings.root_path and not ROOT_PATH.fullmatch(settings.root_path):
         found.append(f"root_path {settings.root_path!r} must be plain segments such as /api, with no slash at the end")
+    if not _COOKIE.fullmatch(settings.cookie_name):
+        found.append(
+            f"cookie_name {settings.cookie_name!r} must be up to 40 letters, digits, '-', '_', '.' and {{port}}; the "
+            "prefix __Host- is added to it where browsers take it"
+        )
     if settings.environment not in {"", "production", "development"}:
         found.append("environment must be 'production' or 'development'")
     # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).

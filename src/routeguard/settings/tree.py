@@ -62,6 +62,9 @@ class Settings:
     """Addresses and CIDR ranges of the reverse proxies whose `trusted_proxy_header` is believed."""
     trusted_proxy_header: str = X_FORWARDED_FOR
     """The header field the proxies write: `X-Forwarded-For` or `Forwarded`. No other is ever read."""
+    cookie_name: str = "routeguard"
+    """What our cookies are called: the session's own, and `-csrf`, `-access` and `-refresh` after it. `{port}` in it is
+    the issuer's port, for several applications on one host, where a browser gives every cookie to every port."""
     body_limit: int = 1024 * 1024
     """Bytes a request body may have unless a route's policy says otherwise."""
     unsafe_observe_in_production: bool = False
@@ -127,6 +130,13 @@ class Settings:
     def secure_cookies(self) -> bool:
         """Whether cookies are Secure and carry the `__Host-` prefix."""
         return not self.on_loopback
+
+    @property
+    def cookie_base(self) -> str:
+        """The name of our cookies, without the prefix that says who may set them."""
+        parts = _split(self.issuer)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        return self.cookie_name.replace("{port}", str(port))
 
     @property
     def origins(self) -> tuple[str, ...]:

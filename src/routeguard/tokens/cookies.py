@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from routeguard.core.cookies import find_cookie, format_cookie
+from routeguard.core.cookies import cookie_name, find_cookie, format_cookie
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
 
-_ACCESS: Final = "routeguard-access"
-_REFRESH: Final = "routeguard-refresh"
-_PREFIX: Final = "__Host-"
+_ACCESS: Final = "access"
+_REFRESH: Final = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +24,7 @@ class TokenCookies:
     """
 
     secure: bool = True
+    base: str = "routeguard"
 
     def access(self, exchange: Exchange) -> bytes | None:
         """Return the access token a browser sent; None also for two of them (attack CSRF-16)."""
@@ -53,7 +53,7 @@ class TokenCookies:
         self._put(exchange, _REFRESH, "", 0)
 
     def _name(self, name: str) -> str:
-        return _PREFIX + name if self.secure else name
+        return cookie_name(self.base, name, secure=self.secure)
 
     def _sent(self, exchange: Exchange, name: str) -> bytes | None:
         header = exchange.request.headers.get(b"cookie")

@@ -59,7 +59,7 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
     )  # fmt: skip
     services.add(RefreshFamilies, families)
     tokens = services.add(Tokens, Tokens(families, access, clock=clock, settings=settings.tokens))
-    cookies = services.add(TokenCookies, TokenCookies(secure=settings.secure_cookies))
+    cookies = services.add(TokenCookies, TokenCookies(settings.secure_cookies, settings.cookie_base))
     ambient: CookieTokens[Any] = CookieTokens(
         cookies, tokens, families, access=access, by_id=services.get(SessionsById), sessions=sessions, clock=clock,
         settings=settings.tokens, admit=RenewalBudget(services),

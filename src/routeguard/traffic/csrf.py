@@ -17,7 +17,7 @@ from logging import WARNING
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any, Final
 
-from routeguard.core.cookies import format_cookie
+from routeguard.core.cookies import cookie_name, format_cookie
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.request import SAFE_METHODS
 from routeguard.core.secret import DeploymentKeys, Purpose, equal, new_token
@@ -38,8 +38,8 @@ COOKIE_NAME: Final = "__Host-routeguard-csrf"
 PLAIN_COOKIE_NAME: Final = "routeguard-csrf"
 """Only where a browser refuses the prefix: an issuer that is http on loopback."""
 HEADER: Final = b"x-csrf-token"
+_PARTS: Final = ("", "access", "refresh")
 
-_SESSION_COOKIES: Final = (b"routeguard=", b"routeguard-access=", b"routeguard-refresh=")
 _EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
 _EXPLICIT_FIELDS: Final = frozenset({b"authorization", b"x-api-key", b"signature-input"})
 _VERIFIED_FIELDS: Final = frozenset({b"signature-input", b"sec-websocket-protocol"})
@@ -79,19 +79,24 @@ class CsrfTokens:
     it belongs to, so it changes at sign-in and at sign-out (CSRF-14).
     """
 
-    __slots__ = ("_clock", "_keyed", "_life", "_older", "_resume", "_secure", "cookie_name", "origins")
+    __slots__ = (
+        "_clock", "_keyed", "_life", "_older", "_resume", "_secure", "_session_cookies", "cookie_name", "origins",
+    )  # fmt: skip
 
     def __init__(
         self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, secure_cookies: bool = True,
-        life: timedelta = timedelta(hours=12), resume: Resume | None = None,
+        base: str = "routeguard", life: timedelta = timedelta(hours=12), resume: Resume | None = None,
     ) -> None:  # fmt: skip
         """Parse the origins; raises ConfigError for any that is not exact.
 
-        `origins` are all whose pages may use our cookies, our own included. `life` is how long a token is good for.
+        `origins` are all whose pages may use our cookies, our own included; `base` is what the cookies are called.
+        `life` is how long a token is good for.
         `resume` finds the session of an exchange on routes whose policy did not ask for one.
         """
         self.origins = parse_origins(origins)
-        self.cookie_name = COOKIE_NAME if secure_cookies else PLAIN_COOKIE_NAME
+        self.cookie_name = cookie_name(base, "csrf", secure=secure_cookies)
+        # The session's own cookie, and those of its tokens.
+        self._session_cookies = [cookie_name(base, part, secure=secure_cookies).encode() + b"=" for part in _PARTS]
         self._keyed, *self._older = (_keyed(key) for key in keys.derive(Purpose.CSRF))
         self._clock = clock
         self._secure = secure_cookies
@@ -134,10 +139,15 @@ class CsrfTokens:
             return True
         return any(equal(mac, _mac(older, covered)) for older in self._older)
 
+    def _is_signed_in(self, exchange: Exchange) -> bool:
+        """Return whether a cookie of ours that stands for a session was sent."""
+        sent = exchange.request.headers.get(b"cookie", b"")
+        return any(name in sent for name in self._session_cookies)
+
     async def _bound_to(self, exchange: Exchange) -> bytes | None:
         """Return what ties a token to this browser: its session, else its pre-session cookie."""
         principal: Any = exchange.principal
-        if principal is None and self._resume is not None and is_signed_in_by_cookie(exchange):
+        if principal is None and self._resume is not None and self._is_signed_in(exchange):
             principal = await self._resume(exchange)
         if principal is not None:
             return _session_of(principal)
@@ -260,12 +270,6 @@ class WithoutCsrf:
     def describe(self) -> str:
         """Say so in the matrix."""
         return "NO CSRF CHECK"
-
-
-def is_signed_in_by_cookie(exchange: Exchange) -> bool:
-    """Return whether a cookie of ours that stands for a session was sent, under either of its names."""
-    sent = exchange.request.headers.get(b"cookie", b"")
-    return any(name in sent for name in _SESSION_COOKIES)
 
 
 async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001, RUF029 - the shape of a bound check
