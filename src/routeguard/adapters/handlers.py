@@ -200,12 +200,15 @@ def frontend_class() -> type[BaseRoute] | None:
     return found
 
 
-def answers_405(route: Any, scope: Scope) -> bool:
-    """Whether the route is about to answer 405 by itself, without any handler."""
+def answers_405(route: Any, scope: Scope, *, chosen: bool = False) -> bool:
+    """Whether the route is about to answer 405 by itself, without any handler.
+
+    `chosen`: its own list of methods has been looked at already.
+    """
     if scope["type"] != "http":
         return False
     methods = getattr(route, "methods", None)
-    if methods and scope["method"] not in methods:
+    if methods and not chosen and scope["method"] not in methods:
         return True
     endpoint = handler_of(route)
     if not dispatches(endpoint) or endpoint.method_not_allowed is not HTTPEndpoint.method_not_allowed:

@@ -25,8 +25,9 @@ from routeguard.adapters.handlers import (
     marked,
     misplaced,
 )
+from routeguard.adapters.inner import HIDDEN
 from routeguard.adapters.section import Section
-from routeguard.adapters.starlette import has_edge, is_hooked
+from routeguard.adapters.starlette import has_edge, hides_handler, is_hooked
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import joined
@@ -141,6 +142,8 @@ def _problem(guard: Guard, place: _Place) -> str | None:
         return fault
     if not is_hooked(route):
         return _UNHOOKED
+    if hides_handler(route):
+        return HIDDEN
     for router in routers_with(place.original or route):
         if all(router.routes is not each.routes for each in place.inside):
             return _TAKEN

@@ -9,8 +9,9 @@ applications without a guard it is one dictionary look-up (docs/decisions/0002).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute
 
 from routeguard.adapters.gates import before_mark, policy_around_frontend
@@ -36,6 +37,7 @@ from routeguard.adapters.handlers import (
     unguarded,
     wrapped_by,
 )
+from routeguard.adapters.inner import HIDDEN, has_middleware, stand_inside
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import MADE, observe_marks
@@ -43,9 +45,10 @@ from routeguard.core.policy import joined
 from routeguard.core.problem import GUARD_NOT_APPLIED, Problem
 from routeguard.core.request import is_preflight
 from routeguard.guard.connection import Connection
-from routeguard.guard.edge import enter
+from routeguard.guard.edge import Edge, enter
+from routeguard.guard.facts import Seen
 from routeguard.guard.guard import Compiled
-from routeguard.guard.layers import Around, Layer, look_again, run_below
+from routeguard.guard.layers import Around, Layer, Within, has_changed, run_below
 from routeguard.guard.log import logger
 from routeguard.guard.unguarded import refuse_unguarded
 
@@ -55,11 +58,12 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from routeguard.core.decision import Reply
-    from routeguard.core.request import RequestView
     from routeguard.guard.connection import App, Receive, Scope, Send
     from routeguard.guard.guard import Guard
 
-Ready: TypeAlias = "Compiled | Around | Problem | None"
+Ready: TypeAlias = "Compiled | Around | Within | Problem | None"
+Cache: TypeAlias = "tuple[Guard, int, dict[tuple[str, bool], Compiled | Around | Within | Literal[False]]]"
+"""Of a route: by which guard, after how many marks, what; False where it leaves the decision to what is around it."""
 
 _HOOKED: Final = "__routeguard_hook__"
 _CACHE: Final = "__routeguard_compiled__"
@@ -82,14 +86,15 @@ def hook(kind: type[BaseRoute]) -> None:
                 await original(self, scope, receive, send)
             return
         seen = connection.request
-        same = (
+        # A middleware inside the edge, or the route's own class, may have passed on other facts; the policy must see
+        # what the handler will see.
+        if connection.watched is None and (
             seen.scope is scope and seen.raw_headers is scope["headers"] and seen.method == scope.get("method", "GET")
-        )
-        if not same and _changed(seen, scope):
-            # A middleware inside the edge, or the route's own class, passed on other facts; the policy must see what
-            # the handler will see.
-            look_again(connection, scope)
-        elif connection.current is self:
+        ):
+            changed = False
+        else:
+            changed = has_changed(connection, scope)
+        if not changed and connection.current is self:
             await original(self, scope, receive, send)
             return
         ready = _ready(connection, self, scope)
@@ -100,7 +105,7 @@ def hook(kind: type[BaseRoute]) -> None:
             connection.current = self
             await enter(connection, ready, proceed, (scope, receive, send))
         else:
-            await _arrive(connection, self, ready, proceed, (scope, receive, send))
+            await _arrive(connection, self, ready, proceed, (scope, receive, send), changed=changed)
 
     setattr(handle, _HOOKED, True)
     kind.handle = handle  # type: ignore[method-assign]
@@ -151,18 +156,8 @@ def _descendants(kind: type[BaseRoute]) -> Iterator[type[BaseRoute]]:
         yield from _descendants(child)
 
 
-def _changed(request: RequestView, scope: Scope) -> bool:
-    """Whether the facts are others by now. Reading `Request.headers` alone makes a new, equal list."""
-    headers = scope["headers"]
-    return (
-        request.scope is not scope
-        or request.raw_headers != headers
-        or (request.kind == "http" and request.method != scope["method"])
-    )
-
-
 async def _arrive(
-    connection: Connection, route: Any, ready: Ready, proceed: App, wire: tuple[Scope, Receive, Send]
+    connection: Connection, route: Any, ready: Ready, proceed: App, wire: tuple[Scope, Receive, Send], *, changed: bool
 ) -> None:
     """Enter a route that is not alone with its policy: something stands around it, or there is more below it."""
     send = wire[2]
@@ -178,16 +173,57 @@ async def _arrive(
     elif asks and is_router(handler_of(route)):
         # It carries no credential: the route below, or a CORS middleware of the application there, answers it.
         layer = Layer(ready.owners, ready.compiled, asked=False) if isinstance(ready, Around) else None
-        await (proceed(*wire) if layer is None else run_below(connection, layer, proceed, wire))
+        await (_watch(connection, proceed, *wire) if layer is None else run_below(connection, layer, proceed, wire))
     elif isinstance(ready, Around):
-        connection.current = route
+        connection.current, connection.own = route, ready.compiled
         below = partial(_run_below, connection, Layer(ready.owners, ready.compiled, asked=True), proceed)
-        await enter(connection, ready.compiled, below, wire)
+        await enter(connection, ready.compiled, below, wire, changed=changed)
+    elif isinstance(ready, Within):
+        connection.current, connection.own = route, ready.compiled
+        await enter(connection, ready.compiled, partial(_watch, connection, proceed), wire, changed=changed)
     elif ready is None and (not connection.layers or answers_405(route, wire[0])):
-        await proceed(*wire)
+        await _watch(connection, proceed, *wire)
     else:
-        connection.current = connection.current if ready is None else route
-        await enter(connection, ready, proceed, wire)
+        connection.current = route
+        await enter(connection, ready, proceed, wire, changed=changed)
+
+
+async def _watch(connection: Connection, proceed: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Go on where a middleware may stand before what comes next."""
+    connection.watched = Seen(scope)
+    await proceed(scope, receive, send)
+
+
+async def _look_inside(connection: Connection, proceed: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Go on behind the middleware of a route, which may have passed on other facts than its policy was asked about."""
+    route: Any = connection.current
+    if route is None or not has_changed(connection, scope):
+        await proceed(scope, receive, send)
+        return
+    before = connection.layers, connection.above
+    if connection.layers and connection.layers[-1].owners[0] is handler_of(route):
+        # What this route was asked by is no cover for what it is asked by now.
+        connection.layers = connection.layers[:-1]
+        connection.above = any(layer.compiled.decides for layer in connection.layers)
+    try:
+        ready = _ready(connection, route, scope, chosen=True)
+        if isinstance(ready, Problem) and connection.guard.mode != "observe":
+            await connection.refuse(ready, send=send)
+            return
+        compiled = ready.compiled if isinstance(ready, Within | Around) else None
+        if is_invented(route, scope):
+            proceed = partial(run_not_allowed, handler_of(route))
+        if isinstance(ready, Around):
+            proceed = partial(_run_below, connection, Layer(ready.owners, ready.compiled, asked=True), proceed)
+        again = compiled is not None and compiled is connection.own
+        await enter(connection, compiled, proceed, (scope, receive, send), changed=True, again=again)
+    finally:
+        connection.layers, connection.above = before
+
+
+def hides_handler(route: Any) -> bool:
+    """Whether the middleware of a route hides what it wraps."""
+    return not stand_inside(route, _look_inside)
 
 
 async def _run_below(
@@ -212,28 +248,31 @@ def _preflight(connection: Connection, route: Any, ready: Ready, scope: Scope) -
     return next((reply for policy in policies if (reply := guard.preflight(policy, request)) is not None), None)
 
 
-def _ready(connection: Connection, route: Any, scope: Scope) -> Ready:
+def _ready(connection: Connection, route: Any, scope: Scope, *, chosen: bool = False) -> Ready:
     """Return the compiled policy for the handler chosen; None where no handler is entered here.
 
     A handler without any is a Problem here, before it runs. Kept on the route object, so late routes work too.
+    `chosen`: the route itself has let the method pass.
     """
     holder = effective(route, scope)
-    cache: tuple[Guard, int, dict[tuple[str, bool], Compiled | Around]] | None = holder.__dict__.get(_CACHE)
+    cache: Cache | None = holder.__dict__.get(_CACHE)
     if cache is None or cache[0] is not connection.guard or cache[1] != MADE.count:
         cache = holder.__dict__[_CACHE] = (connection.guard, MADE.count, {})
     # What stands around it may decide on one way to this route and not on another: the two are kept apart.
     key = (scope.get("method", "WS"), connection.above)
-    ready: Ready = cache[2].get(key)
-    if ready is not None or answers_405(route, scope):
-        return ready
+    known = cache[2].get(key)
+    if known is not None:
+        return known or None
+    if answers_405(route, scope, chosen=chosen):
+        return None
     try:
-        ready = _compile(connection, route, holder, scope)
+        ready: Ready = _compile(connection, route, holder, scope)
     except ConfigError as error:
         logger.error("a policy added late cannot be bound, and its route is refused: %s", error)
         return GUARD_NOT_APPLIED(debug=str(error))
     # Methods nobody declared are sent by somebody who invents them: not worth the memory.
-    if isinstance(ready, Compiled | Around) and (key[0] == "WS" or key[0].lower() in METHODS):
-        cache[2][key] = ready
+    if not isinstance(ready, Problem) and (key[0] == "WS" or key[0].lower() in METHODS):
+        cache[2][key] = ready if ready is not None else False
     return ready
 
 
@@ -246,6 +285,8 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
     policy = marked(route, method, original)
     if is_frontend(route):
         policy = joined(guard.frontend, policy_around_frontend(original or route))
+    if hides_handler(route):
+        return GUARD_NOT_APPLIED(debug=HIDDEN)
     if is_router(handler):
         # The routes below carry their own decisions; what only limits is added to those.
         return None if policy is None else Around((handler,), guard.compile(policy, handler, kind))
@@ -254,7 +295,9 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
     if policy is None:
         return None if above else GUARD_NOT_APPLIED(debug=f"{handler!r} has no policy that says who may call")
     compiled = guard.compile(policy, handler, kind)
-    return Around((handler, *wrapped_by(handler)), compiled) if holds_more(route) else compiled
+    if holds_more(route):
+        return Around((handler, *wrapped_by(handler)), compiled)
+    return Within(compiled) if has_middleware(route) else compiled
 
 
 def has_edge(app: Any) -> bool:
@@ -273,7 +316,16 @@ def wrap(app: Starlette, edge: Callable[[App], App]) -> None:
         raise RuntimeError("a guard is installed in this application already")
     setattr(app, _EDGE, True)
     build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: edge(build())  # type: ignore[method-assign]
+
+    def guarded() -> App:
+        stack = build()
+        made = edge(stack)
+        if isinstance(made, Edge):
+            # Starlette's own part of the stack passes requests on as they are.
+            made.plain = not app.user_middleware and type(stack) is ServerErrorMiddleware
+        return made
+
+    app.build_middleware_stack = guarded  # type: ignore[method-assign]
 
 
 def _before_mark(target: Any) -> None:

@@ -89,6 +89,12 @@ class Check(Protocol):
         ...
 
 
+class AskedOnce:
+    """The base of checks that spend something when they are asked: they are not asked twice about one request."""
+
+    __slots__ = ()
+
+
 def optional_method(check: Any, name: str) -> Callable[..., Any] | None:
     """Return the method `name` that the class of `check` defines, or None.
 

@@ -30,6 +30,7 @@ from routeguard.guard.transport import must_close
 from routeguard.guard.watch import StreamEnded, is_event_stream, watch_principal, watch_stream
 
 if TYPE_CHECKING:
+    from routeguard.guard.facts import Seen
     from routeguard.guard.guard import Compiled, Guard
     from routeguard.guard.layers import Layer
 
@@ -49,9 +50,8 @@ class Connection(Exchange):
 
     __slots__ = (
         "_body", "_ended", "_over", "_receive", "_received", "_stated_limit", "above", "accepted", "current", "entered",
-        "guard", "guarded", "is_event_stream", "layers", "outer", "refusal", "replying", "started", "status",
-        "stream_ended",
-        "watcher", "write",
+        "guard", "guarded", "is_event_stream", "layers", "outer", "own", "refusal", "replying", "started", "status",
+        "stream_ended", "watched", "watcher", "write",
     )  # fmt: skip
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,8 +78,10 @@ class Connection(Exchange):
         """The route being entered, so that a class calling its parent's `handle` is not asked twice."""
         self.layers: tuple[Layer, ...] = ()
         """What stands around the route being entered and carries a policy, outermost first."""
-        self.above = False
-        """Whether one of them says who may call: enough for a handler that does not."""
+        self.above = False  # Whether one of them says who may call: enough for a handler that does not.
+        self.watched: Seen | None = None
+        """The facts that policies saw, where a middleware may have passed on others since."""
+        self.own: Compiled | None = None  # The policy of the current route, where that has middleware.
         outer = scope.get(SCOPE_KEY)
         self.outer = outer if isinstance(outer, Connection) else None
         """The connection of a guarded application this one is mounted in; our decision is its decision."""
@@ -289,12 +291,15 @@ class Connection(Exchange):
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
-    async def decide(self, compiled: Compiled) -> Outcome:
-        """Run a compiled policy and record the decision. Whatever goes wrong is a refusal (attack AZ-16)."""
+    async def decide(self, compiled: Compiled, *, again: bool = False) -> Outcome:
+        """Run a compiled policy and record the decision. Whatever goes wrong is a refusal (attack AZ-16).
+
+        `again`: it has passed with other facts, so that what a request is counted by is not asked a second time.
+        """
         self.guarded = self.guarded or compiled.guarded
         self._bound(compiled.body_limit)
         try:
-            outcome = await compiled.run(self)
+            outcome = await (compiled.again if again else compiled.run)(self)
             decision = decision_of(outcome)
         except ProblemError as error:
             outcome = error.problem

@@ -18,7 +18,8 @@ from routeguard.core.problem import (
 )
 from routeguard.guard.capture import Capture
 from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
-from routeguard.guard.layers import ask_layers
+from routeguard.guard.facts import Seen
+from routeguard.guard.layers import ask_all
 from routeguard.guard.transport import refuse_framing
 
 if TYPE_CHECKING:
@@ -27,18 +28,21 @@ if TYPE_CHECKING:
 
 
 async def enter(
-    connection: Connection, compiled: Compiled | None, proceed: App, wire: tuple[Scope, Receive, Send]
-) -> None:
+    connection: Connection, compiled: Compiled | None, proceed: App, wire: tuple[Scope, Receive, Send],
+    *, changed: bool = False, again: bool = False,
+) -> None:  # fmt: skip
     """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step.
 
-    `compiled` is None for a handler that leaves the decision to what stands around it.
+    `compiled` is None for a handler that leaves the decision to what stands around it. `changed` says that this was
+    asked about other facts, `again` that `compiled` was.
     """
     scope, receive, send = wire
     handler = "" if compiled is None else compiled.handler
     try:
-        outcome = await ask_layers(connection) if connection.layers else None
-        if outcome is None and compiled is not None:
-            outcome = await connection.decide(compiled)
+        if changed or connection.layers:
+            outcome = await ask_all(connection, compiled, changed=changed, again=again)
+        else:
+            outcome = None if compiled is None else await connection.decide(compiled)
         if outcome is not None:
             await connection.answer(outcome, handler, send)
         else:
@@ -73,6 +77,8 @@ class Edge:
         self._start = start
         self._stop = stop
         self.ready = False
+        self.plain = False
+        """Whether no middleware of the application can change a request before its routes see it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -85,6 +91,8 @@ class Edge:
         connection = Connection(self.guard, scope, receive, send)
         # Overwrites whatever stands there: markers of ours are never taken from outside (attack AZ-07).
         scope[SCOPE_KEY] = connection
+        if not self.plain:
+            connection.watched = Seen(scope)
         try:
             if not self.ready:
                 await self._start(False)  # noqa: FBT003 - whether there is a lifespan

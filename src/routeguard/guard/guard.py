@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from routeguard.core.check import AskedOnce
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import mark
 from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain, unfit
@@ -44,6 +45,8 @@ class Compiled:
 
     policy: Policy
     run: BoundCheck
+    again: BoundCheck
+    """The same without what counts a request or runs it once: for when it is asked about other facts."""
     handler: str
     body_limit: int | None
     """Bytes; None when the policy states none."""
@@ -122,16 +125,19 @@ class Guard:
         try:
             # Headers for the response first, so that what is unreadable is refused with them; then our own look, which
             # holds every request to its limit and so does the work of `body_limit()` too.
-            bound = bind_steps([check for check in policy.ordered() if not _only_limits(check)], self.services)
+            checks = [check for check in policy.ordered() if not _only_limits(check)]
+            bound = bind_steps(checks, self.services)
             steps = sorted([(Stage.TRANSPORT, _readable), *bound], key=_by_stage)
         except ConfigError as error:
             raise ConfigError([f"{name}: {finding}" for finding in (*findings, *error.findings)]) from None
         if findings:
             raise ConfigError([f"{name}: {finding}" for finding in findings])
+        spent = {id(run) for check, (stage, run) in zip(checks, bound, strict=True) if _is_spent(check, stage)}
         limits = [check.body_limit for check in policy.checks if isinstance(check, BodyLimited)]
         return Compiled(
             policy=policy,
             run=chain([run for _, run in steps]),
+            again=chain([run for _, run in steps if id(run) not in spent]),
             handler=name,
             body_limit=min(limits, default=None),
             guarded=_is_guarded(policy),
@@ -147,6 +153,11 @@ async def _readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape 
 def _only_limits(check: Any) -> bool:
     """Return whether a check states a limit and does nothing else. Any other check is bound, whatever it is made of."""
     return isinstance(check, BodyLimited) and type(check).bind is BodyLimited.bind
+
+
+def _is_spent(check: Any, stage: Stage) -> bool:
+    """Return whether a check has done its work once it passed: it counted the request, or runs it once."""
+    return stage is Stage.EXECUTION or isinstance(check, AskedOnce)
 
 
 def _by_stage(step: tuple[Stage, BoundCheck]) -> Stage:

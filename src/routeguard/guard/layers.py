@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from routeguard.core.request import RequestView
+from routeguard.guard.facts import Seen
 
 if TYPE_CHECKING:
     from routeguard.core.check import Outcome
@@ -35,20 +36,63 @@ class Around:
         self.compiled = compiled
 
 
-def look_again(connection: Connection, scope: Scope) -> None:
-    """Take the facts anew. What was found by other headers belongs to another request, perhaps another caller."""
-    before = connection.request
-    connection.request = RequestView(scope)
-    if before.raw_headers is not scope["headers"] and before.raw_headers != scope["headers"]:
+class Within:
+    """The policy of a route with middleware of its own: what that passes on is looked at before the handler runs."""
+
+    __slots__ = ("compiled",)
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.compiled = compiled
+
+
+def has_changed(connection: Connection, scope: Scope) -> bool:
+    """Take the facts anew where a middleware passed on others, and return whether what was decided no longer counts.
+
+    The method that a check let pass is not the method the handler would run for (attack: an X-HTTP-Method-Override
+    that makes a POST of a GET behind a mount), and what was found by other headers belongs to another caller.
+    """
+    seen, watched = connection.request, connection.watched
+    if watched is not None:
+        changed, same_caller = not watched.holds(scope), watched.same_caller(scope)
+    else:
+        headers = scope["headers"]
+        # Reading `Request.headers` alone makes a new, equal list.
+        same_caller = seen.raw_headers is headers or seen.raw_headers == headers
+        method = scope["method"] if seen.kind == "http" else seen.method
+        changed = seen.scope is not scope or not same_caller or seen.method != method
+    if changed or seen.scope is not scope:
+        connection.request = RequestView(scope)
+    if changed:
+        connection.decision = None
+        connection.watched = None if watched is None else Seen(scope)
+    if not same_caller:
         connection.facts.clear()
         connection.principal = None
+    return changed
 
 
-async def ask_layers(connection: Connection) -> Outcome:
-    """Run the policies around a handler that have not been asked yet, from the outside in."""
+async def ask_all(connection: Connection, compiled: Compiled | None, *, changed: bool, again: bool) -> Outcome:
+    """Run the policies on the way to a handler that have not been asked yet, from the outside in; `compiled` last.
+
+    After a change all are asked, `compiled` as `again` says. Header fields that are said anew replace those that were
+    said of other facts; cookies stay, each of them is one.
+    """
+    before = connection.effects
+    if changed:
+        connection.effects = []
+    outcome = await _ask_layers(connection, changed=changed)
+    if outcome is None and compiled is not None:
+        outcome = await connection.decide(compiled, again=again)
+    if changed:
+        anew = {name for name, _ in connection.effects} - {b"set-cookie"}
+        connection.effects = [pair for pair in before if pair[0] not in anew] + connection.effects
+    return outcome
+
+
+async def _ask_layers(connection: Connection, *, changed: bool) -> Outcome:
     for layer in connection.layers:
-        if not layer.asked:
-            outcome = await connection.decide(layer.compiled)
+        if changed or not layer.asked:
+            outcome = await connection.decide(layer.compiled, again=layer.asked)
             if outcome is not None:
                 return outcome
             layer.asked = True
@@ -59,10 +103,11 @@ async def run_below(
     connection: Connection, layer: Layer, proceed: App, wire: tuple[Scope, Receive, Send]
 ) -> None:  # fmt: skip
     """Run what is below a layer: its policy is one of those that hold there, and nowhere else."""
-    before = connection.layers, connection.above
+    before = connection.layers, connection.above, connection.watched
     connection.layers = (*connection.layers, layer)
     connection.above = connection.above or layer.compiled.decides
+    connection.watched = Seen(wire[0])
     try:
         await proceed(*wire)
     finally:
-        connection.layers, connection.above = before
+        connection.layers, connection.above, connection.watched = before

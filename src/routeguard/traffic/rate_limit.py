@@ -9,6 +9,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from routeguard.core.check import AskedOnce
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.rate import Rate, parse_rate
@@ -94,7 +95,7 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(AskedOnce):
     """At most so many calls by one caller."""
 
     tiers: tuple[Tier, ...]
