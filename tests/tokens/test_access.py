@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from routeguard.db.database import Database
-from routeguard.sessions.by_id import SessionsById, proof_second
+from routeguard.sessions.by_id import SessionsById, proof_time
 from routeguard.sessions.clock import SteadyClock
 from routeguard.tokens import access
 from routeguard.tokens.jws import sign_jws
@@ -37,6 +38,7 @@ async def test_what_is_in_it(database: Database) -> None:
         assert found == {
             "iss": ISSUER, "aud": ISSUER, "sub": "usr_1", "sid": "ses_1", "client_id": "test", "iat": now,
             "exp": now + 900, "auth_time": now, "acr": "aal1", "amr": [], "session_created_at": clock.time(),
+            "session_authenticated_at": clock.time(),
             "session_expires_at": clock.time() + 86400,
             "user": {"id": "usr_1", "name": "Ada", "email": "ada@example.com", "email_verified": False, "image": None,
                      "role": "user"},
@@ -152,16 +154,16 @@ async def test_a_session_by_its_id(database: Database) -> None:
         own = (await world.sign_in(user)).session
         current = await own()
         sessions = by_id(world)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) == current
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current)) == current
         for user_id, session_id in ((other.id, current.id), (user.id, "ses_none"), ("", ""), ("usr_none", current.id)):
-            assert await sessions.find(user_id, session_id, proven_at=proof_second(current)) is None
+            assert await sessions.find(user_id, session_id, proven_at=proof_time(current)) is None
         # From memory: the row is gone, and nobody said so.
         await world.delete_rows_behind_its_back()
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) == current
-        assert await by_id(world).find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current)) == current
+        assert await by_id(world).find(user.id, current.id, proven_at=proof_time(current)) is None
         # Not without news of what was revoked, and not for long (attack SES-18).
         world.clock.advance(4.5)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current)) is None
 
 
 async def test_its_end_is_known_here_at_once_and_elsewhere_soon(database: Database) -> None:
@@ -170,13 +172,13 @@ async def test_its_end_is_known_here_at_once_and_elsewhere_soon(database: Databa
         user = await world.user()
         current = await (await world.sign_in(user)).session()
         here, there = by_id(world), by_id(other)
-        assert await here.find(user.id, current.id, proven_at=proof_second(current))
-        assert await there.find(user.id, current.id, proven_at=proof_second(current))
+        assert await here.find(user.id, current.id, proven_at=proof_time(current))
+        assert await there.find(user.id, current.id, proven_at=proof_time(current))
         async with database.transaction() as tx:
             await world.sessions.revoke(tx, user.id, current.id)
-        assert await here.find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await here.find(user.id, current.id, proven_at=proof_time(current)) is None
         await other.feed.poll()
-        assert await there.find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await there.find(user.id, current.id, proven_at=proof_time(current)) is None
 
 
 async def test_the_user_is_as_he_is_now(database: Database) -> None:
@@ -185,13 +187,13 @@ async def test_the_user_is_as_he_is_now(database: Database) -> None:
         await world.user(role="admin")
         current = await (await world.sign_in(user)).session()
         sessions = by_id(world)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current))
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current))
         await world.set_role(user, "moderator")
-        found = await sessions.find(user.id, current.id, proven_at=proof_second(current))
+        found = await sessions.find(user.id, current.id, proven_at=proof_time(current))
         assert found is not None
         assert found.user.role == "moderator"
         await world.suspend(user)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current)) is None
 
 
 async def test_a_use_is_noted_and_an_unused_one_ends(database: Database) -> None:
@@ -202,11 +204,11 @@ async def test_a_use_is_noted_and_an_unused_one_ends(database: Database) -> None
         idle = world.settings.idle.total_seconds()
         for _ in range(3):
             await world.wait(idle * 0.6)
-            assert await sessions.find(user.id, current.id, proven_at=proof_second(current))
+            assert await sessions.find(user.id, current.id, proven_at=proof_time(current))
         (row,) = await world.rows()
         assert row.last_seen_at == world.clock.time()
         await world.wait(idle + 1)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current)) is None
         assert await world.rows() == []
 
 
@@ -217,8 +219,55 @@ async def test_its_end_while_the_machine_was_suspended(database: Database, polle
         user = await world.user()
         current = await (await world.sign_in(user)).session()
         sessions = by_id(world)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current))
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current))
         async with database.transaction() as tx:
             await other.sessions.revoke(tx, user.id, current.id)
         await world.suspend_machine(polled=polled)
-        assert await sessions.find(user.id, current.id, proven_at=proof_second(current)) is None
+        assert await sessions.find(user.id, current.id, proven_at=proof_time(current)) is None
+
+
+@pytest.mark.parametrize("step", [0.0, 0.4, -5.0])
+async def test_a_token_from_before_a_later_proof_in_the_same_second(database: Database, step: float) -> None:
+    """SES-02: also where the clock stands still, or was put back, between the two."""
+    async with World.open(database) as world:
+        user = await world.user()
+        browser = await world.sign_in(user)
+        before, sessions = await browser.session(), by_id(world)
+        assert await sessions.find(user.id, before.id, proven_at=proof_time(before))
+        world.clock.advance(max(step, 0.0))
+        world.clock.step(min(step, 0.0))
+        exchange = browser.exchange()
+        async with database.transaction() as tx:
+            after = await world.sessions.rotate(tx, exchange, amr=("pwd",))
+        assert after.id == before.id
+        for process in (sessions, by_id(world)):
+            assert await process.find(user.id, before.id, proven_at=proof_time(before)) is None
+            assert await process.find(user.id, after.id, proven_at=proof_time(after)) is not None
+        async with database.transaction() as tx:
+            given = {"reason": "test", "whole_seconds": False}
+            assert not await world.sessions.revoke_proven(tx, user.id, before.id, proven_at=proof_time(before), **given)
+            assert await world.sessions.revoke_proven(tx, user.id, after.id, proven_at=proof_time(after), **given)
+
+
+async def test_a_token_says_to_the_microsecond_when_its_user_proved_it(database: Database) -> None:
+    async with KeyWorld.of(database) as world:
+        at = datetime.fromtimestamp(int(world.clock.time()) - 60, UTC)
+        found = []
+        for later in (0, 1, 999_999):
+            claims = world.access.verify(world.mint(authenticated_at=at + timedelta(microseconds=later)))
+            assert claims is not None
+            assert not claims.whole_seconds
+            assert claims.auth_time == int(at.timestamp())
+            found.append(claims.proven_at)
+        assert len(set(found)) == 3
+        old = msgspec.structs.replace(claims, session_authenticated_at=0.0)
+        assert (old.proven_at, old.whole_seconds) == (claims.auth_time, True)
+
+
+async def test_a_token_that_was_seen_does_not_outlive_its_key(database: Database) -> None:
+    async with KeyWorld.of(database) as world:
+        token = world.mint()
+        assert world.access.verify(token) is not None
+        # Its end comes with time, and nothing tells of it: the keys and their epoch stay as they are.
+        world.keys._keys = tuple(key._replace(until=world.keys._now()) for key in world.keys._keys)
+        assert world.access.verify(token) is None

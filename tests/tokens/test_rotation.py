@@ -493,7 +493,9 @@ async def _proven_earlier(app: App, browser: TokenBrowser) -> None:
         found = await tx.one(sa.select(table.c.user_id, table.c.id).order_by(table.c.created_at.desc()).limit(1))
         await services.get(Invalidations).invalidate(tx, found.id)
     claims = await services.get(AccessTokens).find(browser.cookies[ACCESS].encode())
-    session = await services.get(SessionsById).find(found.user_id, found.id, proven_at=claims.auth_time - 60)
+    session = await services.get(SessionsById).find(
+        found.user_id, found.id, proven_at=claims.auth_time - 60, whole_seconds=True
+    )
     assert session is not None
     browser.cookies[ACCESS] = services.get(AccessTokens).mint(session, client_id="routeguard", lean=True)
     before = TokenBrowser(app, {ACCESS: browser.cookies[ACCESS]}, "", session=session)

@@ -22,9 +22,18 @@ _CAPACITY: Final = 8192
 """Sessions remembered by a process; the oldest makes room. About 2 KB each."""
 
 
-def proof_second(session: UserSession[Any]) -> int:
-    """Return when the user of a session last proved himself, in whole seconds: the `auth_time` of its tokens."""
-    return int(session.authenticated_at.timestamp())
+def proof_time(session: UserSession[Any]) -> float:
+    """Return when the user of a session last proved who they are: seconds since the epoch, to the microsecond."""
+    return session.authenticated_at.timestamp()
+
+
+def is_last_proof(session: UserSession[Any], proven_at: float, *, whole_seconds: bool) -> bool:
+    """Whether a credential that names `proven_at` is from after the last proof of a session's user.
+
+    `whole_seconds` is for access tokens of an earlier release, which name no more.
+    """
+    last = proof_time(session)
+    return (int(last) if whole_seconds else last) == proven_at
 
 
 class SessionsById(Generic[U]):
@@ -45,19 +54,23 @@ class SessionsById(Generic[U]):
             invalidations, clock, capacity=_CAPACITY, life=self._live.life
         )
 
-    async def find(self, user_id: str, session_id: str, *, proven_at: int) -> UserSession[U] | None:
-        """Return the live session of a user, or None: ended, expired, of somebody else, or its user is suspended.
+    async def find(
+        self, user_id: str, session_id: str, *, proven_at: float, whole_seconds: bool = False
+    ) -> UserSession[U] | None:  # fmt: skip
+        """Return the live session of a user, or None: ended, expired, of another user, or its user is suspended.
 
-        `proven_at` is when, as the credential says, its user had last proven himself, in whole seconds since the
-        epoch. One from before a later proof (a changed password) is no good any more: a copy of it may be why he
-        changed it (attack SES-02). Raises Unavailable when that cannot be told.
+        `proven_at` is the `proof_time` that the credential names. A credential from before a later proof, such as a
+        changed password, is refused even within the same second: a copy of it may be the reason for the change (attack
+        SES-02). Raises Unavailable when that cannot be told.
         """
         known = self._known.get((user_id, session_id))
         # Where they differ this process may not have heard of the proof yet, so the store is asked.
-        if known is not None and proof_second(known) == proven_at:
+        if known is not None and is_last_proof(known, proven_at, whole_seconds=whole_seconds):
             return known
         found = await self._find(user_id, session_id)
-        return found if found is not None and proof_second(found) == proven_at else None
+        if found is None or not is_last_proof(found, proven_at, whole_seconds=whole_seconds):
+            return None
+        return found
 
     async def _find(self, user_id: str, session_id: str) -> UserSession[U] | None:
         asked_at = self._known.began()

@@ -12,7 +12,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.secret import digest, new_token
 from routeguard.sessions import store
-from routeguard.sessions.by_id import proof_second
+from routeguard.sessions.by_id import is_last_proof
 from routeguard.sessions.models import SessionEnded, SessionId, SessionRecord, SessionStarted, SessionState, UserSession
 from routeguard.sessions.problems import USER_SUSPENDED
 from routeguard.traffic.site import Site
@@ -160,11 +160,11 @@ class Sessions(Generic[U]):
         return True
 
     async def revoke_proven(
-        self, tx: Transaction, user_id: str, session_id: str, *, proven_at: int, reason: str
+        self, tx: Transaction, user_id: str, session_id: str, *, proven_at: float, whole_seconds: bool, reason: str
     ) -> bool:
         """End the session a verified token names, unless the token is from before the user's last proof."""
         state = await store.find(tx, user_id, session_id)
-        if state is None or proof_second(state.session(None)) != proven_at:
+        if state is None or not is_last_proof(state.session(None), proven_at, whole_seconds=whole_seconds):
             return False
         return await self.revoke(tx, user_id, session_id, reason=reason)
 

@@ -51,6 +51,8 @@ invalidations: Final = sa.Table(
 
 
 _MANY: Final = 1_000_000
+_LATER: Final = 0.001
+"""Seconds by which a proof is later than the one before it, where the clock does not tell them apart."""
 """SQLite takes no OFFSET without a LIMIT."""
 
 
@@ -133,8 +135,12 @@ async def replace_secret(
 ) -> SessionState | None:
     """Give a live session a new secret in place of the one presented. None when that one no longer counts.
 
-    Without `old_hash` the session was not presented by its secret, and keeps it.
+    Without `old_hash` the session was not presented by its secret, and keeps it. `authenticated_at`, when given, is
+    always later than before, whatever the clock says: it tells what was proven before from what was proven after.
     """
+    if "authenticated_at" in values:
+        given, before = values["authenticated_at"], sessions.c.authenticated_at
+        values["authenticated_at"] = sa.case((before >= given, before + _LATER), else_=given)
     statement = sa.update(sessions).where(_is(user_id, session_id), _live(now)).values(**values).returning(*_STATE)
     if old_hash is not None:
         statement = statement.where(sessions.c.secret_hash == old_hash)

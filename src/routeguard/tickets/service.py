@@ -8,7 +8,7 @@ import msgspec
 
 from routeguard.core.secret import digest, new_token
 from routeguard.ephemeral.protocol import hash_tag
-from routeguard.sessions.by_id import proof_second
+from routeguard.sessions.by_id import proof_time
 
 if TYPE_CHECKING:
     from routeguard.ephemeral.protocol import Ephemeral
@@ -24,7 +24,7 @@ LIFE: Final = 30
 class _Ticket(msgspec.Struct, array_like=True):
     user_id: str
     session_id: str
-    proven_at: int
+    proven_at: float
     path: str
 
 
@@ -41,7 +41,7 @@ class Tickets(Generic[U]):
     async def issue(self, session: UserSession[Any], path: str) -> str:
         """Return a ticket for the WebSocket at `path`. Raises Unavailable."""
         ticket = new_token()
-        kept = _Ticket(session.user.id, session.id, proof_second(session), path)
+        kept = _Ticket(session.user.id, session.id, proof_time(session), path)
         await self._store.put(_key(ticket.encode()), msgspec.msgpack.encode(kept), ttl=LIFE)
         return ticket
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from routeguard.core.secret import digest, new_token
-from routeguard.sessions.by_id import proof_second
+from routeguard.sessions.by_id import proof_time
 from routeguard.tokens.jwk import InvalidToken
 from routeguard.tokens.jws import LONGEST, read_header, sign_jws, verify_parts
 from routeguard.tokens.jwt import Expected, check_claims
@@ -44,10 +44,22 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     acr: str = ""
     amr: tuple[str, ...] = ()
     scope: str | None = None
+    session_authenticated_at: float = 0.0
+    """`auth_time` to the microsecond; 0 in tokens of releases before it was told."""
     session_created_at: float = 0.0
     session_expires_at: float = 0.0
     user: dict[str, Any] | None = None
     """What `public_user` shows of him; left out when it is long."""
+
+    @property
+    def proven_at(self) -> float:
+        """When the user last proved who they are, as exactly as the token says."""
+        return self.session_authenticated_at or float(self.auth_time)
+
+    @property
+    def whole_seconds(self) -> bool:
+        """Whether `proven_at` is in whole seconds."""
+        return not self.session_authenticated_at
 
     def __repr__(self) -> str:
         """Name the token and tell nothing of the user."""
@@ -75,6 +87,7 @@ class AccessKeys(Protocol):
 
 class _Known(msgspec.Struct, frozen=True):
     claims: Claims
+    kid: str
     epoch: int
 
 
@@ -105,7 +118,8 @@ class AccessTokens:
         claims: dict[str, Any] = {
             "iss": self._issuer, "sub": session.principal_id, "aud": self._audience, "client_id": client_id,
             "iat": issued, "exp": int(min(issued + self._life, end)), "jti": new_token(16), "sid": session.id,
-            "auth_time": proof_second(session), "acr": f"aal{session.assurance.aal}",
+            "auth_time": int(proof_time(session)), "session_authenticated_at": proof_time(session),
+            "acr": f"aal{session.assurance.aal}",
             "amr": session.assurance.amr, "session_created_at": session.created_at.timestamp(),
             "session_expires_at": end,
         }  # fmt: skip
@@ -143,6 +157,9 @@ class AccessTokens:
         known = self._known.get(digest(token))
         if known is None or known.epoch != self._keys.epoch or self._clock.time() >= known.claims.exp:
             return None
+        # The key may have come to its end since: a token must not outlive it for having been seen.
+        if self._keys.find(known.kid) is None:
+            return None
         return known.claims
 
     def _read(self, token: bytes) -> Claims:
@@ -162,5 +179,5 @@ class AccessTokens:
             raise InvalidToken("claims") from None
         if len(self._known) >= _CAPACITY:
             del self._known[next(iter(self._known))]
-        self._known[digest(token)] = _Known(claims, epoch)
+        self._known[digest(token)] = _Known(claims, kid, epoch)
         return claims

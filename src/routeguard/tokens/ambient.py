@@ -127,7 +127,9 @@ class CookieTokens(Generic[U]):
         return pair.session
 
     async def _find(self, claims: Claims) -> UserSession[U] | None:
-        return await self._by_id.find(claims.sub, claims.sid, proven_at=claims.auth_time)
+        return await self._by_id.find(
+            claims.sub, claims.sid, proven_at=claims.proven_at, whole_seconds=claims.whole_seconds
+        )
 
     # -- for the routes --------------------------------------------------------------------------------------------
 
@@ -162,7 +164,8 @@ class CookieTokens(Generic[U]):
         claims = None if sent is None else self._access.verify(sent)
         if claims is not None:
             await self._sessions.revoke_proven(
-                tx, claims.sub, claims.sid, proven_at=claims.auth_time, reason=reason
+                tx, claims.sub, claims.sid, proven_at=claims.proven_at, whole_seconds=claims.whole_seconds,
+                reason=reason,
             )  # fmt: skip
 
     async def end_named(self, tx: Transaction, token: str, *, reason: str) -> None:

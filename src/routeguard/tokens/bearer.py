@@ -59,7 +59,9 @@ class TokensOfSessions:
         claims = self._tokens.verify(token) or await self._ask(exchange, token)
         if claims is None:
             return None
-        return await self._sessions.find(claims.sub, claims.sid, proven_at=claims.auth_time)
+        return await self._sessions.find(
+            claims.sub, claims.sid, proven_at=claims.proven_at, whole_seconds=claims.whole_seconds
+        )
 
     async def _ask(self, exchange: Exchange, token: bytes) -> Claims | None:
         try:
