@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
-import anyio
-from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
 from typing_extensions import Self, TypeVar
 
+from routeguard.adapters.attach import attach, listed
+from routeguard.adapters.connections import connection_of
 from routeguard.adapters.handlers import is_router
 from routeguard.adapters.section import Section
-from routeguard.adapters.starlette import hook_routes
+from routeguard.adapters.starlette import hook_routes, wrap
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
-from routeguard.assembly import assemble, checked_settings, defaults, description_facts, remote_feature, warn_of_others
+from routeguard.assembly import (
+    assemble,
+    assemble_again,
+    checked_settings,
+    defaults,
+    description_facts,
+    guard_over,
+    remote_feature,
+    warn_of_others,
+)
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
-from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import mark, needs_guard, policy_of
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import Problem, authentication_required
-from routeguard.core.request import RequestView
-from routeguard.guard.connection import Connection
 from routeguard.guard.edge import Edge
 from routeguard.guard.guard import Ask, Compiled, Guard, handler_name
-from routeguard.guard.inventory import Entry, Row, matrix, verify
+from routeguard.guard.inventory import Installed, Row, matrix
 from routeguard.guard.refusals import check_shape
-from routeguard.guard.unguarded import warn_of_missing_guard
+from routeguard.guard.runs import Run, Runs
 from routeguard.sessions import checks
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.settings import Settings
 from routeguard.traffic.body_limit import body_limit
-from routeguard.traffic.cors import identity_cors, preflight
-from routeguard.traffic.csrf import csrf, with_csrf
+from routeguard.traffic.cors import identity_cors
+from routeguard.traffic.csrf import csrf
 from routeguard.traffic.security_headers import header_bytes
 from routeguard.users.models import User
 
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
 
     from routeguard.core.feature import Feature
     from routeguard.core.principal import Principal
+    from routeguard.core.services import Services
     from routeguard.guard.connection import App
     from routeguard.guard.refusals import Shape
     from routeguard.remote.models import ClientTls
@@ -87,21 +95,18 @@ class Routeguard(Generic[U]):
             features = [] if identify is not None else defaults()
         self.features = tuple(features)
         self.settings = checked_settings(settings, self.features, user or User)
-        self.services = assemble(self.settings, self.features, user=user or User, identify=identify)
-        self._guard = Guard(self.services, augment=_with_csrf, preflight=preflight, body_limit=self.settings.body_limit)
-        self._guard.root = self.settings.root_path
-        self._guard.asks_for_session = checks.asks_for_session
-        if any(feature.name == "ui" for feature in self.features):
-            self._guard.sign_in = f"{PREFIX}/sign-in"
+        services = assemble(self.settings, self.features, user=user or User, identify=identify)
+        self._runs = Runs(
+            services, lambda: assemble_again(services, self.features, user=user or User, identify=identify)
+        )
+        self._guard = guard_over(services, self.features, sign_in=f"{PREFIX}/sign-in")
         self._guard.asks += [
             Ask(self.current_session, self.session(), _provides_session),
             Ask(self.current, self.session(), _provides_principal),
             Ask(self.current_key, self.api_key(), _provides_key),
         ]
-        self._entries: Callable[[], Iterable[Entry]] = list
-        self._required: dict[tuple[Policy, str], Compiled] = {}
-        self._lock = anyio.Lock()
-        self._running = False
+        self._installed: list[Installed] = []
+        self._required: dict[tuple[Policy, str, Services], Compiled] = {}
         hook_routes()
 
     @classmethod
@@ -176,7 +181,7 @@ class Routeguard(Generic[U]):
 
         Raises GuardNotApplied when the route's policy provides none.
         """
-        principal = _connection(connection).principal
+        principal = connection_of(connection).principal
         if isinstance(principal, UserSession):
             return cast("UserSession[U]", principal)
         raise authentication_required("a handler took a session its policy did not provide").error()
@@ -184,13 +189,13 @@ class Routeguard(Generic[U]):
     @needs_guard
     async def current_session_or_none(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session, or None for guests. For routes under `optional_session()`."""
-        principal = _connection(connection).principal
+        principal = connection_of(connection).principal
         return cast("UserSession[U]", principal) if isinstance(principal, UserSession) else None
 
     @needs_guard
     async def current(self, connection: HTTPConnection) -> Principal:
         """Return whoever calls: a session, or another principal the policy accepts."""
-        principal = _connection(connection).principal
+        principal = connection_of(connection).principal
         if principal is None:
             raise authentication_required("a handler took a principal its policy did not provide").error()
         return principal
@@ -198,7 +203,7 @@ class Routeguard(Generic[U]):
     @needs_guard
     async def current_key(self, connection: HTTPConnection) -> ApiKey:
         """Return the API key the guard found. A FastAPI dependency; asking for it requires one."""
-        principal = _connection(connection).principal
+        principal = connection_of(connection).principal
         if isinstance(principal, ApiKey):
             return principal
         raise authentication_required("a handler took an API key its policy did not provide").error()
@@ -211,18 +216,17 @@ class Routeguard(Generic[U]):
         """
         from routeguard.api_keys.routes import perform  # noqa: PLC0415 - the identity extra
 
-        _connection(request)
-        return await perform(self.services, request)
+        return await perform(connection_of(request).guard.services, request)
 
     @needs_guard
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told."""
-        exchange = _connection(connection)
+        exchange = connection_of(connection)
         # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.
         exchange.guarded = True
         if isinstance(exchange.principal, UserSession):
             return cast("UserSession[U]", exchange.principal)
-        found = await self.services.get(SessionResolver).resume(exchange)  # type: ignore[type-abstract]
+        found = await exchange.guard.services.get(SessionResolver).resume(exchange)  # type: ignore[type-abstract]
         if exchange.principal is None:
             exchange.principal = found
         return found
@@ -233,11 +237,11 @@ class Routeguard(Generic[U]):
 
         Returns the session. Raises ProblemError when the policy refuses, Unavailable when it cannot be told.
         """
-        exchange = _connection(connection)
-        key = (policy, exchange.request.kind)
+        exchange = connection_of(connection)
+        key = (policy, exchange.request.kind, exchange.guard.services)
         compiled = self._required.get(key)
         if compiled is None:
-            compiled = self._guard.compile(policy, self.require, exchange.request.kind)
+            compiled = exchange.guard.compile(policy, self.require, exchange.request.kind)
             if len(self._required) < _REMEMBERED:
                 self._required[key] = compiled
         limit = exchange.body_limit
@@ -276,65 +280,57 @@ class Routeguard(Generic[U]):
         routes stay problems.
         """
         check_shape(refusal)
-        self._guard.refusal = refusal
         if mode == "observe":
             if self.settings.production and not self.settings.unsafe_observe_in_production:
                 raise ConfigError("observe mode refuses nothing; production needs unsafe_observe_in_production=true")
             logger.warning("OBSERVE MODE: nothing is refused. What would be is logged as 'would be refused'.")
+        # Each application has options of its own: enforced here and observed there must not become observed here.
+        guard = replace(self._guard, default=None, headers=(), page_headers=()) if self._installed else self._guard
+        self._attach(app, guard, self.session() if docs is None else docs)
         if headers and mode == "enforce":
             https = self.settings.secure_cookies
-            self._guard.headers = header_bytes("api", https=https)
+            guard.headers = header_bytes("api", https=https)
             # HTML keeps its styles and scripts, whose places we cannot know; nothing may frame it or change its base.
             page = {"content-security-policy": _PAGE_CSP, "referrer-policy": "strict-origin-when-cross-origin"}
-            self._guard.page_headers = header_bytes("api", https=https, change=page)
-        self._guard.mode = mode
-        self._guard.frontend = frontend
-        self._guard.default = default if default is not None else self._guard.default
-        self._attach(app, self.session() if docs is None else docs)
+            guard.page_headers = header_bytes("api", https=https, change=page)
+        guard.mode = mode
+        guard.refusal = refusal
+        guard.frontend = frontend
+        guard.default = default if default is not None else guard.default
         app.router.routes.extend(self.routes())
 
-    def _attach(self, app: Any, docs: Policy) -> None:
+    def _attach(self, app: Any, guard: Guard, docs: Policy) -> None:
         """Take the seam of the framework `app` is made with."""
-        from routeguard.adapters import listing, starlette  # noqa: PLC0415 - adapters load their framework
-
-        framework = sys.modules.get("fastapi")
-        if framework is not None and isinstance(app, framework.FastAPI):
-            from routeguard.adapters import fastapi, openapi  # noqa: PLC0415 - adapters load their framework
-
-            fastapi.answer_fastapi_errors(app)
-            fastapi.mark_docs(app, docs)
-            openapi.describe(app, self._guard, description_facts(self.services))
-        else:
-            from routeguard.adapters.errors import answer_errors  # noqa: PLC0415 - adapters load their framework
-
-            answer_errors(app)
+        facts = partial(description_facts, self.services)  # Later: it loads FastAPI.
+        installed = Installed(guard, partial(listed, app, guard, docs, facts))
+        # First: what cannot be installed must leave no trace.
+        wrap(app, partial(self._edge, installed))
+        self._installed.append(installed)
+        attach(app, guard, docs, facts)
         hook_routes()
-
-        def listed() -> Iterable[Entry]:
-            # At each start: applications may be mounted after this, and FastAPI loaded.
-            if "fastapi" in sys.modules:
-                from routeguard.adapters.fastapi import adopt_mounted  # noqa: PLC0415 - adapters load their framework
-
-                adopt_mounted(app, self._guard, docs, description_facts(self.services))
-            return listing.entries(self._guard, app)
-
-        self._entries = listed
-        starlette.wrap(app, self.asgi)
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of all features, for an application's router."""
-        made = [route for feature in self.features if feature.routes for route in feature.routes(self.services)]
+        section = Section(self._runs.services, self._feature_routes)
+        return [section] if section.routes else []
+
+    def _feature_routes(self, services: Services) -> list[BaseRoute]:
+        made = [route for feature in self.features if feature.routes for route in feature.routes(services)]
         if self.settings.cors_origins:
             readable = identity_cors(self.settings.cors_origins)
             for route in made:
                 mark(route.endpoint, readable)
-        return [Section(made)] if made else []
+        return made
 
     def asgi(self, app: App) -> Edge:
         """Return `app` behind the edge: nothing leaves it without a decision. Raises ConfigError for a lost mark."""
         if not is_router(app) and policy_of(app) is not None:
             raise ConfigError(f"{handler_name(app)} carries a policy that nothing asks: mount it in an application")
-        return Edge(self._guard, app, start=self._start, stop=self.close)
+        return self._edge(Installed(self._guard, list), app)
+
+    def _edge(self, installed: Installed, app: App) -> Edge:
+        start = partial(self._start, apps=(installed,), holder=installed)
+        return Edge(installed.guard, app, start=start, stop=partial(self._runs.leave, installed))
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:  # noqa: ARG002 - the frameworks' shape
@@ -346,55 +342,37 @@ class Routeguard(Generic[U]):
             await self.close()
 
     def matrix(self) -> list[Row]:
-        """Return what every route of the installed application requires, in words."""
-        return matrix(self._guard, self._entries())
+        """Return what every route of the installed applications requires, in words."""
+        return [row for one in self._installed for row in matrix(one.guard, one.entries())]
+
+    @property
+    def services(self) -> Services:
+        """The services of the running event loop, or of the first one where it has none.
+
+        One guard runs in any number of event loops: in one after the other, and in several at once (each then has
+        services of its own, like another process over the same database).
+        """
+        return self._runs.services()
 
     async def start(self) -> None:
-        """Start the services without an application, as the command line does."""
-        async with self._lock:
-            if not self._running:
-                await self.services.start()
-                self._running = True
+        """Start the services in the running event loop without an application, as the command line does."""
+        await self._runs.enter(self)
 
-    async def _start(self, lifespan: bool) -> None:  # noqa: FBT001 - the edge's shape
+    async def _start(self, lifespan: bool, *, apps: Iterable[Installed] = (), holder: object = None) -> Run:  # noqa: FBT001 - the edge's shape
         """Verify everything that can be known before the first request, then start.
 
         Raises ConfigError with all findings. Without a lifespan nobody is there to stop the server, so undecided
         handlers are only logged; they are refused one by one.
         """
-        if self._running:
-            return
-        fatal = lifespan and self._guard.mode == "enforce"
-        if findings := verify(self._guard, self._entries(), undecided_is_fatal=fatal):
+        if findings := [finding for one in apps or self._installed for finding in one.verify(lifespan=lifespan)]:
             raise ConfigError(findings)
-        warn_of_others(self.services)
-        await self.start()
+        run = await self._runs.enter((holder or self) if lifespan else None)
+        warn_of_others(run.services)
+        return run
 
     async def close(self) -> None:
-        """Stop the services; safe to call twice."""
-        async with self._lock:
-            if self._running:
-                self._running = False
-                await self.services.close()
-
-
-class _NotInstalled(GuardNotApplied, HTTPException):
-    """A handler took a value of the guard where none is installed: answered by the framework, and no traceback."""
-
-
-def _connection(connection: HTTPConnection) -> Connection:
-    found = connection.scope.get(SCOPE_KEY)
-    if not isinstance(found, Connection):
-        handler = handler_name(connection.scope.get("endpoint", "a handler"))
-        warn_of_missing_guard(handler, RequestView(connection.scope), "")
-        raise _NotInstalled(500, "No guard is installed in the application that this request came through.")
-    return found
-
-
-def _with_csrf(policy: Policy, _kind: Literal["http", "websocket"]) -> Policy:
-    """Add the forgery check wherever a session cookie may be the credential: on by default, for sockets too."""
-    ambient = any(policy.find(checks.SessionRequired)) or any(policy.find(checks.OptionalSession))
-    return with_csrf(policy) if ambient else policy
+        """Stop the services in the running event loop once all that started them there have; safe to call twice."""
+        await self._runs.leave(self)
 
 
 def _provides_session(policy: Policy) -> bool:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKeys, NoApiKey
 from routeguard.core.address import parse_networks
@@ -19,13 +19,15 @@ from routeguard.ephemeral.factory import EphemeralCheck, open_ephemeral
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.one_process import OneProcess
 from routeguard.ephemeral.protocol import Ephemeral
+from routeguard.guard.guard import Guard
 from routeguard.sessions import checks
 from routeguard.sessions.identify import ResolvedSessions
 from routeguard.sessions.models import SessionResolver
 from routeguard.sessions.sign_in import SignIn
 from routeguard.settings import Settings, keep_development_secret
 from routeguard.traffic.body_limit import BodyLimit
-from routeguard.traffic.csrf import Csrf, CsrfTokens
+from routeguard.traffic.cors import preflight
+from routeguard.traffic.csrf import Csrf, CsrfTokens, with_csrf
 from routeguard.traffic.rate_limit import RateLimit
 from routeguard.traffic.site import Site
 from routeguard.users.reader import UserCodec
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from routeguard.adapters.openapi import Facts
     from routeguard.core.feature import Feature
+    from routeguard.core.policy import Policy
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
 
@@ -130,6 +133,8 @@ def assemble(
     services.add(DeploymentKeys, DeploymentKeys(settings.issuer, settings.secret, settings.older_secrets))
     proxies = parse_networks(settings.trusted_proxies)
     ephemeral = open_ephemeral(settings.ephemeral_url)
+    if not isinstance(ephemeral, MemoryEphemeral):
+        services.require_asyncio("the store of ephemeral_url")
     services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
     if isinstance(ephemeral, MemoryEphemeral):
         one = OneProcess(f"{settings.issuer} {settings.database_url} {Path.cwd()}")
@@ -139,6 +144,7 @@ def assemble(
     header = settings.trusted_proxy_header
     services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies, trusted_proxy_header=header))
     if any(feature.records for feature in features):
+        services.require_asyncio("the identity service")
         _identity(services, settings, user)
     _register(services, features, settings)
     for feature in features:
@@ -175,6 +181,38 @@ def _register(services: Services, features: Sequence[Feature], settings: Setting
         raise ConfigError(findings)
 
 
+def assemble_again(
+    first: Services, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None
+) -> Services:
+    """Make every service once more, for another event loop at the same time: over the same database and secret.
+
+    What `memory://` holds is not shared, as between processes.
+    """
+    settings = first.get(Settings)
+    if any(feature.records for feature in features):
+        from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
+
+        settings = replace(settings, database_url=first.get(Database).url)
+    return assemble(settings, features, user=user, identify=identify)
+
+
+def guard_over(services: Services, features: Sequence[Feature], *, sign_in: str) -> Guard:
+    """Return what compiles policies against services. `sign_in` is the path of the page, where there are pages."""
+    settings = services.get(Settings)
+    guard = Guard(services, augment=_with_csrf, preflight=preflight, body_limit=settings.body_limit)
+    guard.root = settings.root_path
+    guard.asks_for_session = checks.asks_for_session
+    if any(feature.name == "ui" for feature in features):
+        guard.sign_in = sign_in
+    return guard
+
+
+def _with_csrf(policy: Policy, _kind: Literal["http", "websocket"]) -> Policy:
+    """Add the forgery check wherever a session cookie may be the credential: on by default, for sockets too."""
+    ambient = any(policy.find(checks.SessionRequired)) or any(policy.find(checks.OptionalSession))
+    return with_csrf(policy) if ambient else policy
+
+
 def description_facts(services: Services) -> Facts:
     """Return what FastAPI's description of an application has to be told of our checks."""
     from routeguard.adapters.openapi import Facts  # noqa: PLC0415 - loads FastAPI
@@ -206,7 +244,8 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
     # A write: a server that was demoted, or has no room, answers a look and nothing else.
     writes = partial(ephemeral.put, "{routeguard}:ready", b"", ttl=60.0)
-    services.add(Readiness, Readiness(database.ping, writes))
+    readiness = Readiness(database.ping, writes)
+    services.add(Readiness, readiness, start=readiness.start)
     check = SchemaCheck(database)
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, services.get(DeploymentKeys), clock=clock)

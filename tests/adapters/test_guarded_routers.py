@@ -467,13 +467,13 @@ def test_a_session_around_the_sign_in_itself_is_a_finding(installed_first: bool)
     app = FastAPI(openapi_url=None)
     guard.install(app) if installed_first else guard(guard.session())(app)
     guard(guard.session())(app) if installed_first else guard.install(app)
-    found = verify(guard._guard, guard._entries(), undecided_is_fatal=True)
+    found = guard._installed[0].verify(lifespan=True)
     assert any("nobody could sign in" in line for line in found)
     open_ = FastAPI(openapi_url=None)
     guard(guard.optional_session())(open_)
     other = Routeguard(replace(SETTINGS, database_url="sqlite://"))
     other.install(open_)
-    assert verify(other._guard, other._entries(), undecided_is_fatal=True) == []
+    assert other._installed[0].verify(lifespan=True) == []
 
 
 async def test_routes_that_were_taken_out_of_a_marked_router() -> None:

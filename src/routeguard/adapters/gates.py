@@ -82,7 +82,7 @@ class Gate:
     def __init__(self, router: Router, inner: App) -> None:
         self.router = router
         self.inner = inner
-        self._compiled: dict[tuple[int, str], tuple[Any, int, Compiled]] = {}
+        self._compiled: dict[tuple[int, str, int], tuple[Any, int, Compiled]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Note the policies of the router, and of the application it belongs to, for what is below."""
@@ -110,11 +110,13 @@ class Gate:
 
     def _policy(self, connection: Connection, owner: Any) -> Compiled:
         guard, kind = connection.guard, connection.request.kind
-        known = self._compiled.get((id(owner), kind))
+        # Two event loops at the same time have a guard each.
+        key = (id(owner), kind, id(guard))
+        known = self._compiled.get(key)
         if known is None or known[0] is not guard or known[1] != MADE.count:
             policy = policy_of(owner)
             assert policy is not None
-            known = self._compiled[id(owner), kind] = guard, MADE.count, guard.compile(policy, owner, kind)
+            known = self._compiled[key] = guard, MADE.count, guard.compile(policy, owner, kind)
         return known[2]
 
 

@@ -9,9 +9,34 @@ from starlette.routing import Match, Mount, Router
 from routeguard.core.exchange import SCOPE_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from starlette.routing import Route
+    from routeguard.core.services import Services
+
+
+class _Routers(Router):
+    """The same routes over each set of services; `current` returns the set of the running event loop."""
+
+    def __init__(self, current: Callable[[], Services], make: Callable[[Services], Sequence[Any]]) -> None:
+        first = current()
+        # Our paths have one spelling each: a redirect to the other would be a 307 that resends a password (RED-14).
+        super().__init__(make(first), redirect_slashes=False)
+        self._current = current
+        self._make = make
+        self._by_services: dict[Services, Router] = {first: self}
+
+    def of_this_loop(self) -> Router:
+        """Return the router over the services of the running event loop."""
+        services = self._current()
+        found = self._by_services.get(services)
+        if found is None:
+            found = self._by_services[services] = Router(self._make(services), redirect_slashes=False)
+        return found
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand the request on."""
+        router = self.of_this_loop()
+        await (super().__call__(scope, receive, send) if router is self else router(scope, receive, send))
 
 
 class Section(Mount):
@@ -21,12 +46,12 @@ class Section(Mount):
     them a regular expression. What matches none of the routes goes on to the application.
     """
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        # Our paths have one spelling each: a redirect to the other would be a 307 that resends a password (RED-14).
-        router = Router(routes, redirect_slashes=False)
-        super().__init__("", app=router)
-        self._router = router
-        self._segments = frozenset(_segment(route.path) for route in routes)
+    def __init__(self, current: Callable[[], Services], make: Callable[[Services], Sequence[Any]]) -> None:
+        """`current` returns the services of the running event loop, `make` the routes over services."""
+        routers = _Routers(current, make)
+        super().__init__("", app=routers)
+        self._routers = routers
+        self._segments = frozenset(_segment(str(getattr(route, "path", ""))) for route in routers.routes)
         self._starts = tuple(self._segments)
 
     def matches(self, scope: Any) -> tuple[Match, Any]:
@@ -45,7 +70,7 @@ class Section(Mount):
         if asked != scope["path"] and asked.rstrip("/") == scope["path"]:
             return Match.NONE, {}
         best = Match.NONE
-        for route in self._router.routes:
+        for route in self._routers.of_this_loop().routes:
             found, _ = route.matches(scope)
             if found is Match.FULL:
                 return found, {}

@@ -67,6 +67,8 @@ Cache: TypeAlias = "tuple[Guard, int, dict[tuple[str, bool], Compiled | Around |
 
 _HOOKED: Final = "__routeguard_hook__"
 _CACHE: Final = "__routeguard_compiled__"
+_CACHES: Final = "__routeguard_compiled_by_guard__"
+_MOST_CACHES: Final = 8
 _EDGE: Final = "__routeguard_edge__"
 
 
@@ -257,7 +259,7 @@ def _ready(connection: Connection, route: Any, scope: Scope, *, chosen: bool = F
     holder = effective(route, scope)
     cache: Cache | None = holder.__dict__.get(_CACHE)
     if cache is None or cache[0] is not connection.guard or cache[1] != MADE.count:
-        cache = holder.__dict__[_CACHE] = (connection.guard, MADE.count, {})
+        cache = _cache_of(holder, connection.guard)
     # What stands around it may decide on one way to this route and not on another: the two are kept apart.
     key = (scope.get("method", "WS"), connection.above)
     known = cache[2].get(key)
@@ -274,6 +276,19 @@ def _ready(connection: Connection, route: Any, scope: Scope, *, chosen: bool = F
     if not isinstance(ready, Problem) and (key[0] == "WS" or key[0].lower() in METHODS):
         cache[2][key] = ready if ready is not None else False
     return ready
+
+
+def _cache_of(holder: Any, guard: Guard) -> Cache:
+    """Return what was compiled for a route under a guard; each event loop that runs at the same time has its own."""
+    caches: list[Cache] = holder.__dict__.setdefault(_CACHES, [])
+    found = next((one for one in caches if one[0] is guard and one[1] == MADE.count), None)
+    if found is None:
+        found = (guard, MADE.count, {})
+        # Bounded: a route may be part of one application after the other.
+        others = [one for one in caches if one[0] is not guard]
+        caches[:] = [*others[1 - _MOST_CACHES :], found]
+    holder.__dict__[_CACHE] = found
+    return found
 
 
 def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> Ready:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys import store
 from routeguard.core.errors import Unavailable
+from routeguard.core.tasks import runs_here
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -41,16 +42,18 @@ class UseCounter:
 
     async def start(self) -> None:
         """Begin writing."""
-        self._closing.clear()
+        self._lock, self._closing = asyncio.Lock(), asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="routeguard-api-key-uses")
 
     async def close(self) -> None:
         """Write what is left. What cannot be written now is lost, and said in the log."""
-        if self._task is not None:
+        task, self._task = self._task, None
+        if task is not None and runs_here(task):
             # Told and not cancelled: of a write that was cut off nobody knows whether it counts.
             self._closing.set()
-            await self._task
-            self._task = None
+            await task
+        else:
+            self._lock = asyncio.Lock()
         try:
             await self.flush()
         except Unavailable:

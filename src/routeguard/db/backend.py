@@ -30,6 +30,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def url(self) -> str:
+        """The URL by which a second object has the same database."""
+        ...
+
+    @property
     def outage(self) -> Outage:
         """Where it is, and whether it is away."""
         ...

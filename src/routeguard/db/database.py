@@ -91,6 +91,11 @@ class Database:
         self._backend = _backend(url, self.settings)
         self.dialect: Final = self._backend.dialect
 
+    @property
+    def url(self) -> str:
+        """The URL of this very database, also where it is a private file. Holds the password."""
+        return self._backend.url
+
     async def start(self) -> None:
         """Open what is opened once. A server that is away now is no error: requests are 503 until it is back.
 

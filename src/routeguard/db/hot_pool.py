@@ -46,8 +46,13 @@ class HotPool:
     def __init__(self, source: Source, *, size: int, timeout: float) -> None:
         self._source = source
         self._timeout = timeout
+        self._size = size
         self._places = asyncio.Semaphore(size)
         self._idle: list[WatchedConnection] = []
+
+    def start(self) -> None:
+        """Count anew: who held a place in an event loop that has ended gives none back."""
+        self._places = asyncio.Semaphore(self._size)
 
     async def fetch(self, text: bytes, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Return the first row of a query. Raises Unavailable."""

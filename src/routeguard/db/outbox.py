@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.secret import Purpose, new_token
+from routeguard.core.tasks import runs_here
 from routeguard.db.schema import metadata
 from routeguard.db.sealing import Sealer
 
@@ -132,17 +133,17 @@ class Outbox:
 
     async def start(self) -> None:
         """Start the worker."""
-        self._stopping = False
+        self._stopping, self._wake, self._flying = False, asyncio.Event(), set()
         self._worker = asyncio.create_task(self._work(), name="routeguard-outbox")
 
     async def close(self) -> None:
         """Take no more, and give what is being delivered three seconds to end. The rest becomes due again."""
-        if self._worker is None:
+        worker, self._worker = self._worker, None
+        if worker is None or not runs_here(worker):
             return
         self._stopping = True
         self._wake.set()
-        await self._worker
-        self._worker = None
+        await worker
         if self._flying:
             _, left = await asyncio.wait(self._flying, timeout=_DRAIN)
             for task in left:

@@ -48,6 +48,7 @@ class PostgresBackend:
     def __init__(self, url: str, settings: DatabaseSettings) -> None:
         self._timeout = settings.timeout.total_seconds()
         self._patience = settings.statement_timeout.total_seconds()
+        self.url = url
         self._limits = Limits(int(self._patience * 1000))
         self._pooler = settings.pooler
         self.pooled = settings.pooler == "transaction"
@@ -77,6 +78,7 @@ class PostgresBackend:
 
     async def start(self) -> None:
         """Nothing to open: connections follow as they are needed."""
+        self._hot.start()
 
     async def close(self) -> None:
         """Close every connection."""

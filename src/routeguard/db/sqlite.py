@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import tempfile
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import sqlalchemy as sa
@@ -17,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from routeguard.core.errors import Unavailable
 from routeguard.db.errors import Outage, fault_of
+from routeguard.db.private_file import PrivateFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -42,12 +41,9 @@ class SqliteBackend:
 
     def __init__(self, url: str, settings: DatabaseSettings) -> None:
         path = url.removeprefix("sqlite://").removeprefix("/")
-        self._temporary: str | None = None
-        if path in {"", ":memory:"}:
-            handle, self._temporary = tempfile.mkstemp(prefix="routeguard-", suffix=".db")
-            os.close(handle)
-            path = self._temporary
-        self.path = path
+        self._private = PrivateFile() if path in {"", ":memory:"} else PrivateFile.at(path)
+        self.path = path = path if self._private is None else self._private.path
+        self.url = f"sqlite:///{path}"
         self.outage = Outage(path)
         self._patience = max(settings.statement_timeout.total_seconds(), _LINE_SECONDS)
         self._line = asyncio.Lock()
@@ -60,15 +56,22 @@ class SqliteBackend:
         self.writes = create_async_engine(address, pool_size=1, **options)
         self.reads = create_async_engine(address, pool_size=settings.pool_size, **options)
         for engine in (self.writes, self.reads):
+            # "Terminating" ends the thread of a connection and then waits for its answer, for ever: an event loop that
+            # ends in the middle of a statement would hang. Closing waits for the thread in the right order.
+            engine.dialect.has_terminate = False
             event.listen(engine.sync_engine, "do_connect", self._make_private)
             event.listen(engine.sync_engine, "connect", self._configure)
         event.listen(self.writes.sync_engine, "begin", _begin_immediate)
 
     async def start(self) -> None:
         """Create the file. Raises Unavailable when that cannot be done."""
+        self._line = asyncio.Lock()
+        if self._private is not None:
+            self._private.enter(self)
         with _faults(self.outage):
             self._make_private()
-            self._open()
+            # Others may be starting and stopping, and lock the whole file for that.
+            self._open(milliseconds=int(self._patience * 1000))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -77,8 +80,8 @@ class SqliteBackend:
             self._reader = None
         await self.writes.dispose()
         await self.reads.dispose()
-        if self._temporary is not None:
-            _remove(self._temporary)
+        if self._private is not None:
+            self._private.leave(self)
 
     async def learn(self) -> None:
         """Nothing stands before a file."""
@@ -120,12 +123,13 @@ class SqliteBackend:
         self.outage.back()
         return row
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, *, milliseconds: int = _BLOCKING_MILLISECONDS) -> sqlite3.Connection:
         reader = sqlite3.connect(
-            self.path, timeout=_BLOCKING_MILLISECONDS / 1000, isolation_level=None, cached_statements=64,
+            self.path, timeout=milliseconds / 1000, isolation_level=None, cached_statements=64,
             check_same_thread=False,
         )  # fmt: skip
         reader.execute("PRAGMA journal_mode=WAL").fetchone()
+        reader.execute(f"PRAGMA busy_timeout={_BLOCKING_MILLISECONDS}").fetchone()
         reader.execute("PRAGMA query_only=ON")
         self._reader = reader
         return reader
@@ -138,7 +142,12 @@ class SqliteBackend:
         the next process to leave would take away the log under us, with what is written there from then on.
         """
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            try:
+                if self._private is not None:
+                    self._private.restore(handle)
+            finally:
+                os.close(handle)
         except FileExistsError:
             return
         except OSError as error:
@@ -174,11 +183,6 @@ def _faults(outage: Outage) -> Iterator[None]:
         raise
     except (sqlite3.Error, OSError) as error:
         raise fault_of(error, outage) from None
-
-
-def _remove(path: str) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(path + suffix).unlink(missing_ok=True)
 
 
 def _begin_immediate(connection: sa.Connection) -> None:

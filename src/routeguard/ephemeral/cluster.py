@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import hiredis
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.tasks import end
 from routeguard.ephemeral.connection import Connection
 from routeguard.ephemeral.replies import gives_up, refusal_of
 
@@ -68,6 +69,7 @@ class Cluster:
         """Ask for the map; when nobody answers now, go on trying in the background."""
         if self._keeper is not None:
             return
+        self._stale = asyncio.Event()
         try:
             await self._learn()
         except Unavailable as error:
@@ -77,10 +79,8 @@ class Cluster:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        keeper, self._keeper = self._keeper, None
+        await end(keeper)
         self._owners = [None] * SLOTS
         while self._connections:
             await self._connections.popitem()[1].close()

@@ -13,6 +13,7 @@ name is followed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -27,6 +28,7 @@ import hiredis
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.ports import PORT_RANGE, is_port, port_of
+from routeguard.core.tasks import end
 from routeguard.ephemeral import replies
 
 logger = logging.getLogger("routeguard.ephemeral")
@@ -186,10 +188,13 @@ class _Wire(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
-            self._transport.abort()
+            # RuntimeError: the event loop it belonged to has been closed. It ends with the last reference.
+            with contextlib.suppress(RuntimeError):
+                self._transport.abort()
+            self._transport = None
         waiting, self._waiting = self._waiting, deque()
         for future, _ in waiting:
-            if not future.done():
+            if not (future.done() or self._loop.is_closed()):
                 future.set_exception(Unavailable(why))
         if not self.retired:
             self._lost(self, why)
@@ -222,7 +227,7 @@ class Connection:
         """Connect; when that fails now, go on trying in the background."""
         if self._keeper is not None:
             return
-        self._closing = False
+        self._closing, self._dropped, self._tried = False, asyncio.Event(), asyncio.Event()
         try:
             await self._open()
         except _ERRORS as error:
@@ -232,13 +237,12 @@ class Connection:
     async def close(self) -> None:
         """Close for good."""
         self._closing = True
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
-        for wire in (self._wire, *self._retired):
-            if wire is not None:
-                wire.fail("valkey: closed")
+        keeper, self._keeper = self._keeper, None
+        await end(keeper)
+        wire, self._wire = self._wire, None
+        for one in (wire, *self._retired):
+            if one is not None:
+                one.fail("valkey: closed")
 
     def command(self, *parts: Part) -> asyncio.Future[Any]:
         """Send a command and return its answer to come. Raises Unavailable at once while the circuit is open.

@@ -6,8 +6,10 @@ deciding into a refusal. The broad `except`s of the package are here and in `con
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 from routeguard.core.exchange import SCOPE_KEY
@@ -20,6 +22,7 @@ from routeguard.guard.capture import Capture
 from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
 from routeguard.guard.facts import Seen
 from routeguard.guard.layers import ask_all
+from routeguard.guard.runs import Run
 from routeguard.guard.transport import refuse_framing
 
 if TYPE_CHECKING:
@@ -66,17 +69,21 @@ async def enter(
                 await connection.end()
 
 
+Start: TypeAlias = "Callable[[bool], Awaitable[Run | None]]"
+"""Starts what serves the running event loop, and returns it. Told whether a lifespan asks, which will also stop it."""
+
+
 class Edge:
     """ASGI: ``Edge(guard, app)`` around a whole application, outermost."""
 
-    def __init__(
-        self, guard: Guard, app: App, *, start: Callable[[bool], Awaitable[None]], stop: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, guard: Guard, app: App, *, start: Start, stop: Callable[[], Awaitable[None]]) -> None:
         self.guard = guard
         self.app = app
         self._start = start
         self._stop = stop
-        self.ready = False
+        self._entered: tuple[Run, Guard] | None = None
+        """The services that served the last request, and the guard over them."""
+        self._guards = [guard]
         self.plain = False
         """Whether no middleware of the application can change a request before its routes see it."""
 
@@ -88,15 +95,17 @@ class Edge:
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
-        connection = Connection(self.guard, scope, receive, send)
+        entered = self._entered
+        ready = entered is not None and entered[0].loop is _get_running_loop()
+        guard = entered[1] if entered is not None else self.guard
+        connection = Connection(guard, scope, receive, send)
         # Overwrites whatever stands there: markers of ours are never taken from outside (attack AZ-07).
         scope[SCOPE_KEY] = connection
         if not self.plain:
             connection.watched = Seen(scope)
         try:
-            if not self.ready:
-                await self._start(False)  # noqa: FBT003 - whether there is a lifespan
-                self.ready = True
+            if not ready:
+                connection.guard = await self._enter(lifespan=False)
             _refuse_unreadable(connection)
             await self.app(scope, connection.receive, connection.send)
         except BodyTooLarge:
@@ -116,6 +125,19 @@ class Edge:
             connection.leave()
             scope[SCOPE_KEY] = connection.outer
 
+    async def _enter(self, *, lifespan: bool) -> Guard:
+        """Start what serves the running event loop, and return the guard over it."""
+        run = await self._start(lifespan)
+        if run is None:
+            run = Run(self.guard.services)
+            run.loop = _get_running_loop()
+        guard = next((one for one in self._guards if one.services is run.services), None)
+        if guard is None:
+            guard = replace(self.guard, services=run.services)
+            self._guards.append(guard)
+        self._entered = (run, guard)
+        return guard
+
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Start before the application does and stop after it; a finding at start-up is a failed start."""
 
@@ -123,13 +145,12 @@ class Edge:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
-                    await self._start(True)  # noqa: FBT003 - whether there is a lifespan
+                    await self._enter(lifespan=True)
                 except Exception as error:
                     # Servers take an exception alone for "no lifespan here" and would serve unverified: say it.
                     findings = str(error) if isinstance(error, ConfigError) else type(error).__name__
                     await send({"type": "lifespan.startup.failed", "message": findings})
                     raise
-                self.ready = True
             return message
 
         stopped = False

@@ -14,7 +14,7 @@ from routeguard.core.policy import joined
 from routeguard.guard.guard import handler_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
@@ -56,6 +56,24 @@ class Row:
     policy: str
     handler: str
     source: Source
+
+
+@dataclass(slots=True, eq=False)
+class Installed:
+    """An application that is guarded, with the options it was given."""
+
+    guard: Guard
+    entries: Callable[[], Iterable[Entry]]
+    verified: bool = False
+
+    def verify(self, *, lifespan: bool) -> list[str]:
+        """Return what is wrong, all of it: at each start, but only once where requests start and no lifespan does."""
+        if self.verified and not lifespan:
+            return []
+        fatal = lifespan and self.guard.mode == "enforce"
+        findings = verify(self.guard, self.entries(), undecided_is_fatal=fatal)
+        self.verified = not findings
+        return findings
 
 
 def matrix(guard: Guard, entries: Iterable[Entry]) -> list[Row]:

@@ -28,7 +28,8 @@ def register(services: Services, settings: Any) -> None:
     """Wire clients and introspection over the sessions, tokens and keys registered before them."""
     own: ClientSettings = services.add(ClientSettings, settings.clients)
     clock, feed = services.get(SteadyClock), services.get(Invalidations)
-    services.add(Clients, Clients(services.get(Database), clock=clock, invalidations=feed))
+    clients = Clients(services.get(Database), clock=clock, invalidations=feed)
+    services.add(Clients, clients, start=clients.start)
     # On loopback a machine has several names, which are one service. Trusted origins are other applications.
     names = [one for one in settings.origins if one not in settings.trusted_origins]
     hosts = authorities(settings.issuer, (*own.addresses, *names))

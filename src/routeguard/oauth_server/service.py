@@ -68,6 +68,10 @@ class Clients:
         self._begun = self._answered = 0
         self._lock = asyncio.Lock()
 
+    async def start(self) -> None:
+        """Take turns anew: a lock belongs to one event loop."""
+        self._lock = asyncio.Lock()
+
     async def create(self, tx: Transaction, name: str) -> tuple[str, str]:
         """Register a service; return its id and its secret, which is nowhere else and shown once.
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError
@@ -51,7 +51,8 @@ class HashingPool:
         self._workers = settings.workers or _cores()
         self._executor: ThreadPoolExecutor | None = self._new_executor()
         self._room = self._workers + settings.queue
-        self._inside = 0
+        # Until the work itself ends: a caller who hangs up does not make room for another.
+        self._working: set[Future[Any]] = set()
         self._argon2 = PasswordHasher(
             settings.time_cost, settings.memory, settings.parallelism, hash_len=32, salt_len=16, type=Type.ID
         )
@@ -66,10 +67,13 @@ class HashingPool:
             self._executor = self._new_executor()
 
     async def close(self) -> None:
-        """Stop the workers; what waits is dropped."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        """Stop the workers: what waits is dropped, what they are at has its moment to end."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+            left = [asyncio.wrap_future(future) for future in self._working.copy()]
+            await asyncio.gather(*left, return_exceptions=True)
+            executor.shutdown()
 
     def _new_executor(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._workers, thread_name_prefix="routeguard-hash")
@@ -137,19 +141,14 @@ class HashingPool:
             return True
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._inside >= self._room:
+        if len(self._working) >= self._room:
             raise unavailable("the password hashing queue is full", _RETRY_AFTER).error()
         if self._executor is None:
             raise unavailable("the password hashing pool is closed", _RETRY_AFTER).error()
-        loop = asyncio.get_running_loop()
         future = self._executor.submit(work)
-        self._inside += 1
-        # Counted until the work itself ends: a caller who hangs up does not make room for another.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave))
+        self._working.add(future)
+        future.add_done_callback(self._working.discard)
         return await asyncio.wrap_future(future)
-
-    def _leave(self) -> None:
-        self._inside -= 1
 
 
 def _cores() -> int:

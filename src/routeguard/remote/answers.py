@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.tasks import end
 from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class Answers(Generic[T]):
 
     async def close(self) -> None:
         """End what is under way."""
-        for flight in tuple(self._flights.values()):
-            flight.task.cancel()
-        await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
+        flights, self._flights = self._flights, {}
+        for flight in flights.values():
+            await end(flight.task)
 
     def _begin(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> _Flight[T]:
         # In a task of its own: whoever asked first may hang up, and the others wait on.

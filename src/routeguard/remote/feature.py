@@ -59,6 +59,7 @@ def remote(where: Remote) -> Feature:
 
 
 def _register(where: Remote, services: Services, settings: Any) -> None:
+    services.require_asyncio("Routeguard.remote")
     clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))  # type: ignore[type-abstract]
     transport = Transport(
         where.url, where.client_id, where.secret.reveal().decode(), clock=clock, settings=settings.remote, tls=where.tls
@@ -74,7 +75,8 @@ def _register(where: Remote, services: Services, settings: Any) -> None:
     keys = RemoteKeys(transport, clock=clock, feed=feed)
     services.add(Feed, feed, start=feed.start, close=feed.close)
     services.add(RemoteKeys, keys, start=keys.start, close=keys.close)
-    services.add(Introspector, Introspector(transport, timeout=settings.remote.timeout.total_seconds()))
+    introspector = Introspector(transport, timeout=settings.remote.timeout.total_seconds())
+    services.add(Introspector, introspector, start=introspector.start)
     _sessions(services, settings, where)
     _api_keys(services, settings)
     standings = services.add(Standings, Standings())

@@ -72,6 +72,10 @@ class Introspector:
         self._decoder = msgspec.json.Decoder(Worth)
         self._refused = False
 
+    async def start(self) -> None:
+        """Count turns anew: those who held one in an event loop that has ended give none back."""
+        self._turns, self._for_strangers = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_STRANGERS)
+
     async def ask(self, credential: str, *, address: Address | None = None, known: bool = False) -> Worth:
         """Return what a credential is worth that was sent from `address`. Raises Unavailable.
 

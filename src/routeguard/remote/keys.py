@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.strict_json import JSONRefused, load_json
+from routeguard.core.tasks import end
 from routeguard.remote.breaker import SERVICE
 from routeguard.tokens.jwk import InvalidToken, KeySet
 
@@ -70,6 +71,7 @@ class RemoteKeys:
 
     async def start(self) -> None:
         """Fetch the keys and look after them. A service that is away is waited for, verifying nothing."""
+        self._wake, self._fetching = asyncio.Event(), None
         with contextlib.suppress(Unavailable):
             await self._fetch()
         self._task = asyncio.create_task(self._run(), name="routeguard-remote-keys")
@@ -77,10 +79,7 @@ class RemoteKeys:
     async def close(self) -> None:
         """Stop looking after them."""
         for task in (self._task, self._fetching):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Unavailable):
-                    await task
+            await end(task)
         self._task = self._fetching = None
 
     def find(self, kid: str) -> KeySet | None:

@@ -86,9 +86,11 @@ class Transport:
         """The feed's own: a feed that is not answered in time says nothing of what people wait for."""
         self._limits: dict[str, float | None] = httpx2.Timeout(self._timeout).as_dict()
         self._pool: httpx2.AsyncHTTPTransport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
         """Open the pool. No connection is made yet."""
+        self._loop = asyncio.get_running_loop()
         limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
         # The pool and no client around it: no redirects, no cookies, no proxy or password from the environment, and
         # no line in the log for every call. What is sent here are people's credentials.
@@ -96,9 +98,10 @@ class Transport:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._pool is not None:
-            await self._pool.aclose()
-            self._pool = None
+        pool, self._pool = self._pool, None
+        # Connections of an event loop that has ended cannot be closed from another; they end with the pool.
+        if pool is not None and self._loop is asyncio.get_running_loop():
+            await pool.aclose()
 
     async def fetch(self, target: str, *, limit: int) -> Answer:
         """Make a GET that anybody may make. `limit` is the most bytes of an answer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 from collections import deque
@@ -11,6 +10,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,11 +94,8 @@ class Feed:
     async def close(self) -> None:
         """Stop polling; from now on nothing is trusted."""
         self.trusted_until = -math.inf
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        await end(task)
 
     def learn(self, *subjects: str) -> None:
         """Distrust what is remembered of `subjects` from now on, and wake whoever watches them."""
@@ -107,8 +104,7 @@ class Feed:
         for subject in subjects:
             self.stale[subject] = self.tick
             self._expiry.append((until, subject, self.tick))
-            for wake in tuple(self._listeners.get(subject, ())):
-                wake()
+            self._wake(subject)
 
     def listen(self, subject: str, wake: Callable[[], None]) -> Callable[[], None]:
         """Call `wake` whenever `subject` is invalidated. Returns what ends that."""
@@ -147,9 +143,16 @@ class Feed:
         """Distrust all that is remembered, and wake all who watch: what was asked for does not reach back so far."""
         self.tick += 1
         self.floor = self.tick
-        for wakes in tuple(self._listeners.values()):
-            for wake in tuple(wakes):
+        for subject in tuple(self._listeners):
+            self._wake(subject)
+
+    def _wake(self, subject: str) -> None:
+        for wake in tuple(self._listeners.get(subject, ())):
+            try:
                 wake()
+            except RuntimeError:
+                # Whoever waited belonged to an event loop that has been closed. The others must hear of it.
+                self._listeners[subject].discard(wake)
 
     def _forget(self, now: float) -> None:
         while self._expiry and self._expiry[0][0] < now:

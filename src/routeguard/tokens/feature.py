@@ -58,7 +58,8 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
         lives=Lives.of(settings.tokens, settings.sessions), site=site_of(services),
     )  # fmt: skip
     services.add(RefreshFamilies, families)
-    tokens = services.add(Tokens, Tokens(families, access, clock=clock, settings=settings.tokens))
+    tokens: Tokens[Any] = Tokens(families, access, clock=clock, settings=settings.tokens)
+    services.add(Tokens, tokens, start=tokens.start)
     cookies = services.add(TokenCookies, TokenCookies(settings.secure_cookies, settings.cookie_base))
     ambient: CookieTokens[Any] = CookieTokens(
         cookies, tokens, families, access=access, by_id=services.get(SessionsById), sessions=sessions, clock=clock,

@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.secret import Purpose, new_token
+from routeguard.core.tasks import end, runs_here
 from routeguard.db.errors import UniqueViolation
 from routeguard.db.sealing import Sealer
 from routeguard.tokens import store
@@ -96,7 +97,7 @@ class SigningKeys:
 
     async def start(self) -> None:
         """Load the keys, or make the first. A database that is away is waited for; until then nothing is signed."""
-        self._stopping = False
+        self._stopping, self._wake, self._reading = False, asyncio.Event(), None
         self._stop_listening = self._feed.listen(SUBJECT, self._wake.set)
         try:
             await self._tend()
@@ -108,14 +109,12 @@ class SigningKeys:
         """Stop looking after them. A look that is under way has a moment to end."""
         if self._stop_listening is not None:
             self._stop_listening()
+            self._stop_listening = None
         self._stopping = True
-        self._wake.set()
+        if runs_here(self._task):
+            self._wake.set()
         for task in (self._task, self._reading):
-            if task is not None:
-                await asyncio.wait({task}, timeout=_DRAIN)
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Unavailable):
-                    await task
+            await end(task, patience=_DRAIN)
         self._task = self._reading = None
 
     async def ready(self) -> None:

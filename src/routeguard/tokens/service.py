@@ -73,6 +73,10 @@ class Tokens(Generic[U]):
         self._underway: dict[bytes, _Underway] = {}
         self._flights: dict[bytes, asyncio.Task[TokenPair[U] | None]] = {}
 
+    async def start(self) -> None:
+        """Forget the rotations of an event loop that has ended."""
+        self._flights.clear()
+
     async def issue(self, session: UserSession[U], exchange: Exchange, *, lean: bool = False) -> TokenPair[U]:
         """Return the first pair of a new family. Raises ProblemError 401 when the session has ended.
 
@@ -177,7 +181,8 @@ class Tokens(Generic[U]):
         return None if found is None else self._pair(found, lean=lean)
 
     def _landed(self, key: bytes, done: asyncio.Task[TokenPair[U] | None]) -> None:
-        del self._flights[key]
+        if self._flights.get(key) is done:
+            del self._flights[key]
         if not done.cancelled():
             done.exception()  # Seen, also when nobody waits any more.
 

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.tasks import runs_here
 
 if TYPE_CHECKING:
     from routeguard.ephemeral.protocol import Ephemeral
@@ -61,7 +62,9 @@ class Leases:
     def _later(self, key: str, token: bytes, ttl: float) -> None:
         if len(self._orphans) < _MOST:
             self._orphans[key, token] = monotonic() + ttl
-        if self._task is None:
+        if asyncio._get_running_loop() is None:  # noqa: SLF001 - documented; None in trio
+            return  # Only `memory://` runs there, and it is never away: what is over ends by its own time to live.
+        if self._task is None or not runs_here(self._task):
             self._task = asyncio.create_task(self._give_back(), name="routeguard-leases")
 
     async def _give_back(self) -> None:

@@ -35,6 +35,10 @@ class Readiness:
         self.draining = False
         """Whether the process was told to stop."""
 
+    async def start(self) -> None:
+        """Begin without a look: one of another event loop ended with that."""
+        self._look = None
+
     def require(self, probe: Probe) -> None:
         """Ask one part more."""
         self._probes.append(probe)
