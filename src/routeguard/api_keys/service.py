@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from routeguard.api_keys import store
@@ -23,6 +24,7 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, VALIDATION_FAILED
 from routeguard.core.rate import parse_rate
 from routeguard.core.secret import digest
+from routeguard.core.security_log import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -95,6 +97,7 @@ class ApiKeys:
             if made is None:
                 raise NOT_FOUND().error()
             tx.record(ApiKeyCreated(key_id=key_id, owner_id=user_id, user_id=user_id))
+            tx.after_commit(partial(note, "api-key-created", user=user_id, key=key_id))
         return NewKey(made.key(), text)
 
     async def list(self, owner_id: str) -> list[tuple[ApiKey, bool]]:
@@ -131,6 +134,7 @@ class ApiKeys:
                 raise API_KEY_CONFLICT().error()
             await self._feed.invalidate(tx, key_id)
             tx.record(ApiKeyRotated(key_id=key_id, owner_id=owner_id, overlap_until=until))
+            tx.after_commit(partial(note, "api-key-rotated", user=owner_id, key=key_id))
         return NewKey((await self.find(owner_id, key_id))[0], text)
 
     async def update(
@@ -150,6 +154,8 @@ class ApiKeys:
                     raise API_KEY_CONFLICT("This API key was revoked or has expired.").error()
                 await self._feed.invalidate(tx, key_id)
                 tx.record(ApiKeyChanged(key_id=key_id, owner_id=owner_id, fields=tuple(sorted(values))))
+                fields = ",".join(sorted(values))
+                tx.after_commit(partial(note, "api-key-updated", user=owner_id, key=key_id, fields=fields))
         return await self.find(owner_id, key_id)
 
     async def revoke(self, owner_id: str, key_id: str) -> None:
@@ -159,6 +165,7 @@ class ApiKeys:
                 raise NOT_FOUND().error()
             await self._feed.invalidate(tx, key_id)
             tx.record(ApiKeyRevoked(key_id=key_id, owner_id=owner_id))
+            tx.after_commit(partial(note, "api-key-revoked", user=owner_id, key=key_id))
 
     async def _find(self, owner_id: str, key_id: str) -> store.StoredKey:
         # Another's key is as unknown as one that never was (attack AZ-01).

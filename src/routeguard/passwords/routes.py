@@ -85,7 +85,9 @@ class _Endpoints:
 
     async def sign_up(self, request: Request) -> Response:
         body = await read(request, _SignUp)
-        await self._passwords.sign_up(email=body.email, password=body.password, name=body.name)
+        await self._passwords.sign_up(
+            email=body.email, password=body.password, name=body.name, exchange=exchange_of(request)
+        )
         # The same for a taken address, so nothing in it comes from the account (attack ENUM-03).
         return reply({"email": body.email, "next": exchange_of(request).root + "/auth/sign-in"}, 201)
 

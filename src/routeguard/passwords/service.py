@@ -99,7 +99,9 @@ class Passwords:
             for encoded in foreign:
                 await self._hashing.learn(encoded)
 
-    async def sign_up(self, *, email: str, password: str, name: str = "") -> None:
+    async def sign_up(
+        self, *, email: str, password: str, name: str = "", exchange: Exchange | None = None
+    ) -> None:  # fmt: skip
         """Create an account and mail the link that proves its address. Signs nobody in.
 
         For a taken address nothing changes, its owner is told by mail, and the caller learns nothing: the password is
@@ -109,20 +111,25 @@ class Passwords:
         normalized = normalize(password, self._settings)
         self._policy.check(normalized, context=(address.text, name))
         encoded = await self._hashing.hash(normalized)
-        await self._database.run(lambda tx: self._sign_up(tx, address, name, encoded))
+        user_id = await self._database.run(lambda tx: self._sign_up(tx, address, name, encoded))
+        subject = self._on.subjects.of(account_key(email)) if user_id is None else None
+        network = None if exchange is None else self._network(exchange)
+        note("signed-up" if user_id else "sign-up-repeated", exchange, user=user_id, subject=subject, network=network)
 
-    async def _sign_up(self, tx: Transaction, address: Email, name: str, encoded: str) -> None:
+    async def _sign_up(self, tx: Transaction, address: Email, name: str, encoded: str) -> str | None:
+        """Return the id of the new user, or None for a taken address."""
         user = await self._on.users.create(tx, address, name=name)
         tx.record(SignedUp(email_key=address.key, made=user is not None))
         if user is not None:
             await self._put(tx, user.id, encoded)
-            return
+            return str(user.id)
         owner = await self._on.users.find_by_email(tx, address)
         if owner is not None:
             # Nobody ever gets these tokens: they are the writes that a new account would have cost (attack ENUM-03).
             purpose = _DECOY if owner.email_verified else CONTESTED
             for written in (purpose, _DECOY):
                 await self._on.tokens.issue(tx, written, owner.id, ttl=_UNTIL_PROVEN)
+        return None
 
     async def send_sign_up(self, event: SignedUp) -> None:
         """Mail the link that proves the address, or tell its owner that he has an account. Listens to SignedUp."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.secret import digest, new_token
+from routeguard.core.security_log import note
 from routeguard.sessions import store
 from routeguard.sessions.by_id import is_last_proof
 from routeguard.sessions.models import SessionEnded, SessionId, SessionRecord, SessionStarted, SessionState, UserSession
@@ -184,6 +185,7 @@ class Sessions(Generic[U]):
         ended = await store.delete_all(tx, user_id, keep=keep)
         for session_id in ended:
             tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))
+        tx.after_commit(lambda: note("sessions-ended", user=user_id, count=str(len(ended)), reason=reason))
         # By user as well as by session: also for cookies of sessions that a restored database no longer knows.
         await self._feed.invalidate(tx, user_id, *ended)
         return len(ended)
@@ -208,7 +210,7 @@ class Sessions(Generic[U]):
 
         `token` is a refresh token whose session ends too.
         """
-        current = _principal_of(exchange)
+        current, envelope = _principal_of(exchange), self._cookies.presented(exchange)
         async with self._database.transaction() as tx:
             await self._end_presented(tx, exchange, reason="sign-out")
             if current is not None:
@@ -217,12 +219,16 @@ class Sessions(Generic[U]):
                 for companion in self.companions:
                     await companion.end_named(tx, token, reason="sign-out")
         self._clear(exchange)
+        ended = (envelope.state.user_id, envelope.state.id) if envelope is not None else (None, None)
+        user, session = (current.principal_id, current.id) if current is not None else ended
+        note("signed-out", exchange, user=user, session=session)
 
     async def sign_out_everywhere(self, exchange: Exchange, user_id: str) -> None:
         """End all sessions of a user and take the cookies from this browser."""
         async with self._database.transaction() as tx:
-            await self.revoke_all(tx, user_id, reason="sign-out")
+            count = await self.revoke_all(tx, user_id, reason="sign-out")
         self._clear(exchange)
+        note("signed-out-everywhere", exchange, user=user_id, count=str(count))
 
     async def until_ended(self, session: UserSession[Any]) -> None:
         """Return once a session has ended or its user has changed: what a WebSocket waits for (attack WS-05).
@@ -271,6 +277,7 @@ class Sessions(Generic[U]):
 
     async def _ended(self, tx: Transaction, user_id: str, session_id: str, *, reason: str) -> None:
         tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))
+        tx.after_commit(lambda: note("session-ended", user=user_id, session=session_id, reason=reason))
         await self._feed.invalidate(tx, session_id)
 
     def _hand_out(self, tx: Transaction, exchange: Exchange, state: SessionState, user: U, secret: bytes) -> None:

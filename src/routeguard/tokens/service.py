@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem
 from routeguard.core.secret import digest
+from routeguard.core.security_log import note
 from routeguard.tokens.families import binding_of
 
 if TYPE_CHECKING:
@@ -83,11 +84,13 @@ class Tokens(Generic[U]):
         A `lean` access token says nothing of the user: cookies have little room, and only we read them (CK-09).
         """
         begun = await self._families.start(session, client_id=FIRST_PARTY, binding=binding_of(exchange))
+        _note("token-issued", begun, exchange)
         return self._pair(begun, lean=lean)
 
     async def reissue(self, tx: Transaction, session: UserSession[U], exchange: Exchange) -> TokenPair[U]:
         """Return a lean first pair of a new family that begins when `tx` commits. Raises ProblemError 401."""
         begun = await self._families.begin(tx, session, client_id=FIRST_PARTY, binding=binding_of(exchange))
+        tx.after_commit(partial(_note, "token-issued", begun, exchange))
         return self._pair(begun, lean=True)
 
     async def renew(
@@ -158,7 +161,7 @@ class Tokens(Generic[U]):
         key = _key(text, binding) + bytes([lean, gentle])
         flight = self._flights.get(key)
         if flight is None:
-            rotation = partial(self._families.rotate, text, binding=binding, exchange=exchange, gentle=gentle)
+            rotation = partial(self._rotate, text, binding=binding, exchange=exchange, gentle=gentle)
             ask = None if admit is None else partial(admit, exchange)
             flight = asyncio.create_task(self._refresh(rotation, ask, lean=lean), name="routeguard-refresh")
             self._flights[key] = flight
@@ -180,6 +183,14 @@ class Tokens(Generic[U]):
             raise
         return None if found is None else self._pair(found, lean=lean)
 
+    async def _rotate(
+        self, text: str | bytes, *, binding: bytes, exchange: Exchange, gentle: bool
+    ) -> Refreshed[U] | None:  # fmt: skip
+        found = await self._families.rotate(text, binding=binding, exchange=exchange, gentle=gentle)
+        if found is not None:
+            _note("token-refreshed", found, exchange)
+        return found
+
     def _landed(self, key: bytes, done: asyncio.Task[TokenPair[U] | None]) -> None:
         if self._flights.get(key) is done:
             del self._flights[key]
@@ -195,6 +206,11 @@ class Tokens(Generic[U]):
             refresh_expires_in=max(int(found.expires_at - now), 0),
             session=session,
         )
+
+
+def _note(event: str, found: Refreshed[Any], exchange: Exchange) -> None:
+    session = found.session
+    note(event, exchange, user=session.principal_id, session=session.id, client=found.client_id)
 
 
 def _key(text: str | bytes, binding: bytes) -> bytes:

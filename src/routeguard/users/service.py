@@ -131,6 +131,7 @@ class Users(Generic[U]):
         if not done:
             raise await self._refusal(tx, user_id)
         await self._changed(tx, user_id, "role", event=UserRoleChanged(user_id=user_id, role=role))
+        tx.after_commit(lambda: note("role-changed", user=user_id, role=role))
 
     async def suspend(self, tx: Transaction, user_id: str) -> None:
         """Keep a user out, and end what he holds. Raises ProblemError 404, 409 last-admin."""
@@ -154,6 +155,7 @@ class Users(Generic[U]):
         if not await store.verify_email(tx, user_id, email.key):
             return False
         await self._changed(tx, user_id, "email_verified", event=EmailVerified(user_id=user_id))
+        tx.after_commit(lambda: note("email-verified", user=user_id))
         return True
 
     async def set_email(self, tx: Transaction, user_id: str, email: Email) -> None:
@@ -161,6 +163,7 @@ class Users(Generic[U]):
         if not await store.update(tx, user_id, email=email.text, email_key=email.key, email_verified=True):
             raise NOT_FOUND().error()
         await self._changed(tx, user_id, "email", "email_verified", event=EmailChanged(user_id=user_id))
+        tx.after_commit(lambda: note("email-changed", user=user_id))
 
     async def delete(self, tx: Transaction, user_id: str) -> None:
         """Delete a user and, by the database, what hangs on him. Raises ProblemError 404, 409 last-admin."""
@@ -168,6 +171,7 @@ class Users(Generic[U]):
         await self._changed(tx, user_id, "id", event=UserDeleted(user_id=user_id), ended=True)
         if not await store.delete_keeping_admin(tx, user_id, admin_role=self.settings.admin_role):
             raise await self._refusal(tx, user_id)
+        tx.after_commit(lambda: note("user-deleted", level=WARNING, user=user_id))
 
     def _role(self, role: str) -> str:
         if role not in self.settings.roles:
