@@ -222,6 +222,8 @@ async def soak(deployment: Deployment) -> list[str]:
 
 
 def main() -> int:
+    # Servers are ended too when this is (SIGTERM), as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     postgres, valkey = PostgresServer(), ValkeyServer()
     try:
         with tempfile.TemporaryDirectory(prefix="routeguard-soak-") as folder:

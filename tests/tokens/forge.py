@@ -62,4 +62,6 @@ def unsigned(header: Any, body: Any = None, signature: str = "") -> str:
 
 
 def public(algorithm: str, **more: Any) -> dict[str, Any]:
-    return {**KEYS[algorithm].as_dict(private=False), **more}
+    key = KEYS[algorithm]
+    # A secret has no public part, and releases of joserfc differ in what they give for it.
+    return {**key.as_dict(private=isinstance(key, OctKey)), **more}
