@@ -35,18 +35,29 @@ class Handlers:
         self.enough = threading.Event()
         self.left: list[str] = []
 
-    async def ticks(self, name: str) -> AsyncIterator[bytes]:
-        try:
-            while not self.enough.is_set():
-                yield b"data: tick\n\n"
-                await asyncio.sleep(0.01)
-        finally:
-            self.left.append(name)
+    async def ticks(self) -> AsyncIterator[bytes]:
+        while not self.enough.is_set():
+            yield b"data: tick\n\n"
+            await asyncio.sleep(0.01)
 
     async def silence(self) -> AsyncIterator[bytes]:
         yield b": connected\n\n"
         while not self.enough.is_set():
             await asyncio.sleep(0.01)
+
+
+class Told(StreamingResponse):
+    """A stream that notes when it is over: told by an error of `send`, or cancelled by its framework."""
+
+    def __init__(self, handlers: Handlers, path: str, content: AsyncIterator[bytes], **options: Any) -> None:
+        super().__init__(content, **options)
+        self.handlers, self.path = handlers, path
+
+    async def stream_response(self, send: Any) -> None:
+        try:
+            await super().stream_response(send)
+        finally:
+            self.handlers.left.append(self.path)
 
 
 @contextmanager
@@ -96,19 +107,19 @@ def streaming_app(guard: Routeguard[Any], handlers: Handlers, directory: Path) -
 
     def stream(path: str, policy: Any, content: Any, media_type: str) -> None:
         async def handler() -> StreamingResponse:
-            return StreamingResponse(content(), media_type=media_type)
+            return Told(handlers, path, content(), media_type=media_type)
 
         app.get(path)(guard(policy)(handler))
 
     events, plain = "text/event-stream", "text/plain"
-    stream("/events", guard.session(), lambda: handlers.ticks("events"), events)
+    stream("/events", guard.session(), handlers.ticks, events)
     stream("/silent", guard.session(), handlers.silence, events)
-    stream("/key", guard.api_key(), lambda: handlers.ticks("key"), events)
-    stream("/maybe", guard.optional_session(), lambda: handlers.ticks("maybe"), events)
-    stream("/either", guard.api_key() | guard.session(), lambda: handlers.ticks("either"), events)
-    stream("/download", guard.session(), lambda: handlers.ticks("download"), plain)
-    stream("/finish", guard.session(stream="finish"), lambda: handlers.ticks("finish"), events)
-    stream("/public", public, lambda: handlers.ticks("public"), events)
+    stream("/key", guard.api_key(), handlers.ticks, events)
+    stream("/maybe", guard.optional_session(), handlers.ticks, events)
+    stream("/either", guard.api_key() | guard.session(), handlers.ticks, events)
+    stream("/download", guard.session(), handlers.ticks, plain)
+    stream("/finish", guard.session(stream="finish"), handlers.ticks, events)
+    stream("/public", public, handlers.ticks, events)
 
     @app.get("/file")
     @guard(guard.session())
@@ -153,7 +164,7 @@ def test_the_handler_of_a_stream_is_ended(app: FastAPI, client: httpx2.Client) -
         sign_out_everywhere(app, client)
         for _ in parts:
             pass
-        wait(lambda: app.state.handlers.left == ["events"])
+        wait(lambda: app.state.handlers.left == ["/events"])
 
 
 def test_an_event_stream_ends_with_its_key(app: FastAPI, client: httpx2.Client) -> None:
