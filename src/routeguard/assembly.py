@@ -152,7 +152,8 @@ def assemble(
             services.get(SignIn).steps += feature.steps(services)
     if identify is not None:
         own = None if user.__module__.startswith("routeguard.") else user
-        services.add(SessionResolver, ResolvedSessions(identify, own))  # type: ignore[type-abstract]
+        resolved = ResolvedSessions(identify, own)
+        services.add(SessionResolver, resolved, start=resolved.start)  # type: ignore[type-abstract]
     _csrf(services, settings)
     return services
 

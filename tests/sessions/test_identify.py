@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,7 +21,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from routeguard import ByHeader, Routeguard, Settings
+from routeguard import ByHeader, ConfigError, Routeguard, Secret, Settings, rate_limit
+from routeguard.core.policy import Stage
+from routeguard.traffic.callers import user
+from routeguard.traffic.idempotent import idempotent
+from tests.backends import free_port
 
 EVIL = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
 
@@ -59,3 +72,217 @@ def test_found_by_header(client: TestClient) -> None:
         answer = client.post("/x", headers={"authorization": "Bearer good", **cookie})
         assert (answer.status_code, answer.text) == (200, "program")
     assert client.post("/x", headers={"authorization": "Bearer bad", "cookie": "AWSALB=1"}).status_code == 401
+
+
+SETTINGS = Settings(secret=Secret("0123456789abcdef" * 2))
+
+
+class Account:
+    """A model of an ORM whose database session is closed as soon as `identify` has returned it."""
+
+    def __init__(self, key: Any, role: str = "admin") -> None:
+        self.key, self.kind, self.open = key, role, True
+        self.threads: set[int] = set()
+
+    def _read(self, value: Any) -> Any:
+        if not self.open:
+            raise RuntimeError("detached")
+        return value
+
+    @property
+    def id(self) -> Any:
+        return self._read(self.key)
+
+    @property
+    def role(self) -> str:
+        return str(self._read(self.kind))
+
+
+class Awaited:
+    """An instance whose call is a coroutine function."""
+
+    async def __call__(self, request: Any) -> Person:
+        return Person(threading.current_thread().name)
+
+
+async def on_loop(request: Any) -> Person:
+    return Person(threading.current_thread().name)
+
+
+def gives_awaitable(request: Any) -> Any:
+    return on_loop(request)
+
+
+def in_thread(request: Any) -> Person:
+    return Person(threading.current_thread().name)
+
+
+def who_is(identify: Any) -> str:
+    guard: Routeguard[Any] = Routeguard(SETTINGS, identify=identify)
+
+    async def me(request: Request) -> PlainTextResponse:
+        found = await guard.current_session(request)
+        loop = threading.current_thread().name
+        return PlainTextResponse("loop" if found.user.id == loop else "thread")
+
+    app = Starlette(routes=[Route("/x", guard(guard.session())(me))])
+    guard.install(app)
+    with TestClient(app) as client:
+        return client.get("/x").text
+
+
+@pytest.mark.parametrize(
+    ("identify", "place"),
+    [
+        (on_loop, "loop"),
+        (partial(on_loop), "loop"),
+        (Awaited(), "loop"),
+        (Awaited().__call__, "loop"),
+        (gives_awaitable, "loop"),
+        (in_thread, "thread"),
+        (partial(in_thread), "thread"),
+        (lambda request: in_thread(request) or None, "thread"),
+    ],
+    ids=["async", "partial", "instance", "method", "lambda of async", "plain", "plain partial", "lambda"],
+)
+def test_coroutine_functions_run_on_the_loop_and_all_others_in_a_thread(identify: Any, place: str) -> None:
+    assert who_is(identify) == place
+
+
+@pytest.mark.parametrize("key", [UUID(int=7), 7, "7"], ids=["uuid", "int", "str"])
+def test_an_id_becomes_text_once_and_the_model_is_not_read_again(key: Any) -> None:
+    made: list[Account] = []
+
+    def identify(request: Any) -> Account:
+        made.append(Account(key))
+        return made[-1]
+
+    @dataclass(frozen=True)
+    class Closes:
+        stage = Stage.IDENTITY
+
+        def bind(self, services: Any) -> Any:
+            async def close(exchange: Any) -> None:
+                made[-1].open = False
+
+            return close
+
+    guard: Routeguard[Any] = Routeguard(SETTINGS, identify=identify)
+    found: list[str] = []
+
+    async def me(request: Request) -> PlainTextResponse:
+        session = await guard.current_session(request)
+        found.append(session.principal_id)
+        return PlainTextResponse(session.principal_id)
+
+    limits = rate_limit("9/hour", by=user) & idempotent()
+    policy = guard.session(user={"role": "admin"}) & limits
+    app = Starlette(routes=[Route("/x", guard(policy, Closes())(me), methods=["POST"])])
+    guard.install(app)
+    with TestClient(app) as client:
+        answer = client.post("/x", headers={"idempotency-key": "a" * 20})
+        assert (answer.status_code, answer.text) == (200, str(key))
+    assert found == [str(key)]
+
+
+@pytest.mark.parametrize(
+    "key", [True, "", None, b"x", 1.5, object()], ids=["true", "empty", "none", "bytes", "float", "object"]
+)
+def test_what_is_no_id_is_no_user(key: Any) -> None:
+    guard: Routeguard[Any] = Routeguard(SETTINGS, identify=lambda request: Account(key))
+
+    async def me(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("in")
+
+    app = Starlette(routes=[Route("/x", guard(guard.session())(me))])
+    guard.install(app)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.get("/x").status_code == 500
+
+
+def test_a_rate_may_be_counted_by_a_number_and_not_by_a_coroutine() -> None:
+    guard: Routeguard[Any] = Routeguard(SETTINGS, identify=lambda request: Account(UUID(int=7)))
+
+    async def me(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("in")
+
+    policy = guard.session() & rate_limit("1/hour", by=lambda exchange: exchange.principal.user.id)
+    app = Starlette(routes=[Route("/x", guard(policy)(me))])
+    guard.install(app)
+    with TestClient(app) as client:
+        assert [client.get("/x").status_code for _ in range(2)] == [200, 429]
+
+    async def later(exchange: Any) -> str:
+        return "x"
+
+    with pytest.raises(ConfigError, match="coroutine function"):
+        rate_limit("1/hour", by=later)  # type: ignore[arg-type]
+
+
+POOLED = """
+import sys, uvicorn
+import sqlalchemy as sa
+from fastapi import Depends, FastAPI
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from routeguard import Routeguard, Secret, Settings
+
+engine = sa.create_engine("sqlite:///app.db", poolclass=sa.QueuePool, pool_size=5, max_overflow=0, pool_timeout=30)
+
+class Base(DeclarativeBase): ...
+
+class Employee(Base):
+    __tablename__ = "employee"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role: Mapped[str]
+
+Base.metadata.create_all(engine)
+with Session(engine) as session, session.begin():
+    session.add(Employee(id=1, role="admin"))
+
+def identify(request):
+    with Session(engine) as session:
+        return session.get(Employee, 1) if request.header("x-user") else None
+
+def connection():
+    with Session(engine) as session:
+        session.execute(sa.text("select 1"))
+        yield session
+
+app = FastAPI()
+guard = Routeguard(Settings(secret=Secret("0123456789abcdef" * 2)), identify=identify)
+guard.install(app)
+
+@app.get("/x")
+@guard(guard.session(user={"role": "admin"}))
+async def handler(session=Depends(connection)):
+    return "known"
+
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+def test_a_connection_pool_is_waited_for_beside_the_loop(tmp_path: Path) -> None:
+    """Many more requests at once than connections; and the server still ends when it is told to."""
+    (tmp_path / "pooled.py").write_text(POOLED)
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "pooled.py", str(port)], cwd=tmp_path)
+    try:
+        url, deadline = f"http://127.0.0.1:{port}/x", time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if httpx2.get(url).status_code == 401:
+                    break
+            except httpx2.TransportError:
+                time.sleep(0.05)
+
+        async def crowd() -> list[int]:
+            limits = httpx2.Limits(max_connections=48)
+            async with httpx2.AsyncClient(timeout=60, limits=limits, headers={"x-user": "1"}) as client:
+                return [one.status_code for one in await asyncio.gather(*(client.get(url) for _ in range(48)))]
+
+        assert set(asyncio.run(crowd())) == {200}
+        process.terminate()
+        assert process.wait(30) in {0, -15}
+    finally:
+        process.kill()
+        process.wait()

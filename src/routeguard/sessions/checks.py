@@ -16,6 +16,7 @@ from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
 from routeguard.sessions.clock import SteadyClock
+from routeguard.sessions.identify import IdentifiedSession, ResolvedSessions
 from routeguard.sessions.match import FieldMatch, Match, check_fields, flatten
 from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession
 from routeguard.sessions.problems import step_up_required
@@ -137,13 +138,18 @@ class SessionAllowed:
         if findings:
             raise ConfigError(findings)
         fields, rule = [(field, field.compiled(user_class)) for field in self.fields], self.rule
+        resolver = _resolver(services)
+        if isinstance(resolver, ResolvedSessions):
+            resolver.copy(self.fields)
+            fields = [(field, _by_copy(field)) for field in self.fields]
+        whole = isinstance(resolver, ResolvedSessions)
 
         async def allowed(exchange: Exchange) -> Outcome:
             found = exchange.principal
             if not isinstance(found, UserSession):
                 return _REFUSED if found is None else _DENIED.because("the caller is not a user session")
             for field, holds in fields:
-                if not holds(found.user):
+                if not holds(found if whole else found.user):
                     return _DENIED.because(f"not so: {field.describe()}")
             return None if rule is None else await _ask(rule, found)
 
@@ -215,6 +221,17 @@ class Fresh:
     def describe(self) -> str:
         """Say it in words."""
         return f"authenticated within {_words(self.within)}"
+
+
+def _by_copy(field: FieldMatch) -> Callable[[Any], bool]:
+    """Return what looks at the value that was read when `identify` returned the user."""
+
+    def holds(session: UserSession[Any]) -> bool:
+        if isinstance(session, IdentifiedSession) and field.path in session.copied:
+            return field.admits(session.copied[field.path])
+        return field.holds(session.user)
+
+    return holds
 
 
 def _always(exchange: Exchange) -> bool:  # noqa: ARG001 - the shape of `presents`

@@ -36,11 +36,21 @@ class FieldMatch:
 
     def holds(self, user: Any) -> bool:
         """Return whether `user` meets it. A field that is missing or None never does."""
+        return self.admits(self.read(user))
+
+    def read(self, user: Any) -> Any:
+        """Return the field of `user`; a missing one is None, which nothing matches."""
         value = user
         for name in self.path:
             value = _field(value, name)
             if value is _MISSING or value is None:
-                return False
+                return None
+        return value
+
+    def admits(self, value: Any) -> bool:
+        """Return whether a value of the field meets it."""
+        if value is None:
+            return False
         if self.any_of is None:
             return True
         for one in value if isinstance(value, COLLECTIONS) else (value,):

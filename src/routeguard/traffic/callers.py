@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import UUID
 
 from routeguard.core.address import Address, address_key, parse_address
 from routeguard.core.policy import Stage
@@ -111,7 +112,12 @@ class ByFunction:
 
         def subject(exchange: Exchange) -> str:
             found = function(exchange)
-            return by_address(exchange) if found is None else _chosen(name, found)
+            if found is None:
+                return by_address(exchange)
+            # True for everybody would be one budget for all.
+            if isinstance(found, bool) or not isinstance(found, (str, int, UUID)):
+                raise TypeError(f"rate_limit(by={name}) answered {type(found).__name__}: return text, a number or None")
+            return _chosen(name, str(found))
 
         return subject
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ def rate_limit(
     key = key_of(by)
     if key is None:
         raise ConfigError(f"rate_limit(by={by!r}) is neither a key such as `ip` or `user` nor a function")
+    if inspect.iscoroutinefunction(by):
+        raise ConfigError(
+            f"rate_limit(by={by!r}) is a coroutine function; by= is a plain one that returns text at once"
+        )
     if isinstance(rate, Mapping) != (key is plan):
         raise ConfigError("rate_limit: a table of rates goes with by=plan, and by=plan with a table of rates")
     tiers = tuple(rate.items()) if isinstance(rate, Mapping) else (("", rate),)
