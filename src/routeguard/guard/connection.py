@@ -20,6 +20,7 @@ from routeguard.core.problem import (
     unavailable,
 )
 from routeguard.core.request import RequestView
+from routeguard.guard.denial import let_server_close
 from routeguard.guard.finish import finish
 from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
@@ -202,6 +203,8 @@ class Connection(Exchange):
             self.accepted = False
         self.started = True
         await self.write(message)
+        if kind == "websocket.http.response.body" and not message.get("more_body", False):
+            await let_server_close()
 
     @property
     def _can_deny(self) -> bool:

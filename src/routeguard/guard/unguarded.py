@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from routeguard.core.problem import GUARD_NOT_APPLIED
 from routeguard.core.request import RequestView
 from routeguard.core.secret import new_token
+from routeguard.guard.denial import let_server_close
 from routeguard.guard.log import escape, logger
 from routeguard.guard.render import render
 
@@ -28,6 +29,8 @@ async def refuse_unguarded(handler: str, scope: Scope, send: Send) -> None:
     prefix = "http" if request.kind == "http" else "websocket.http"
     await send({"type": f"{prefix}.response.start", "status": reply.status, "headers": list(reply.headers)})
     await send({"type": f"{prefix}.response.body", "body": reply.body})
+    if request.kind == "websocket":
+        await let_server_close()
 
 
 def warn_of_missing_guard(handler: str, request: RequestView, instance: str) -> None:
