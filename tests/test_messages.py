@@ -7,8 +7,11 @@ import sys
 from typing import Any
 
 import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.routing import Router
+from starlette.testclient import TestClient
 
-from routeguard import ConfigError, Policy, Routeguard, Settings, rate_limit
+from routeguard import ConfigError, Policy, Routeguard, Settings, defaults, rate_limit
 
 
 @pytest.fixture
@@ -34,6 +37,66 @@ def test_a_rate_without_a_time() -> None:
     wrong: Any = 60
     with pytest.raises(ConfigError, match="write rate_limit\\('60/minute'\\)"):
         rate_limit(wrong)
+
+
+def started(guard: Routeguard[Any], *policies: Any) -> list[str]:
+    """Return the findings of an application with one handler under `policies`."""
+    app = FastAPI()
+    guard.install(app)
+
+    @app.get("/x")
+    @guard(*policies)
+    async def handler() -> None: ...
+
+    with pytest.raises(ConfigError) as found, TestClient(app):
+        pass
+    return list(found.value.findings)
+
+
+def test_a_mark_without_its_call(guard: Routeguard[Any]) -> None:
+    async def handler() -> None: ...
+
+    with pytest.raises(ConfigError, match=r"handler is a function, not a policy: write @guard\(policy\) above"):
+        guard(handler)
+    with pytest.raises(ConfigError, match="needs at least one policy"):
+        guard()
+
+
+def test_a_limit_alone_decides_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [finding] = started(Routeguard(Settings(), identify=lambda _: None), rate_limit("5/minute"))
+    assert "(at most 5/minute by address) does not say who may call" in finding
+    assert "@guard(public, ...)" in finding
+
+
+def test_keys_without_the_identity_service(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own: Routeguard[Any] = Routeguard(Settings(), identify=lambda _: None)
+    [finding] = started(own, own.api_key("reports:read"))
+    assert "with identify= the application signs its callers in by itself" in finding
+
+
+def test_identify_beside_our_sessions(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="leave one of the two out"):
+        Routeguard(Settings(database_url="sqlite://"), identify=lambda _: None, features=defaults())
+    wrong: Any = "get_user"
+    with pytest.raises(ConfigError, match="takes a function of the request"):
+        Routeguard(Settings(), identify=wrong)
+
+
+@pytest.mark.parametrize("wrong", [FastAPI, APIRouter(), Router(), "app", None])
+def test_what_is_no_application(guard: Routeguard[Any], wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"takes a Starlette or FastAPI application.*guard\(policy\)\(router\)"):
+        guard.install(wrong)
+
+
+@pytest.mark.parametrize("option", ["default", "docs", "frontend"])
+def test_options_that_are_no_policies(guard: Routeguard[Any], option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"install\({option}=\.\.\.\): Routeguard\.session is a function"):
+        guard.install(FastAPI(), **{option: guard.session})
+    with pytest.raises(ConfigError, match="neither a policy nor a check"):
+        guard.install(FastAPI(), **{option: "public"})
 
 
 @pytest.mark.parametrize(

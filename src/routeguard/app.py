@@ -33,7 +33,7 @@ from routeguard.assembly import (
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.marks import mark, needs_guard, policy_of
-from routeguard.core.policy import Policy, public
+from routeguard.core.policy import Policy, check_options, public
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.guard.edge import Edge
 from routeguard.guard.guard import Ask, Compiled, Guard, handler_name
@@ -272,14 +272,15 @@ class Routeguard(Generic[U]):
 
         `default` is the policy of handlers without a mark; without it they are refused, and start-up fails naming
         them. `docs` is that of FastAPI's own documentation pages (signed in, unless told), those of mounted
-        applications too, `frontend` that of the
-        files of ``app.frontend()``. With `headers`, every response, errors too, carries the security headers its
-        handler did not set. ``mode="observe"`` only logs what would be refused, and never in production without
-        `unsafe_observe_in_production`; handlers that ask for a session nobody has still get none, and answer 401.
+        applications too, `frontend` that of the files of ``app.frontend()``. With `headers`, every response, errors
+        too, carries the security headers its handler did not set. ``mode="observe"`` only logs what would be refused,
+        and never in production without `unsafe_observe_in_production`; handlers that ask for a session nobody has
+        still get none, and answer 401.
         `refusal` gives the guard's refusals the application's own form (`as_detail` is one); those of the identity
         routes stay problems.
         """
         check_shape(refusal)
+        check_options("install", default=default, docs=docs, frontend=frontend)
         if mode == "observe":
             if self.settings.production and not self.settings.unsafe_observe_in_production:
                 raise ConfigError("observe mode refuses nothing; production needs unsafe_observe_in_production=true")

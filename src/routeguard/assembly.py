@@ -151,6 +151,15 @@ def assemble(
         if feature.steps is not None:
             services.get(SignIn).steps += feature.steps(services)
     if identify is not None:
+        if services.find(SessionResolver) is not None:  # type: ignore[type-abstract]
+            raise ConfigError(
+                "identify= takes the place of our sessions, and features= has them: leave one of the two out, or give "
+                "features=[...] without the slice named sessions and those over it"
+            )
+        if not callable(identify):
+            raise ConfigError(
+                f"identify= takes a function of the request that returns the caller or None, not {identify!r}"
+            )
         own = None if user.__module__.startswith("routeguard.") else user
         resolved = ResolvedSessions(identify, own)
         services.add(SessionResolver, resolved, start=resolved.start)  # type: ignore[type-abstract]

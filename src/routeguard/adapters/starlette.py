@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute
 
@@ -54,8 +55,6 @@ from routeguard.guard.unguarded import refuse_unguarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from starlette.applications import Starlette
 
     from routeguard.core.decision import Reply
     from routeguard.guard.connection import App, Receive, Scope, Send
@@ -323,8 +322,14 @@ def has_edge(app: Any) -> bool:
 def wrap(app: Starlette, edge: Callable[[App], App]) -> None:
     """Put the edge around everything the application will build, its error pages included.
 
-    Raises RuntimeError when the application has served a request already, or has a guard.
+    Raises ConfigError for what is no application, RuntimeError when it has served a request already, or has a guard.
     """
+    if not isinstance(app, Starlette):
+        kind = f"the class {app.__name__}" if isinstance(app, type) else f"a {type(app).__name__}"
+        raise ConfigError(
+            f"install() takes a Starlette or FastAPI application, and was given {kind}; routers are marked: "
+            "guard(policy)(router)"
+        )
     if app.middleware_stack is not None:
         raise RuntimeError("install the guard before the application serves its first request")
     if has_edge(app):

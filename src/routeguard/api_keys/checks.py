@@ -35,6 +35,13 @@ _SCOPE: Final = re.compile(r"[A-Za-z0-9_.\-/]{1,40}(?::[A-Za-z0-9_.\-/:]{1,40})?
 _FORGED: Final = "rg_test_" + "0" * 22 + "_" + "0" * 43 + "06b1RS"
 
 
+_NO_KEYS: Final = (
+    "guard.api_key needs the API keys of the identity service, and this guard runs none: with identify= the "
+    "application signs its callers in by itself. Let identify return a principal for your own keys, or leave "
+    "identify= out"
+)
+
+
 def api_key(*scopes: str, privilege: Privilege | None = None, stream: StreamEnd = "end") -> Policy:
     """Return the policy that asks for an API key: 401 without a valid one.
 
@@ -223,7 +230,9 @@ def _presents(exchange: Exchange) -> bool:
 
 def _verifier(services: Services) -> Verify:
     """Return the function that verifies what an exchange presents, and notes what was refused."""
-    verifier: KeyVerifier = services.get(KeyVerifier)  # type: ignore[type-abstract]
+    verifier: KeyVerifier | None = services.find(KeyVerifier)  # type: ignore[type-abstract]
+    if verifier is None:
+        raise ConfigError(_NO_KEYS)
     address_of = site_of(services).address
 
     async def verify(exchange: Exchange, key: bytes) -> ApiKey | Problem:

@@ -255,11 +255,26 @@ def _bind_step(check: Any, services: Services) -> tuple[Stage, BoundCheck]:
     return check.stage, run
 
 
+def check_options(function: str, **options: Any) -> None:
+    """Raise ConfigError for an option that is neither None nor a policy: `guard.session` without its parentheses."""
+    findings: list[str] = []
+    for name, given in options.items():
+        try:
+            Policy.of(*([] if given is None else [given]))
+        except ConfigError as error:
+            findings += [f"{function}({name}=...): {finding}" for finding in error.findings]
+    if findings:
+        raise ConfigError(findings)
+
+
 def _no_policy(part: Any) -> str:
     """Say what was given in a policy's place, and where it is a function, that it was not called."""
     name = getattr(part, "__qualname__", None)
     if name is not None and callable(part):
-        return f"{name} is a function, not a policy: did you mean {name.rpartition('.')[2]}(...)?"
+        words = f"{name} is a {'class' if isinstance(part, type) else 'function'}, not a policy"
+        if str(getattr(part, "__module__", "")).startswith("routeguard."):
+            return f"{words}: did you mean {name.rpartition('.')[2]}(...)?"
+        return f"{words}: write @guard(policy) above a handler to guard it, and call what makes a policy"
     return f"{part!r} is neither a policy nor a check"
 
 

@@ -122,8 +122,8 @@ class Edge:
             if not connection.stream_ended:
                 raise
         finally:
-            connection.leave()
             scope[SCOPE_KEY] = connection.outer
+            connection.leave()
 
     async def _enter(self, *, lifespan: bool) -> Guard:
         """Start what serves the running event loop, and return the guard over it."""

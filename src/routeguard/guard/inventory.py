@@ -105,7 +105,7 @@ def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) 
         policy, _ = _resolved(guard, entry)
         if policy is None:
             if undecided_is_fatal:
-                findings[f"{where}: {_UNDECIDED}"] = None
+                findings[f"{where}: {_undecided(entry)}"] = None
             continue
         for ask in guard.asks:
             if ask.call in entry.calls and not ask.provided_by(policy):
@@ -115,6 +115,17 @@ def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) 
         except ConfigError as error:
             findings.update(dict.fromkeys(f"{entry.method} {entry.path}: {finding}" for finding in error.findings))
     return list(findings)
+
+
+def _undecided(entry: Entry) -> str:
+    """Say what a handler without a decision lacks."""
+    own = entry.marked if entry.marked is not None else policy_of(entry.handler)
+    if own is None:
+        return _UNDECIDED
+    return (
+        f"its policy ({own.describe()}) does not say who may call. Add that to it, as in @guard(guard.session(), ...) "
+        "or @guard(public, ...), or give install() a default"
+    )
 
 
 def required(guard: Guard, entry: Entry) -> Policy | None:
