@@ -12,11 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import FastAPI, WebSocket
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
-from routeguard import Routeguard, Settings
 from routeguard.core.policy import Policy, public
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.conformance.adapters import Reader
@@ -318,36 +314,6 @@ def test_websocket_handshake_is_refused(server: Running) -> None:
     assert refused.startswith(b"HTTP/1.1 401"), refused[:200]
     assert b"authentication-required" in refused
     assert server.talk(head + b"\r\nX-Key: ok\r\n\r\n", wait=0.5).startswith(b"HTTP/1.1 101")
-
-
-@pytest.mark.parametrize("implementation", ["auto", "websockets-sansio"])
-def test_a_refused_handshake_is_no_error_of_the_server(
-    implementation: Any, caplog: pytest.LogCaptureFixture, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every guest who tries a socket would fill the log with errors."""
-    monkeypatch.chdir(tmp_path)
-    guard: Routeguard[Any] = Routeguard(Settings(), identify=lambda _: None)
-    app = FastAPI()
-    guard.install(app)
-
-    @app.websocket("/ws")
-    @guard(guard.session())
-    async def private(websocket: WebSocket) -> None: ...
-
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app, ws=implementation, log_level="info", log_config=None))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    with caplog.at_level("INFO"):
-        thread.start()
-        for path in ("/ws", "/nowhere"):
-            with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{port}{path}", proxy=None):
-                pass
-        server.should_exit = True
-        thread.join(60)
-    listening.close()
-    assert "WebSocket /ws" in caplog.text
-    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("lifespan", ["auto", "on"])

@@ -23,7 +23,6 @@ from routeguard.core.request import RequestView
 from routeguard.guard.denial import let_server_close
 from routeguard.guard.finish import finish
 from routeguard.guard.framework import answered_by_framework, leads_astray
-from routeguard.guard.handshake import end_refused
 from routeguard.guard.log import logger, record
 from routeguard.guard.place import public_root, route_path
 from routeguard.guard.refusals import reply_to
@@ -233,9 +232,6 @@ class Connection(Exchange):
             self.watcher.cancel()
         if self.departed is not None and not self.started:
             self.departed()  # Nothing will leave any more: its client has gone.
-
-        if self.refusal is not None and self.request.kind == "websocket":
-            end_refused(self.write)
 
     async def _start(self, message: Message) -> None:
         headers = list(message.get("headers", ()))
