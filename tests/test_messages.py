@@ -81,7 +81,7 @@ def test_identify_beside_our_sessions(tmp_path: Any, monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError, match="leave one of the two out"):
         Routeguard(Settings(database_url="sqlite://"), identify=lambda _: None, features=defaults())
     wrong: Any = "get_user"
-    with pytest.raises(ConfigError, match="takes a function of the request"):
+    with pytest.raises(ConfigError, match="takes the request and returns the caller"):
         Routeguard(Settings(), identify=wrong)
 
 

@@ -151,18 +151,7 @@ def assemble(
         if feature.steps is not None:
             services.get(SignIn).steps += feature.steps(services)
     if identify is not None:
-        if services.find(SessionResolver) is not None:  # type: ignore[type-abstract]
-            raise ConfigError(
-                "identify= takes the place of our sessions, and features= has them: leave one of the two out, or give "
-                "features=[...] without the slice named sessions and those over it"
-            )
-        if not callable(identify):
-            raise ConfigError(
-                f"identify= takes a function of the request that returns the caller or None, not {identify!r}"
-            )
-        own = None if user.__module__.startswith("routeguard.") else user
-        resolved = ResolvedSessions(identify, own)
-        services.add(SessionResolver, resolved, start=resolved.start)  # type: ignore[type-abstract]
+        _add_identify(services, identify, user)
     _csrf(services, settings)
     return services
 
@@ -262,6 +251,20 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     services.add(Outbox, outbox, start=outbox.start, close=outbox.close)
     services.add(MailQueue, MailQueue(outbox, mailer_for(settings.mail)))
     services.add(UserReader, UserReader(user))
+
+
+def _add_identify(services: Services, identify: Resolver, user: type[Any]) -> None:
+    """Put the application's own sign-in in the place of ours. Raises ConfigError."""
+    if services.find(SessionResolver) is not None:  # type: ignore[type-abstract]
+        raise ConfigError(
+            "identify= takes the place of our sessions, and features= has them: leave one of the two out, or give "
+            "features=[...] without the slice named sessions and those over it"
+        )
+    if not callable(identify):
+        raise ConfigError(f"identify={identify!r} is no function: it takes the request and returns the caller or None")
+    own = None if user.__module__.startswith("routeguard.") else user
+    resolved = ResolvedSessions(identify, own)
+    services.add(SessionResolver, resolved, start=resolved.start)  # type: ignore[type-abstract]
 
 
 def _csrf(services: Services, settings: Settings) -> None:
