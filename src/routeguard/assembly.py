@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKeys, NoApiKey
+from routeguard.api_keys.models import KeyVerifier
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.cookies import cookie_name
@@ -36,10 +38,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from routeguard.adapters.openapi import Facts
+    from routeguard.adapters.openapi_security import Credentials
     from routeguard.core.feature import Feature
     from routeguard.core.policy import Policy
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
+
+_SIGNATURE: Final = {
+    "type": "apiKey",
+    "in": "header",
+    "name": "Signature",
+    "description": "A signature by a registered client (RFC 9421), with Signature-Input and Content-Digest.",
+}
 
 
 def defaults() -> list[Feature]:
@@ -216,16 +226,48 @@ def description_facts(services: Services) -> Facts:
     """Return what FastAPI's description of an application has to be told of our checks."""
     from routeguard.adapters.openapi import Facts  # noqa: PLC0415 - loads FastAPI
 
-    own, settings = isinstance(services.find(SessionResolver), ResolvedSessions | None), services.get(Settings)
     return Facts(
         answers={
             checks.SessionRequired: (401, 503), checks.SessionAllowed: (403,), checks.OptionalSession: (503,),
             checks.Fresh: (401,), ApiKeyRequired: (401, 403, 429, 503), ApiKeyAllowed: (403,), NoApiKey: (403,),
             ManagedKeys: (404, 409), RateLimit: (429, 503), BodyLimit: (413,), Csrf: (403,),
         },
-        unsafe_only=(BodyLimit, Csrf), required=checks.SessionRequired, optional=checks.OptionalSession,
-        cookie=None if own else cookie_name(settings.cookie_base, secure=settings.secure_cookies),
+        unsafe_only=(BodyLimit, Csrf), credentials=_credentials(services),
     )  # fmt: skip
+
+
+def _credentials(services: Services) -> Credentials:
+    """Return what our checks read, as security schemes of OpenAPI."""
+    from routeguard.adapters.openapi_security import Credentials  # noqa: PLC0415 - with FastAPI only
+
+    settings, resolver = services.get(Settings), services.find(SessionResolver)  # type: ignore[type-abstract]
+    schemes: dict[str, dict[str, Any]] = {}
+    required: dict[type[Any], tuple[str, ...]] = {}
+    # What `identify` reads is the application's own affair, and not known.
+    if not isinstance(resolver, ResolvedSessions | None):
+        name = cookie_name(settings.cookie_base, secure=settings.secure_cookies)
+        schemes["session"] = {"type": "apiKey", "in": "cookie", "name": name}
+        required[checks.SessionRequired] = ("session",)
+        if getattr(resolver, "explicit", None) is not None:
+            schemes["bearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            required[checks.SessionRequired] = ("session", "bearer")
+    if services.find(KeyVerifier) is not None:  # type: ignore[type-abstract]
+        schemes["apiKey"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+        # Of its own: an access token in the same field does not open what asks for a key, nor the other way round.
+        schemes["apiKeyBearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "API key"}
+        required[ApiKeyRequired] = ("apiKey", "apiKeyBearer")
+    # Loaded with its feature: without that, no policy asks for a signature.
+    if (signed := sys.modules.get("routeguard.oauth_server.checks")) is not None:
+        schemes["signature"] = dict(_SIGNATURE)
+        required[signed.SignedClient] = ("signature",)
+    return Credentials(
+        schemes=schemes,
+        required=required,
+        optional={checks.OptionalSession: required[checks.SessionRequired]} if "session" in schemes else {},
+        narrowing=(checks.SessionAllowed, checks.Fresh, ApiKeyAllowed),
+        exclusive=frozenset({"bearer", "apiKey", "apiKeyBearer"}),
+        on_demand=frozenset({"signature"}),
+    )
 
 
 def _identity(services: Services, settings: Settings, user: type[Any]) -> None:

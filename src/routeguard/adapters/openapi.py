@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 
 from routeguard.adapters.errors import invalid
 from routeguard.adapters.listing import entries
+from routeguard.adapters.openapi_security import security_of
 from routeguard.core.check import optional_method, takes
 from routeguard.core.policy import AnyOf, Attack
 from routeguard.guard.inventory import required
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from routeguard.adapters.openapi_security import Credentials
     from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
     from routeguard.guard.inventory import Entry
 
-_SCHEME: Final = "session"
 _DESCRIBED: Final = "__routeguard_described__"
 _SAFE: Final = frozenset({"get", "head", "options", "trace"})
 _CONVERTER: Final = re.compile(r"{(\w+):\w+}")
@@ -64,16 +65,12 @@ class Facts:
     """Statuses of checks whose counter-examples do not say all, or are long; others are asked for their attacks."""
     unsafe_only: tuple[type[Any], ...]
     """Checks that let safe methods pass."""
-    required: type[Any]
-    """The check that asks for a session."""
-    optional: type[Any]
-    """The check that takes a session if there is one."""
-    cookie: str | None
-    """The name of our session cookie; what the application's own sign-in reads is not known."""
+    credentials: Credentials
+    """What opens an operation; what the application's own sign-in reads is not known."""
 
 
 def describe(app: FastAPI, guard: Guard, facts: Facts, *, above: Policy | None = None) -> None:
-    """Have ``app.openapi()`` list the guard's refusals and the session cookie. What a handler says itself stays.
+    """Have ``app.openapi()`` list the guard's refusals and the credentials it takes. What a handler says itself stays.
 
     `above` are the policies around an application that is mounted in another. Safe to repeat.
     """
@@ -97,9 +94,7 @@ def describe(app: FastAPI, guard: Guard, facts: Facts, *, above: Policy | None =
 def _complete(schema: dict[str, Any], listed: Iterable[Entry], app: FastAPI, guard: Guard, facts: Facts) -> None:
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {}).setdefault("Problem", deepcopy(_PROBLEM))
-    if facts.cookie is not None:
-        scheme = {"type": "apiKey", "in": "cookie", "name": facts.cookie}
-        components.setdefault("securitySchemes", {}).setdefault(_SCHEME, scheme)
+    names = _Names(schema, facts.credentials)
     validates = app.exception_handlers.get(RequestValidationError) is invalid
     for operation, method, policy in _operations(schema, listed, guard):
         checks = list(_checks(policy))
@@ -108,9 +103,36 @@ def _complete(schema: dict[str, Any], listed: Iterable[Entry], app: FastAPI, gua
             responses["422"] = _response(422)
         for status in sorted(_statuses(facts, checks, method)):
             responses.setdefault(str(status), _response(status))
-        if facts.cookie is not None and any(isinstance(check, (facts.required, facts.optional)) for check in checks):
-            everybody = not any(isinstance(check, facts.required) for check in policy.checks)
-            operation.setdefault("security", [{}, {_SCHEME: []}] if everybody else [{_SCHEME: []}])
+        _secure(operation, policy, names, everywhere="security" in schema)
+
+
+class _Names:
+    """The names of our security schemes in one description. A scheme of the application's keeps its name."""
+
+    def __init__(self, schema: dict[str, Any], credentials: Credentials) -> None:
+        self.credentials = credentials
+        self._components: dict[str, Any] = schema["components"]
+        for name in credentials.schemes:
+            if name not in credentials.on_demand:
+                self.of(name)
+
+    def of(self, name: str) -> str:
+        """Return the name a scheme has here, and describe it where it is not yet."""
+        schemes, ours = self._components.setdefault("securitySchemes", {}), self.credentials.schemes[name]
+        while schemes.setdefault(name, dict(ours)) != ours:
+            name = f"routeguard-{name}"
+        return name
+
+
+def _secure(operation: dict[str, Any], policy: Policy, names: _Names, *, everywhere: bool) -> None:
+    """Say which credentials open an operation. `everywhere` is whether the description has a rule for all of them."""
+    ways = security_of(policy, names.credentials)
+    if ways is None or "security" in operation:
+        return
+    if ways != [[]]:
+        operation["security"] = [{names.of(name): [] for name in way} for way in ways]
+    elif everywhere:
+        operation["security"] = []
 
 
 def _operations(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from routeguard.guard.guard import Guard
 
 _UNDECIDED: Final = "no policy. Mark it with @guard(...), open it with @guard(public), or give install() a default"
+_ADD: Final = "Add that to it, as in @guard(guard.session(), ...) or @guard(public, ...), or give install() a default"
 Source = Literal["mark", "parameter", "default", "undecided"]
 
 
@@ -86,7 +87,7 @@ def matrix(guard: Guard, entries: Iterable[Entry]) -> list[Row]:
             )
             continue
         policy, source = _resolved(guard, entry)
-        words = guard.augment(policy, entry.kind).describe() if policy is not None else "refused: no decision"
+        words = guard.augment(policy, entry.kind).describe() if policy is not None else _refusal(entry)
         rows.append(Row(entry.method, entry.path, words, handler_name(entry.handler), source))
     return rows
 
@@ -119,13 +120,23 @@ def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) 
 
 def _undecided(entry: Entry) -> str:
     """Say what a handler without a decision lacks."""
-    own = entry.marked if entry.marked is not None else policy_of(entry.handler)
-    if own is None:
+    limits = _limits(entry)
+    if limits is None:
         return _UNDECIDED
-    return (
-        f"its policy ({own.describe()}) does not say who may call. Add that to it, as in @guard(guard.session(), ...) "
-        "or @guard(public, ...), or give install() a default"
-    )
+    return f"no policy that decides: what it is marked with ({limits}) does not say who may call. {_ADD}"
+
+
+def _refusal(entry: Entry) -> str:
+    """Say in the matrix why a handler without a decision is refused, whatever limits it has."""
+    limits = _limits(entry)
+    return "refused: no decision" if limits is None else f"refused: {limits}, but who may call is missing. {_ADD}"
+
+
+def _limits(entry: Entry) -> str | None:
+    """Return in words what a handler without a decision, and what is around it, is marked with, or None."""
+    own = entry.marked if entry.marked is not None else policy_of(entry.handler)
+    found = joined(entry.above, own)
+    return None if found is None else found.describe()
 
 
 def required(guard: Guard, entry: Entry) -> Policy | None:
