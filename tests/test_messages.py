@@ -111,3 +111,30 @@ def test_an_extra_that_is_missing_is_named(tmp_path: Any, module: str, code: str
     ended = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert words in ended.stderr.splitlines()[-1]
+
+
+def bare_handler() -> str:
+    return "x"
+
+
+def test_a_mark_without_its_call_names_the_line_of_the_handler(guard: Routeguard[Any]) -> None:
+    line = bare_handler.__code__.co_firstlineno
+    with pytest.raises(ConfigError, match=rf"write @guard\(policy\) .* \(.*test_messages\.py:{line}\)$"):
+        guard(bare_handler)
+
+
+def test_a_mode_that_is_none(guard: Routeguard[Any]) -> None:
+    """It would be neither: not observing, and not verifying at start-up that every handler is decided."""
+    wrong: Any = "observer"
+    app = FastAPI()
+    with pytest.raises(ConfigError, match=r"mode='observer'\): the modes are 'enforce' and 'observe'"):
+        guard.install(app, mode=wrong)
+    guard.install(app)
+
+
+def test_api_keys_alone_beside_identify(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = [feature for feature in defaults() if feature.name == "api_keys"]
+    with pytest.raises(ConfigError, match=r"features=\[\.\.\.\] without api_keys") as caught:
+        Routeguard(Settings(), identify=lambda request: None, features=keys)
+    assert len(caught.value.findings) == 1

@@ -99,6 +99,22 @@ async def _ask_layers(connection: Connection, *, changed: bool) -> Outcome:
     return None
 
 
+def _keep_facts(connection: Connection, scope: Scope) -> None:
+    """Keep the facts of a scope, to compare with what a middleware below passes on.
+
+    Where a middleware before this has passed on others already, the facts from before it stay, so that the route below
+    finds the change (attack: an X-HTTP-Method-Override in the middleware of a marked application).
+    """
+    seen, watched = connection.request, connection.watched
+    if watched is None:
+        method = scope["method"] if seen.kind == "http" else seen.method
+        same = seen.scope is scope and seen.raw_headers == scope["headers"] and seen.method == method
+    else:
+        same = watched.holds(scope)
+    if same:
+        connection.watched = Seen(scope)
+
+
 async def run_below(
     connection: Connection, layer: Layer, proceed: App, wire: tuple[Scope, Receive, Send]
 ) -> None:  # fmt: skip
@@ -106,7 +122,7 @@ async def run_below(
     before = connection.layers, connection.above, connection.watched
     connection.layers = (*connection.layers, layer)
     connection.above = connection.above or layer.compiled.decides
-    connection.watched = Seen(wire[0])
+    _keep_facts(connection, wire[0])
     try:
         await proceed(*wire)
     finally:
