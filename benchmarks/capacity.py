@@ -150,10 +150,10 @@ async def tokens(call: Caller, count: int, others: tuple[int, int]) -> None:
 
 
 _KEYS = {
-    "users": {"id": "usr_", "email": "", "email_key": ""},
-    "password_hashes": {"user_id": "usr_"},
-    "sessions": {"user_id": "usr_", "id": "ses_"},
-    "refresh_families": {"user_id": "usr_", "session_id": "ses_", "id": "fam_", "current_hash": "\\x"},
+    "routeguard_users": {"id": "usr_", "email": "", "email_key": ""},
+    "routeguard_password_hashes": {"user_id": "usr_"},
+    "routeguard_sessions": {"user_id": "usr_", "id": "ses_"},
+    "routeguard_refresh_families": {"user_id": "usr_", "session_id": "ses_", "id": "fam_", "current_hash": "\\x"},
 }
 """Tables with a row to copy, parents first, and what has to differ in each copy."""
 

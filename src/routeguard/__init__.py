@@ -52,6 +52,8 @@ from routeguard.sessions.identify import ByHeader as ByHeader
 from routeguard.sessions.match import match_user as match_user
 from routeguard.sessions.models import UserSession as UserSession
 from routeguard.settings import Settings as Settings
+from routeguard.settings.tables import include_name as include_name
+from routeguard.settings.tables import include_object as include_object
 from routeguard.tokens.jwt import verify_jwt as verify_jwt
 from routeguard.tokens.models import InvalidToken as InvalidToken
 from routeguard.traffic.body_limit import body_limit as body_limit

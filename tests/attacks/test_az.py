@@ -538,11 +538,13 @@ async def test_a_role_is_one_whole_word(world: World) -> None:
         for role in ("Admin", "ADMIN", "admin ", " admin", "admin,user", "user admin", "administrator", "admin\u200b"):
             async with world.database.transaction() as tx:
                 # Around the service, which knows only the roles of the settings.
-                await tx.execute(sa.text("UPDATE users SET role = :r WHERE id = :i"), {"r": role, "i": browser.id})
+                await tx.execute(
+                    sa.text("UPDATE routeguard_users SET role = :r WHERE id = :i"), {"r": role, "i": browser.id}
+                )
             fresh_session = await world.browser("alice")
             assert (await fresh_session.get("/api/admin/report")).status == 403, role
         async with world.database.transaction() as tx:
-            await tx.execute(sa.text("UPDATE users SET role = 'admin' WHERE id = :i"), {"i": browser.id})
+            await tx.execute(sa.text("UPDATE routeguard_users SET role = 'admin' WHERE id = :i"), {"i": browser.id})
         assert (await (await world.browser("alice")).get("/api/admin/report")).status == 200
     finally:
         async with world.database.transaction() as tx:

@@ -122,7 +122,7 @@ class World:
                     continue
                 columns = [column for column in table.c if column.name not in _VOLATILE]
                 rows = await tx.all(sa.select(*columns))
-                found[table.name] = sorted((tuple(row) for row in rows), key=repr)
+                found[table.name.removeprefix("routeguard_")] = sorted((tuple(row) for row in rows), key=repr)
         return found
 
     async def dump(self) -> bytes:

@@ -109,7 +109,7 @@ async def test_foreign_keys_hold(database: Database):
 
 
 async def test_a_wrong_statement_is_our_fault_and_shows_no_value(database: Database):
-    wrong = sa.text("SELECT nowhere FROM users WHERE email = :email")
+    wrong = sa.text("SELECT nowhere FROM routeguard_users WHERE email = :email")
     with pytest.raises((sa.exc.ProgrammingError, Unavailable)) as caught:
         async with database.read() as tx:
             await tx.execute(wrong, {"email": SECRET_ADDRESS})

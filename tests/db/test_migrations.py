@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 
 import routeguard
 from routeguard.core.clock import SystemClock
-from routeguard.core.errors import Unavailable
+from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.db.database import Database
 from routeguard.db.migrate import VERSION_TABLE, current_revision, head_revision, migrate, pending
 from routeguard.db.schema import metadata
@@ -54,7 +54,7 @@ def difference(connection: sa.Connection) -> list[object]:
 
 async def test_migrated_tables_are_those_of_the_code(empty):
     import_every_table()
-    assert {"users", "sessions", "one_time_tokens", "password_hashes", "outbox"} <= set(metadata.tables)
+    assert {"routeguard_users", "routeguard_sessions", "routeguard_outbox"} <= set(metadata.tables)
     await migrate(empty)
     assert await empty.run_sync(difference) == []
 
@@ -72,11 +72,11 @@ async def test_migrating_again_changes_nothing(empty):
     await migrate(empty)
     async with empty.transaction() as tx:
         await tx.execute(
-            sa.text("INSERT INTO outbox (id, kind, payload, due_at, attempts) VALUES ('a', 'k', '', 1, 0)")
+            sa.text("INSERT INTO routeguard_outbox (id, kind, payload, due_at, attempts) VALUES ('a', 'k', '', 1, 0)")
         )
     await migrate(empty)
     async with empty.read() as tx:
-        assert await tx.scalar(sa.text("SELECT count(*) FROM outbox")) == 1
+        assert await tx.scalar(sa.text("SELECT count(*) FROM routeguard_outbox")) == 1
 
 
 async def test_two_processes_may_migrate_at_once(empty, empty_database_url):
@@ -106,11 +106,13 @@ async def test_two_processes_may_migrate_at_once(empty, empty_database_url):
 
 async def test_a_migration_that_fails_half_way_leaves_nothing(empty):
     async with empty.transaction() as tx:
-        await tx.execute(sa.text("CREATE TABLE sessions (id integer)"))
-    with pytest.raises((sa.exc.ProgrammingError, Unavailable)):
+        await tx.execute(sa.text("CREATE TABLE others (id integer)"))
+        # A name that only the database knows to be taken, in the middle of the second migration.
+        await tx.execute(sa.text("CREATE INDEX routeguard_api_keys_by_id ON others (id)"))
+    with pytest.raises((ConfigError, Unavailable)):
         await migrate(empty)
     tables = await empty.run_sync(lambda connection: set(sa.inspect(connection).get_table_names()))
-    assert tables - {"routeguard_migration_lock"} == {"sessions"}
+    assert tables - {"routeguard_migration_lock"} == {"others"}
 
 
 def test_the_head_is_known_without_loading_alembic():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 _VISIT = """
 import sqlite3, sys
 visitor = sqlite3.connect(sys.argv[1])
-visitor.execute("INSERT INTO session_invalidations (subject, at) VALUES ('visitor', 1)")
+visitor.execute("INSERT INTO routeguard_session_invalidations (subject, at) VALUES ('visitor', 1)")
 visitor.commit()
 visitor.close()
 """

@@ -514,7 +514,7 @@ async def test_mail_that_cannot_be_sent_changes_no_answer_and_is_not_lost(world:
     world.mailbox.broken = False
     world.mailbox.messages.clear()
     async with world.database.transaction() as tx:
-        await tx.execute(sa.text("UPDATE outbox SET due_at = 0"))
+        await tx.execute(sa.text("UPDATE routeguard_outbox SET due_at = 0"))
     await world.settle()
     assert len(world.mailbox.to("ada@example.com")) == 1
 

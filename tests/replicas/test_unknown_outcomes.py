@@ -98,7 +98,8 @@ class Actor:
 
     def sessions(self) -> int:
         return self.world.count(
-            "SELECT count(*) FROM sessions s JOIN users u ON u.id = s.user_id WHERE u.email = %s", self.person.email
+            "SELECT count(*) FROM routeguard_sessions s JOIN routeguard_users u ON u.id = s.user_id WHERE u.email = %s",
+            self.person.email,
         )
 
 
@@ -129,7 +130,7 @@ def sign_up(actor: Actor) -> Awaitable[httpx2.Response]:
 
 
 async def one_account(actor: Actor, committed: bool) -> None:
-    assert actor.world.count("SELECT count(*) FROM users WHERE email = %s", actor.person.email) == 1
+    assert actor.world.count("SELECT count(*) FROM routeguard_users WHERE email = %s", actor.person.email) == 1
     assert await actor.signs_in() == 200
 
 
@@ -232,7 +233,10 @@ async def one_successor(actor: Actor, committed: bool) -> None:
     answers = await asyncio.gather(*(refresh(actor) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}
     [successor] = {answer.json()["refresh_token"] for answer in answers}
-    families = "SELECT count(*) FROM refresh_families f JOIN users u ON u.id = f.user_id WHERE u.email = %s"
+    families = (
+        "SELECT count(*) FROM routeguard_refresh_families f JOIN routeguard_users u ON u.id = f.user_id"
+        " WHERE u.email = %s"
+    )
     assert actor.world.count(families, actor.person.email) == 1
     # Moved once, not once for each time it was asked.
     assert actor.world.count(families + " AND f.generation = 1", actor.person.email) == 1
@@ -278,22 +282,23 @@ async def revoked(actor: Actor, committed: bool) -> None:
     assert await actor.key_works(actor.kept["key"]) == 401
 
 
-_ENDED = r"DELETE FROM sessions WHERE sessions\.user_id"
+_ENDED = r"DELETE FROM routeguard_sessions WHERE routeguard_sessions\.user_id"
 FLOWS = [
-    Flow("sign-up", r"INSERT INTO users", sign_up, {201}, one_account, new=True),
-    Flow("sign-in", r"INSERT INTO sessions", lambda actor: actor.person.twin().sign_in(patient=False), {200},
+    Flow("sign-up", r"INSERT INTO routeguard_users", sign_up, {201}, one_account, new=True),
+    Flow("sign-in", r"INSERT INTO routeguard_sessions", lambda actor: actor.person.twin().sign_in(patient=False), {200},
          signed_in_afresh),
     Flow("sign-out", _ENDED, sign_out, {204, 401}, out, copy_cookies),
     Flow("sign-out-everywhere", _ENDED, lambda actor: actor.person.post("/auth/sign-out-everywhere", patient=False),
          {204, 401}, out, copy_cookies),
     Flow("password-change", r"password_hashes", change_password, {204, 401, 403, 422}, other_password),
     Flow("password-reset", r"password_hashes", reset, {204, 400, 401, 403, 404, 410, 422}, reset_once, ask_for_reset),
-    Flow("email-change", r"INSERT INTO (outbox|one_time_tokens)", change_email, {202}, mail_to_the_new_address),
-    Flow("token-issue", r"INSERT INTO refresh_families", issue, {200}, tokens_work),
-    Flow("refresh", r"UPDATE refresh_families", refresh, {200}, one_successor, one_family, alone=True),
-    Flow("key-create", r"INSERT INTO api_keys", create_key, {201}, keys_that_are_listed),
-    Flow("key-rotate", r"(INSERT INTO|UPDATE) api_keys", rotate_key, {200, 201, 404}, rotated, one_key),
-    Flow("key-revoke", r"(UPDATE|DELETE FROM) api_keys", revoke_key, {204, 404}, revoked, one_key),
+    Flow("email-change", r"INSERT INTO routeguard_(outbox|one_time_tokens)", change_email, {202},
+         mail_to_the_new_address),
+    Flow("token-issue", r"INSERT INTO routeguard_refresh_families", issue, {200}, tokens_work),
+    Flow("refresh", r"UPDATE routeguard_refresh_families", refresh, {200}, one_successor, one_family, alone=True),
+    Flow("key-create", r"INSERT INTO routeguard_api_keys", create_key, {201}, keys_that_are_listed),
+    Flow("key-rotate", r"(INSERT INTO|UPDATE) routeguard_api_keys", rotate_key, {200, 201, 404}, rotated, one_key),
+    Flow("key-revoke", r"(UPDATE|DELETE FROM) routeguard_api_keys", revoke_key, {204, 404}, revoked, one_key),
 ]  # fmt: skip
 
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from routeguard.db.database import Transaction
 
 api_keys: Final = sa.Table(
-    "api_keys",
+    "routeguard_api_keys",
     metadata,
     sa.Column("owner_id", sa.String(40), primary_key=True),
     sa.Column("id", sa.String(40), primary_key=True),
     # Who made it, or whose it is: a key dies with its maker (attack KEY-18).
-    sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("user_id", sa.String(40), sa.ForeignKey("routeguard_users.id", ondelete="CASCADE"), nullable=False),
     sa.Column("name", sa.String(100), nullable=False),
     # Of over 256 random bits, so that a dump of this table opens nothing.
     sa.Column("secret_hash", sa.LargeBinary(32), nullable=False),
@@ -39,8 +39,8 @@ api_keys: Final = sa.Table(
     sa.Column("revoked_at", sa.Float),
     sa.Column("last_used_at", sa.Float),
     sa.Column("usage_count", sa.BigInteger, nullable=False, server_default="0"),
-    sa.Index("api_keys_by_id", "id", unique=True),
-    sa.Index("api_keys_by_user", "user_id"),
+    sa.Index("routeguard_api_keys_by_id", "id", unique=True),
+    sa.Index("routeguard_api_keys_by_user", "user_id"),
 )
 
 _MANY: Final = 1_000_000

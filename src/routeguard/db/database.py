@@ -88,6 +88,7 @@ class Database:
         self.settings = settings or DatabaseSettings()
         self.recorder: Callable[[Transaction, list[Event]], Awaitable[None]] | None = None
         """How recorded events become rows; set by the outbox. Without one there are no listeners, and no rows."""
+        self.names: Final = self.settings.names
         self._backend = _backend(url, self.settings)
         self.dialect: Final = self._backend.dialect
 
@@ -187,7 +188,7 @@ class Database:
     async def run_sync(self, work: Callable[[sa.Connection], T]) -> T:
         """Run synchronous work (migrations) in one transaction without time limits."""
         async with self._backend.turn(), self._connection(self._backend.writes) as connection:
-            with faults(self._backend.outage):
+            with faults(self._backend.outage, migrating=True):
                 await connection.begin()
                 await self._backend.unhurried(connection)
                 result = await connection.run_sync(work)
@@ -221,6 +222,8 @@ def _backend(url: str, settings: DatabaseSettings) -> Backend:
     if finding := url_finding(url):
         raise ConfigError(finding)
     if url.startswith("sqlite:"):
+        if settings.schema:
+            raise ConfigError("database.schema is for PostgreSQL: SQLite has no schemas")
         return SqliteBackend(url, settings)
     from routeguard.db.postgresql import PostgresBackend  # noqa: PLC0415 - an extra
 

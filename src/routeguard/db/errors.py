@@ -27,6 +27,11 @@ _AWAY: Final = (
 )  # fmt: skip
 """Connections that fail, are refused, name no database, find no room, take no writes, or are ended by the operator;
 files that fail."""
+_INCOMPLETE: Final = {
+    "42P01": "lacks a table of ours: run `routeguard migrate`",
+    "3F000": "lacks the schema of our tables: run `routeguard migrate`",
+    "42501": "does not let the user of database_url use a table of ours",
+}
 _UNIQUE: Final = "23505"
 _REASON_LENGTH: Final = 120
 _QUOTED: Final = re.compile(r""" ?(?:"[^"]*"|'[^']*')""")
@@ -67,6 +72,14 @@ class Outage:
         self._say("away", logging.WARNING, f"the database at {self.place} is away: {reason}")
         return Unavailable(f"database at {self.place}: {reason}")
 
+    def incomplete(self, error: BaseException) -> Misconfigured | None:
+        """Return what to raise when our tables are not there, or not for us; None for any other wrong statement."""
+        finding = _INCOMPLETE.get(getattr(error, "sqlstate", None) or "")
+        if finding is None:
+            return None
+        self._say("incomplete", logging.ERROR, f"the database at {self.place} {finding}")
+        return Misconfigured(f"the database at {self.place} {finding}")
+
     def _say(self, kind: str, level: int, text: str) -> None:
         if kind != self._said:
             self._said = kind
@@ -95,10 +108,12 @@ class Contended(Unavailable):
 
 
 @contextmanager
-def faults(outage: Outage) -> Iterator[None]:
+def faults(outage: Outage, *, migrating: bool = False) -> Iterator[None]:
     """Turn what drivers raise into our words: a fault is Unavailable (503), never an answer.
 
-    A wrong statement (ProgrammingError, DataError) is a fault of ours and passes through: 500.
+    A wrong statement (ProgrammingError, DataError) is a fault of ours and passes through: 500. Not so one that is right
+    and whose table is missing, because of a migration that was not run yet, or of one that was; `migrating` says that
+    this one is to mend it.
     """
     try:
         yield
@@ -106,6 +121,8 @@ def faults(outage: Outage) -> Iterator[None]:
         # Attack OBS-03: PostgreSQL's detail line quotes the row, so only names leave.
         raise _violation(error) from None
     except (ProgrammingError, DataError) as error:
+        if not migrating and (missing := outage.incomplete(error.orig or error)) is not None:
+            raise missing from None
         raise type(error)(error.statement, None, error.orig or error, hide_parameters=True) from None
     except DBAPIError as error:
         raise _unavailable(error, outage) from None

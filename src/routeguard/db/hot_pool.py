@@ -62,7 +62,9 @@ class HotPool:
             await self._places.acquire()
         try:
             row = await self._query(text, params)
-        except psycopg.ProgrammingError:
+        except psycopg.ProgrammingError as error:
+            if (missing := self._source.outage.incomplete(error)) is not None:
+                raise missing from None
             raise
         except (psycopg.Error, OSError) as error:
             raise fault_of(error, self._source.outage) from None

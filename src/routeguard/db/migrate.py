@@ -10,6 +10,9 @@ import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError, Misconfigured, Unavailable
 from routeguard.db.errors import ConstraintViolation
+from routeguard.db.names import VERBATIM, Names
+from routeguard.db.place import refusals, require_room, require_schema
+from routeguard.db.renaming import add_prefix, has_unprefixed, unprefixed_revision
 
 # Alembic itself is loaded where there is something to apply: it takes longer than all else here together, and most
 # starts find the tables up to date.
@@ -18,14 +21,13 @@ if TYPE_CHECKING:
 
     from routeguard.db.database import Database
 
-VERSION_TABLE: Final = "routeguard_version"
-"""Not `alembic_version`, which belongs to the application when both share a database."""
-_LOCK_TABLE: Final = "routeguard_migration_lock"
+VERSION_TABLE: Final = Names().version
+"""What it is called by default."""
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 
 async def migrate(database: Database) -> None:
-    """Apply every migration not yet applied, in one transaction: all or none. Raises Unavailable.
+    """Apply every migration not yet applied, in one transaction: all or none. Raises ConfigError and Unavailable.
 
     Processes that start together wait for the first one: SQLite for its write lock, PostgreSQL for a locked table
     (an advisory lock would not survive a connection pooler).
@@ -34,29 +36,43 @@ async def migrate(database: Database) -> None:
         return
     from alembic import command  # noqa: PLC0415 - see above
 
-    if database.dialect == "postgresql":
-        await _make_lock_table(database)
+    names = database.names
 
     def work(connection: sa.Connection) -> None:
+        connection.execution_options(**{VERBATIM: True})
         if database.dialect == "postgresql":
-            connection.execute(sa.text(f"LOCK TABLE {_LOCK_TABLE} IN ACCESS EXCLUSIVE MODE"))
+            connection.execute(sa.text(f"LOCK TABLE {names.qualified(names.lock)} IN ACCESS EXCLUSIVE MODE"))
+        add_prefix(connection, names)
+        require_room(connection, names)
+        if names.schema:
+            # Alembic's ALTER TABLE names no schema, and must not find an application's table of the same name.
+            connection.exec_driver_sql(f"SET LOCAL search_path TO {names.schema}")
+        connection.execution_options(**{VERBATIM: False})
         config = _config()
-        config.attributes["connection"] = connection
+        config.attributes.update(connection=connection, names=names)
         command.upgrade(config, "head")
 
-    await database.run_sync(work)
+    with refusals(names):
+        if database.dialect == "postgresql":
+            await _make_lock_table(database)
+        await database.run_sync(work)
 
 
 async def current_revision(database: Database) -> str | None:
-    """Return the revision the database has, or None before the first. Raises Unavailable."""
+    """Return the revision the database has, or None before the first. Raises ConfigError and Unavailable."""
+    names = database.names
 
     def work(connection: sa.Connection) -> str | None:
-        if not sa.inspect(connection).has_table(VERSION_TABLE):
-            return None
-        found: str | None = connection.scalar(sa.select(sa.column("version_num")).select_from(sa.table(VERSION_TABLE)))
-        return found
+        connection.execution_options(**{VERBATIM: True})
+        require_schema(connection, names)
+        if sa.inspect(connection).has_table(names.version, schema=names.schema or None):
+            table = sa.table(names.version, schema=names.schema or None)
+            found: str | None = connection.scalar(sa.select(sa.column("version_num")).select_from(table))
+            return found
+        return unprefixed_revision(connection) if has_unprefixed(connection, names) else None
 
-    return await database.run_sync(work)
+    with refusals(names):
+        return await database.run_sync(work)
 
 
 def head_revision() -> str:
@@ -90,7 +106,21 @@ async def require_current(database: Database) -> None:
     except Unavailable:
         return
     if behind:
-        raise ConfigError(f"the database lacks {', '.join(behind)}: run `routeguard migrate`")
+        raise ConfigError(f"the database lacks {', '.join(behind)}: run `routeguard migrate`{await _hint(database)}")
+
+
+async def _hint(database: Database) -> str:
+    """Return a word on tables of the default name, which nobody finds who has set another since."""
+    default = Names()
+
+    def work(connection: sa.Connection) -> bool:
+        inspector = sa.inspect(connection.execution_options(**{VERBATIM: True}))
+        return inspector.has_table(default.version) and inspector.has_table(default.table("users"))
+
+    if database.names == default or await current_revision(database) is not None:
+        return ""
+    there = await database.run_sync(work)
+    return f" (there are tables with the prefix {default.prefix}: is database.table_prefix right?)" if there else ""
 
 
 class SchemaCheck:
@@ -120,6 +150,6 @@ def _config() -> Config:
 
 async def _make_lock_table(database: Database) -> None:
     """Create the table that is only ever locked. Two that create it at once: the loser finds it made."""
+    text = f"CREATE TABLE IF NOT EXISTS {database.names.qualified(database.names.lock)} (id integer PRIMARY KEY)"
     with suppress(ConstraintViolation):
-        async with database.transaction() as tx:
-            await tx.execute(sa.text(f"CREATE TABLE IF NOT EXISTS {_LOCK_TABLE} (id integer PRIMARY KEY)"))
+        await database.run_sync(lambda connection: connection.exec_driver_sql(text).close())

@@ -30,7 +30,7 @@ Deliver = Callable[[bytes], Awaitable[None]]
 logger = logging.getLogger("routeguard.outbox")
 
 outbox: Final = sa.Table(
-    "outbox",
+    "routeguard_outbox",
     metadata,
     sa.Column("id", sa.String(40), primary_key=True),
     sa.Column("kind", sa.String(200), nullable=False),
@@ -39,7 +39,7 @@ outbox: Final = sa.Table(
     sa.Column("due_at", sa.Float, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("dead_at", sa.Float),
-    sa.Index("ix_outbox_due", "dead_at", "due_at"),
+    sa.Index("ix_routeguard_outbox_due", "dead_at", "due_at"),
 )
 
 _AT_ONCE: Final = 16

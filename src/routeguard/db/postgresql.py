@@ -20,6 +20,7 @@ from routeguard.db.errors import Outage, fault_of
 from routeguard.db.hot_pool import HotPool, PreparedText
 from routeguard.db.pooler import Limits, changes_servers, refuses_options, settle
 from routeguard.db.refusals import unreadable
+from routeguard.db.rewriting import follow
 from routeguard.db.watched import WatchedConnection
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class PostgresBackend:
         self._timeout = settings.timeout.total_seconds()
         self._patience = settings.statement_timeout.total_seconds()
         self.url = url
+        self._names = settings.names
         self._limits = Limits(int(self._patience * 1000))
         self._pooler = settings.pooler
         self.pooled = settings.pooler == "transaction"
@@ -64,7 +66,9 @@ class PostgresBackend:
         self.writes = create_async_engine(
             "postgresql+psycopg://", async_creator=self.connect, pool_size=settings.pool_size, max_overflow=0,
             pool_timeout=self._timeout, pool_use_lifo=True, hide_parameters=True,
+            execution_options={"schema_translate_map": {None: self._names.schema}} if self._names.schema else {},
         )  # fmt: skip
+        follow(self.writes.sync_engine, self._names)
         event.listen(self.writes.sync_engine, "checkout", _refuse_stale)
         event.listen(self.writes.sync_engine, "handle_error", _give_up_read_only)
         event.listen(self.writes.sync_engine, "begin", self._limit_transaction)
@@ -174,9 +178,12 @@ class PostgresBackend:
 
     def prepare(self, statement: sa.Select[Any]) -> Prepared:
         """Compile `statement` to text with named parameters."""
-        compiled = statement.compile(dialect=psycopg_dialect())  # type: ignore[no-untyped-call]
+        schema: dict[str, Any] = {}
+        if self._names.schema:
+            schema = {"schema_translate_map": {None: self._names.schema}, "render_schema_translate": True}
+        compiled = statement.compile(dialect=psycopg_dialect(), **schema)  # type: ignore[no-untyped-call]
         fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        return PreparedText(self._hot, str(compiled).encode(), fixed)
+        return PreparedText(self._hot, self._names.rewrite(str(compiled)).encode(), fixed)
 
     def _arguments(self, url: str, own: str) -> dict[str, Any]:
         given = conninfo_to_dict(url)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from routeguard.core.errors import Unavailable
 from routeguard.db.errors import Outage, fault_of
 from routeguard.db.private_file import PrivateFile
+from routeguard.db.rewriting import follow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -45,6 +46,7 @@ class SqliteBackend:
         self.path = path = path if self._private is None else self._private.path
         self.url = f"sqlite:///{path}"
         self.outage = Outage(path)
+        self._names = settings.names
         self._patience = max(settings.statement_timeout.total_seconds(), _LINE_SECONDS)
         self._line = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
@@ -61,6 +63,7 @@ class SqliteBackend:
             engine.dialect.has_terminate = False
             event.listen(engine.sync_engine, "do_connect", self._make_private)
             event.listen(engine.sync_engine, "connect", self._configure)
+            follow(engine.sync_engine, self._names)
         event.listen(self.writes.sync_engine, "begin", _begin_immediate)
 
     async def start(self) -> None:
@@ -109,7 +112,7 @@ class SqliteBackend:
         """Compile `statement` to text with named parameters."""
         compiled = statement.compile(dialect=sqlite_dialect(paramstyle="named"))
         fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        return _Prepared(self, str(compiled), fixed)
+        return _Prepared(self, self._names.rewrite(str(compiled)), fixed)
 
     def fetch(self, text: str, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Return the first row of a query, read in the event loop's own thread.

@@ -10,8 +10,6 @@ from sqlalchemy.schema import CreateTable
 
 from routeguard.core.errors import ConfigError
 from routeguard.db.errors import ConstraintViolation
-from routeguard.db.migrate import VERSION_TABLE
-from routeguard.db.schema import metadata
 from routeguard.example.store import invoices
 from routeguard.users.store import users
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 _mark: Final = sa.Table("example_database", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 """One row, written before the first demonstration user: this database belongs to the example."""
-_BESIDE: Final = frozenset({VERSION_TABLE, "routeguard_migration_lock", "sqlite_sequence", invoices.name, _mark.name})
+_BESIDE: Final = frozenset({"sqlite_sequence", invoices.name, _mark.name})
 _ADVICE: Final = (
     "demonstration users, an admin among them, are written only into an empty database or into one that an earlier "
     "`routeguard dev` made"
@@ -34,12 +32,12 @@ async def require_own(database: Database) -> None:
     """
 
     def work(connection: sa.Connection) -> str | None:
-        tables = set(sa.inspect(connection).get_table_names())
+        tables = set(sa.inspect(connection).get_table_names(schema=database.names.schema or None))
         if _mark.name in tables and connection.scalar(sa.select(_mark.c.id)) is not None:
             return None
-        if tables - _BESIDE - set(metadata.tables):
+        if tables - _BESIDE - database.names.all:
             return "tables that are not the example's"
-        if users.name in tables and connection.scalar(sa.select(sa.func.count()).select_from(users)):
+        if database.names.table("users") in tables and connection.scalar(sa.select(sa.func.count()).select_from(users)):
             return "users that the example did not make"
         return None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from routeguard.db.database import Database, Transaction
 
 clients: Final = sa.Table(
-    "clients",
+    "routeguard_clients",
     metadata,
     # `cli_...`: never to be taken for a user's id (RFC 9700 section 4.15).
     sa.Column("id", sa.String(40), primary_key=True),

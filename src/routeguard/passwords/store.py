@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from routeguard.db.database import Transaction
 
 password_hashes: Final = sa.Table(
-    "password_hashes",
+    "routeguard_password_hashes",
     metadata,
-    sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("user_id", sa.String(40), sa.ForeignKey("routeguard_users.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("hash", sa.Text, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False),
 )

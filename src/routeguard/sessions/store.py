@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from routeguard.db.database import Database, Transaction
 
 sessions: Final = sa.Table(
-    "sessions",
+    "routeguard_sessions",
     metadata,
-    sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("user_id", sa.String(40), sa.ForeignKey("routeguard_users.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("id", sa.String(40), primary_key=True),
     # Of 256 random bits, so that a dump of this table opens nothing (attack SES-22).
     sa.Column("secret_hash", sa.LargeBinary(32), nullable=False),
@@ -36,16 +36,16 @@ sessions: Final = sa.Table(
     sa.Column("lasting", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("user_agent", sa.String(200)),
     sa.Column("address", sa.String(45)),
-    sa.Index("sessions_by_expiry", "idle_expires_at"),
+    sa.Index("routeguard_sessions_by_expiry", "idle_expires_at"),
 )
 
 invalidations: Final = sa.Table(
-    "session_invalidations",
+    "routeguard_session_invalidations",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("subject", sa.String(40), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
-    sa.Index("session_invalidations_by_time", "at"),
+    sa.Index("routeguard_session_invalidations_by_time", "at"),
     sqlite_autoincrement=True,
 )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from routeguard.db.database import Database, Transaction
 
 signing_keys: Final = sa.Table(
-    "signing_keys",
+    "routeguard_signing_keys",
     metadata,
     # Of several processes that make the next key at once, one can insert its number (attack class of SES-05).
     sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
@@ -32,7 +32,7 @@ signing_keys: Final = sa.Table(
 )
 
 refresh_families: Final = sa.Table(
-    "refresh_families",
+    "routeguard_refresh_families",
     metadata,
     sa.Column("user_id", sa.String(40), primary_key=True),
     sa.Column("id", sa.String(40), primary_key=True),
@@ -48,11 +48,11 @@ refresh_families: Final = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
     # Whatever ends the session ends its families, in the same transaction (attacks SES-08, SES-09).
     sa.ForeignKeyConstraint(
-        ["user_id", "session_id"], ["sessions.user_id", "sessions.id"], ondelete="CASCADE",
-        name="fk_refresh_families_session",
+        ["user_id", "session_id"], ["routeguard_sessions.user_id", "routeguard_sessions.id"], ondelete="CASCADE",
+        name="fk_routeguard_refresh_families_session",
     ),
     # And none by expiry: without it no index changes at a rotation, so PostgreSQL keeps the row in its page (HOT).
-    sa.Index("refresh_families_by_session", "user_id", "session_id"),
+    sa.Index("routeguard_refresh_families_by_session", "user_id", "session_id"),
 )  # fmt: skip
 
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from routeguard.db.database import Database, Transaction
 
 one_time_tokens: Final = sa.Table(
-    "one_time_tokens",
+    "routeguard_one_time_tokens",
     metadata,
     # One row for a user and purpose: a newer token takes the place of the older by itself (attack ML-15).
-    sa.Column("user_id", sa.String(40), sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("user_id", sa.String(40), sa.ForeignKey("routeguard_users.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("purpose", sa.String(40), primary_key=True),
     sa.Column("token_hash", sa.LargeBinary(32), nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),

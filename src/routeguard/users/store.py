@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 U = TypeVar("U")
 
 users: Final = sa.Table(
-    "users",
+    "routeguard_users",
     metadata,
     sa.Column("id", sa.String(40), primary_key=True),
     sa.Column("email", sa.String(320), nullable=False),
@@ -31,7 +31,7 @@ users: Final = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("suspended_at", sa.Float),
     sa.Column("fields", sa.Text, nullable=False, server_default="{}"),
-    sa.Index("users_by_role", "role"),
+    sa.Index("routeguard_users_by_role", "role"),
 )
 
 _USER: Final = tuple(users.c[name] for name in COLUMNS)

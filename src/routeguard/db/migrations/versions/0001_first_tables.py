@@ -15,7 +15,7 @@ _number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     op.create_table(
-        "users",
+        "routeguard_users",
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("email", sa.String(320), nullable=False),
         sa.Column("email_key", sa.String(320), nullable=False),
@@ -26,45 +26,49 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("suspended_at", sa.Float(), nullable=True),
         sa.Column("fields", sa.Text(), server_default="{}", nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_users"),
-        sa.UniqueConstraint("email_key", name="uq_users_email_key"),
+        sa.PrimaryKeyConstraint("id", name="pk_routeguard_users"),
+        sa.UniqueConstraint("email_key", name="uq_routeguard_users_email_key"),
     )
-    op.create_index("users_by_role", "users", ["role"])
+    op.create_index("routeguard_users_by_role", "routeguard_users", ["role"])
     op.create_table(
-        "one_time_tokens",
+        "routeguard_one_time_tokens",
         sa.Column("user_id", sa.String(40), nullable=False),
         sa.Column("purpose", sa.String(40), nullable=False),
         sa.Column("token_hash", sa.LargeBinary(32), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("data", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_one_time_tokens_user_id_users", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("user_id", "purpose", name="pk_one_time_tokens"),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["routeguard_users.id"], name="fk_routeguard_one_time_tokens_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "purpose", name="pk_routeguard_one_time_tokens"),
     )
     op.create_table(
-        "password_hashes",
+        "routeguard_password_hashes",
         sa.Column("user_id", sa.String(40), nullable=False),
         sa.Column("hash", sa.Text(), nullable=False),
         sa.Column("changed_at", sa.Float(), nullable=False),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_password_hashes_user_id_users", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("user_id", name="pk_password_hashes"),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["routeguard_users.id"], name="fk_routeguard_password_hashes_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", name="pk_routeguard_password_hashes"),
     )
     _sessions()
     op.create_table(
-        "outbox",
+        "routeguard_outbox",
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("kind", sa.String(200), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("due_at", sa.Float(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("dead_at", sa.Float(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
+        sa.PrimaryKeyConstraint("id", name="pk_routeguard_outbox"),
     )
-    op.create_index("ix_outbox_due", "outbox", ["dead_at", "due_at"])
+    op.create_index("ix_routeguard_outbox_due", "routeguard_outbox", ["dead_at", "due_at"])
 
 
 def _sessions() -> None:
     op.create_table(
-        "sessions",
+        "routeguard_sessions",
         sa.Column("user_id", sa.String(40), nullable=False),
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("secret_hash", sa.LargeBinary(32), nullable=False),
@@ -77,21 +81,30 @@ def _sessions() -> None:
         sa.Column("aal", sa.Integer(), nullable=False),
         sa.Column("user_agent", sa.String(200), nullable=True),
         sa.Column("address", sa.String(45), nullable=True),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user_id_users", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("user_id", "id", name="pk_sessions"),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["routeguard_users.id"], name="fk_routeguard_sessions_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "id", name="pk_routeguard_sessions"),
     )
-    op.create_index("sessions_by_expiry", "sessions", ["idle_expires_at"])
+    op.create_index("routeguard_sessions_by_expiry", "routeguard_sessions", ["idle_expires_at"])
     op.create_table(
-        "session_invalidations",
+        "routeguard_session_invalidations",
         sa.Column("id", _number, autoincrement=True, nullable=False),
         sa.Column("subject", sa.String(40), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_session_invalidations"),
+        sa.PrimaryKeyConstraint("id", name="pk_routeguard_session_invalidations"),
         sqlite_autoincrement=True,
     )
-    op.create_index("session_invalidations_by_time", "session_invalidations", ["at"])
+    op.create_index("routeguard_session_invalidations_by_time", "routeguard_session_invalidations", ["at"])
 
 
 def downgrade() -> None:
-    for name in ("outbox", "session_invalidations", "sessions", "password_hashes", "one_time_tokens", "users"):
+    for name in (
+        "routeguard_outbox",
+        "routeguard_session_invalidations",
+        "routeguard_sessions",
+        "routeguard_password_hashes",
+        "routeguard_one_time_tokens",
+        "routeguard_users",
+    ):
         op.drop_table(name)

@@ -13,7 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
-        "signing_keys",
+        "routeguard_signing_keys",
         sa.Column("generation", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("kid", sa.String(64), nullable=False),
         sa.Column("algorithm", sa.String(10), nullable=False),
@@ -22,13 +22,13 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("signs_from", sa.Float(), nullable=False),
         sa.Column("revoked_at", sa.Float(), nullable=True),
-        sa.PrimaryKeyConstraint("generation", name="pk_signing_keys"),
-        sa.UniqueConstraint("kid", name="uq_signing_keys_kid"),
+        sa.PrimaryKeyConstraint("generation", name="pk_routeguard_signing_keys"),
+        sa.UniqueConstraint("kid", name="uq_routeguard_signing_keys_kid"),
     )
     _refresh_families()
     _api_keys()
     op.create_table(
-        "clients",
+        "routeguard_clients",
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("public_key", sa.LargeBinary(32), nullable=False),
@@ -36,13 +36,13 @@ def upgrade() -> None:
         sa.Column("previous_until", sa.Float(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("revoked_at", sa.Float(), nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_clients"),
+        sa.PrimaryKeyConstraint("id", name="pk_routeguard_clients"),
     )
 
 
 def _refresh_families() -> None:
     op.create_table(
-        "refresh_families",
+        "routeguard_refresh_families",
         sa.Column("user_id", sa.String(40), nullable=False),
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("session_id", sa.String(40), nullable=False),
@@ -54,17 +54,17 @@ def _refresh_families() -> None:
         sa.Column("rotated_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id", "session_id"], ["sessions.user_id", "sessions.id"], ondelete="CASCADE",
-            name="fk_refresh_families_session",
+            ["user_id", "session_id"], ["routeguard_sessions.user_id", "routeguard_sessions.id"], ondelete="CASCADE",
+            name="fk_routeguard_refresh_families_session",
         ),
-        sa.PrimaryKeyConstraint("user_id", "id", name="pk_refresh_families"),
+        sa.PrimaryKeyConstraint("user_id", "id", name="pk_routeguard_refresh_families"),
     )  # fmt: skip
-    op.create_index("refresh_families_by_session", "refresh_families", ["user_id", "session_id"])
+    op.create_index("routeguard_refresh_families_by_session", "routeguard_refresh_families", ["user_id", "session_id"])
 
 
 def _api_keys() -> None:
     op.create_table(
-        "api_keys",
+        "routeguard_api_keys",
         sa.Column("owner_id", sa.String(40), nullable=False),
         sa.Column("id", sa.String(40), nullable=False),
         sa.Column("user_id", sa.String(40), nullable=False),
@@ -83,13 +83,15 @@ def _api_keys() -> None:
         sa.Column("revoked_at", sa.Float(), nullable=True),
         sa.Column("last_used_at", sa.Float(), nullable=True),
         sa.Column("usage_count", sa.BigInteger(), server_default="0", nullable=False),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_api_keys_user_id_users", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("owner_id", "id", name="pk_api_keys"),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["routeguard_users.id"], name="fk_routeguard_api_keys_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("owner_id", "id", name="pk_routeguard_api_keys"),
     )
-    op.create_index("api_keys_by_id", "api_keys", ["id"], unique=True)
-    op.create_index("api_keys_by_user", "api_keys", ["user_id"])
+    op.create_index("routeguard_api_keys_by_id", "routeguard_api_keys", ["id"], unique=True)
+    op.create_index("routeguard_api_keys_by_user", "routeguard_api_keys", ["user_id"])
 
 
 def downgrade() -> None:
-    for name in ("clients", "api_keys", "refresh_families", "signing_keys"):
+    for name in ("routeguard_clients", "routeguard_api_keys", "routeguard_refresh_families", "routeguard_signing_keys"):
         op.drop_table(name)

@@ -12,8 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("sessions", sa.Column("lasting", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("routeguard_sessions", sa.Column("lasting", sa.Boolean(), nullable=False, server_default=sa.true()))
 
 
 def downgrade() -> None:
-    op.drop_column("sessions", "lasting")
+    op.drop_column("routeguard_sessions", "lasting")
