@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, get_args, overload
 
 from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
 from typing_extensions import Self, TypeVar
@@ -36,7 +36,7 @@ from routeguard.core.marks import mark, needs_guard, policy_of
 from routeguard.core.policy import Policy, check_options, public
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Ask, Compiled, Guard, handler_name
+from routeguard.guard.guard import Ask, Compiled, Guard, Mode, handler_name
 from routeguard.guard.inventory import Installed, Row, matrix
 from routeguard.guard.refusals import check_shape
 from routeguard.guard.runs import Run, Runs
@@ -281,6 +281,8 @@ class Routeguard(Generic[U]):
         """
         check_shape(refusal)
         check_options("install", default=default, docs=docs, frontend=frontend)
+        if mode not in get_args(Mode):
+            raise ConfigError(f"install(mode={mode!r}): the modes are {' and '.join(map(repr, get_args(Mode)))}")
         if mode == "observe":
             if self.settings.production and not self.settings.unsafe_observe_in_production:
                 raise ConfigError("observe mode refuses nothing; production needs unsafe_observe_in_production=true")

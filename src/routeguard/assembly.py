@@ -51,6 +51,11 @@ _SIGNATURE: Final = {
     "description": "A signature by a registered client (RFC 9421), with Signature-Input and Content-Digest.",
 }
 
+_OVER_SESSIONS: Final = frozenset({
+    "sessions", "tokens", "passwords", "emails", "api_keys", "oauth_server", "ui", "remote",
+})  # fmt: skip
+"""Features that are our sessions, or work over them."""
+
 
 def defaults() -> list[Feature]:
     """Return the built-in features in the order they are registered. Add your own: ``[*defaults(), mine]``.
@@ -130,12 +135,26 @@ def _collected(findings: list[str]) -> Iterator[None]:
         findings += error.findings
 
 
+def _check_identify(identify: Any, features: Sequence[Feature]) -> None:
+    """Raise ConfigError for what cannot go together, before a feature misses what another one would have brought."""
+    if not callable(identify):
+        raise ConfigError(f"identify={identify!r} is no function: it takes the request and returns the caller or None")
+    beside = [feature.name for feature in features if feature.name in _OVER_SESSIONS]
+    if beside:
+        raise ConfigError(
+            "identify= takes the place of our sessions, and features= has them: leave one of the two out, or give "
+            f"features=[...] without {', '.join(beside)}"
+        )
+
+
 def assemble(
     settings: Settings, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None
 ) -> Services:
     """Make every service, without I/O. Raises ConfigError."""
     if settings.secret is None:
         settings = replace(settings, secret=keep_development_secret(Path.cwd()))
+    if identify is not None:
+        _check_identify(identify, features)
     services = Services()
     services.add(Settings, settings)
     services.add(Clock, SystemClock())  # type: ignore[type-abstract]
@@ -296,14 +315,7 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
 
 
 def _add_identify(services: Services, identify: Resolver, user: type[Any]) -> None:
-    """Put the application's own sign-in in the place of ours. Raises ConfigError."""
-    if services.find(SessionResolver) is not None:  # type: ignore[type-abstract]
-        raise ConfigError(
-            "identify= takes the place of our sessions, and features= has them: leave one of the two out, or give "
-            "features=[...] without the slice named sessions and those over it"
-        )
-    if not callable(identify):
-        raise ConfigError(f"identify={identify!r} is no function: it takes the request and returns the caller or None")
+    """Put the application's own sign-in in the place of ours."""
     own = None if user.__module__.startswith("routeguard.") else user
     resolved = ResolvedSessions(identify, own)
     services.add(SessionResolver, resolved, start=resolved.start)  # type: ignore[type-abstract]

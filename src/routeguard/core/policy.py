@@ -274,7 +274,9 @@ def _no_policy(part: Any) -> str:
         words = f"{name} is a {'class' if isinstance(part, type) else 'function'}, not a policy"
         if str(getattr(part, "__module__", "")).startswith("routeguard."):
             return f"{words}: did you mean {name.rpartition('.')[2]}(...)?"
-        return f"{words}: write @guard(policy) above a handler to guard it, and call what makes a policy"
+        code = getattr(part, "__code__", None)
+        place = "" if code is None else f" ({code.co_filename}:{code.co_firstlineno})"
+        return f"{words}: write @guard(policy) above a handler to guard it, and call what makes a policy{place}"
     return f"{part!r} is neither a policy nor a check"
 
 
