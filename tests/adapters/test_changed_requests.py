@@ -118,6 +118,25 @@ def in_marked_router(app: Any, mark: Any, change: Any) -> None:
     app.include_router(router)
 
 
+def around_included(app: Any, mark: Any, change: Any) -> None:
+    router = mark(APIRouter(prefix="/at"))
+    router.add_api_route("/x", fresh(), methods=["GET", "POST"])
+    app.include_router(router)
+    app.add_middleware(Changes, change=change)
+
+
+def around_all(app: Any, mark: Any, change: Any) -> None:
+    mark(app).router.routes += routes()
+    app.add_middleware(Changes, change=change)
+
+
+def around_inner(app: Any, mark: Any, change: Any) -> None:
+    inner = fastapi_sub(change)
+    inner.router.routes.clear()
+    inner.include_router(mark(APIRouter(routes=routes())))
+    app.mount("/at", mark(Starlette(routes=[Mount("/", app=inner)])))
+
+
 def view() -> Any:
     return type("View", (HTTPEndpoint,), {"get": fresh_method(), "post": fresh_method()})
 
@@ -157,6 +176,9 @@ LAYERS: dict[str, Callable[[Any, Any, Any], Any]] = {
         "/at", mark(Starlette(routes=[Mount("/deep", app=sub(change))]))
     ),
     "a mount in an included router": in_marked_router,
+    "middleware before an included router": around_included,
+    "middleware of a marked application": around_all,
+    "middleware of a mount between marked routers": around_inner,
     "Host": lambda app, mark, change: app.router.routes.append(
         Host("{any:str}", mark(Router([Mount("/at", app=sub(change))])))
     ),
@@ -186,6 +208,16 @@ async def test_a_get_made_a_post_is_judged_as_a_post(name: str) -> None:
     own = [(b"cookie", b"user=ann"), (b"origin", b"https://app.example"), host]
     assert (await send(app, path=path, headers=[*own, (b"x-http-method-override", b"POST")])).canary
     assert ran == ["GET", "POST"]
+
+
+async def test_a_limit_around_the_application_hides_no_change() -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    app = Starlette(routes=routes(guard(guard.session())(fresh())), middleware=use(override))
+    guard(rate_limit("100/minute"))(app)
+    guard.install(app)
+    forged = await send(app, path="/x", headers=[*FROM_AFAR, (b"x-http-method-override", b"POST")])
+    assert (forged.status, forged.problem, ran) == (403, "forgery-suspected", [])
+    assert (await send(app, path="/x", headers=FROM_AFAR)).canary
 
 
 def replace_headers(scope: Any) -> None:
@@ -319,6 +351,13 @@ async def test_a_second_caller_is_not_taken_for_the_first() -> None:
     async def who(request: Request) -> Response:
         return PlainTextResponse((await guard.current_session(request)).user.id)
 
+    def drop(scope: Any) -> None:
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"x-user"]
+
+    whole = Starlette(routes=[Route("/x", fresh())], middleware=use(drop))
+    guard(guard.session())(whole)
+    Routeguard(SETTINGS, user=Person, identify=identify).install(whole)
+    assert (await send(whole, path="/x", headers=[(b"x-user", b"root")])).status == 401
     for marks in (guard.session(), guard.session(user={"role": "admin"})):
         app = Starlette()
         app.mount("/at", guard(marks)(Starlette(routes=[Route("/x", who)], middleware=use(become))))
