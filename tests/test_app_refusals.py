@@ -72,6 +72,12 @@ def test_the_applications_own_shape(served: Any) -> None:
     [
         lambda problem, request: Reply(200, (), b"welcome"),
         lambda problem, request: Reply(204),
+        lambda problem, request: Reply(304),
+        lambda problem, request: Reply(1000),
+        lambda problem, request: Reply(403.0),  # type: ignore[arg-type]
+        lambda problem, request: Reply(403, (("x-a", "text"),)),  # type: ignore[arg-type]
+        lambda problem, request: Reply(403, ((b"x-a", b"1\r\nx-b: 2"),)),
+        lambda problem, request: {"number": float("nan")},
         lambda problem, request: "text",
         lambda problem, request: {"not": object()},
         lambda problem, request: 1 / 0,
@@ -97,3 +103,11 @@ def test_nor_a_coroutine_function(served: Any) -> None:
 
     with pytest.raises(ConfigError, match="refusal"):
         served(shape)
+
+
+def test_nor_an_instance_that_has_to_be_awaited(served: Any) -> None:
+    class Shape:
+        async def __call__(self, problem: Problem, request: RequestView) -> None: ...
+
+    with pytest.raises(ConfigError, match="refusal"):
+        served(Shape())

@@ -45,7 +45,7 @@ from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.settings import Settings
 from routeguard.traffic.body_limit import body_limit
 from routeguard.traffic.cors import identity_cors
-from routeguard.traffic.csrf import csrf
+from routeguard.traffic.csrf import csrf, is_foreign_socket
 from routeguard.traffic.security_headers import header_bytes
 from routeguard.users.models import User
 
@@ -220,7 +220,10 @@ class Routeguard(Generic[U]):
 
     @needs_guard
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
-        """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told."""
+        """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told.
+
+        None, too, for a WebSocket that a page of a foreign origin opened with our cookie (attack WS-01).
+        """
         exchange = connection_of(connection)
         # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.
         exchange.guarded = True
@@ -229,6 +232,10 @@ class Routeguard(Generic[U]):
         found = await exchange.guard.services.get(SessionResolver).resume(exchange)  # type: ignore[type-abstract]
         if exchange.principal is None:
             exchange.principal = found
+            if is_foreign_socket(exchange, exchange.guard.services):
+                exchange.principal = None
+                return None
+            exchange.watch()
         return found
 
     @needs_guard

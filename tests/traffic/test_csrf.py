@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 
 SESSION = ("cookie", "__Host-routeguard=abc")
 OURS = ("origin", "https://app.example.com")
-ME = Caller()
+ME, OTHER = Caller(), Caller()
 
 LOOK_ALIKES = [
     "http://app.example.com", "https://app.example.com.evil.com", "https://evilapp.example.com",
@@ -121,13 +121,24 @@ async def test_an_invented_header_does_not_switch_the_check_off(make_exchange: A
     headers = [SESSION, ("authorization", "Bearer junk"), ("origin", "https://evil.example")]
     exchange = make_exchange("POST", *headers, principal=ME)
     assert await outcome(csrf(), exchange) == 403
-    came_by_header(exchange)
+    came_by_header(exchange, ME)
     assert await outcome(csrf(), exchange) is None
     # A Basic credential is repeated by the browser: as ambient as a cookie.
     assert await outcome(csrf(), make_exchange("POST", ("authorization", "Basic eDp5"))) == 403
     noted = make_exchange("POST", SESSION, ("origin", "https://evil.example"), principal=ME)
-    came_by_header(noted)
+    came_by_header(noted, ME)
     assert await outcome(csrf(), noted) == 403
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_the_key_of_one_does_not_cover_the_cookie_of_another(make_exchange: Any, outcome: Any, kind: str) -> None:
+    """CSRF-01: an attacker's page sends the attacker's own key, and the browser adds the victim's cookie."""
+    headers = [SESSION, ("x-api-key", "the attacker's"), ("origin", "https://evil.example")]
+    exchange = make_exchange("GET" if kind == "websocket" else "POST", *headers, kind=kind, principal=OTHER)
+    came_by_header(exchange, OTHER)
+    assert await outcome(csrf(), exchange) is None
+    exchange.principal = ME  # What a later check found in the cookie.
+    assert await outcome(csrf(), exchange) == 403
 
 
 @pytest.mark.parametrize("junk", [("authorization", "Bearer junk"), ("authorization", "DPoP x"), ("x-api-key", "x")])
@@ -139,7 +150,7 @@ async def test_an_invented_header_beside_any_cookie(
     for sign in (("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("x-nothing", "said")):
         exchange = make_exchange("POST", ("cookie", cookie), junk, sign, principal=ME)
         assert await outcome(csrf(), exchange) == 403
-        came_by_header(exchange)
+        came_by_header(exchange, ME)
         assert await outcome(csrf(), exchange) is None
     assert await outcome(csrf(), make_exchange("POST", ("cookie", cookie), junk, OURS, principal=ME)) is None
     socket = make_exchange("GET", ("cookie", cookie), junk, kind="websocket", principal=ME)

@@ -88,7 +88,7 @@ class ApiKeyRequired:
                 return found
             exchange.principal = found
             # No page of another origin can set either field, so there is nothing to forge.
-            came_by_header(exchange)
+            came_by_header(exchange, found)
             return None
 
         return by_key

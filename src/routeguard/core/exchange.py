@@ -42,14 +42,16 @@ class Exchange:
     `read_body` and `observer` are the edge's two offers to checks that must see a whole request or response
     (de-duplication, idempotency): the first returns the bounded body and replays it to the handler, the second is
     called once with status, headers and body of the response, or with None when there was no whole answer.
-    `ends_with_principal` is whether a streamed response is ended when its principal is signed out or revoked.
-    `departed`, on the exchange that is no branch, is called when the answer's first bytes have gone out; `ended`, on
-    the same, once with the status of the answer, or with None when there was none.
+    `spent` holds what became of credentials that are good once, for all branches and whatever headers are changed on
+    the way: the same exchange may ask again. `ends_with_principal` is whether a streamed response is ended when its
+    principal is signed out or revoked. `departed`, on the exchange that is no branch, is called when the answer's
+    first bytes have gone out; `ended`, on the same, once with the status of the answer, or with None when there was
+    none.
     """
 
     __slots__ = (
         "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended",
-        "ends_with_principal", "facts", "observer", "principal", "read_body", "request", "resource",
+        "ends_with_principal", "facts", "observer", "principal", "read_body", "request", "resource", "spent",
     )  # fmt: skip
 
     def __init__(self, request: RequestView, *, body_limit: int | None = None) -> None:
@@ -66,6 +68,7 @@ class Exchange:
         self.departed: Callable[[], None] | None = None
         self.ended: Callable[[int | None], Awaitable[None]] | None = None
         self.ends_with_principal = True
+        self.spent: dict[Any, Any] = {}
         self._origin: Exchange | None = None
         self._request_id: str | None = None
 
@@ -110,6 +113,7 @@ class Exchange:
         other.effects = self.effects.copy()
         other.facts = self.facts.copy()
         other._origin = self
+        other.spent = self.spent
         for name in _CARRIED:
             setattr(other, name, getattr(self, name))
         return other

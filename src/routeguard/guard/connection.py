@@ -26,7 +26,7 @@ from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
 from routeguard.guard.place import public_root, route_path
 from routeguard.guard.refusals import reply_to
-from routeguard.guard.subprotocols import hide_credentials, subprotocol
+from routeguard.guard.subprotocols import hide_credentials, subprotocol, without_credentials
 from routeguard.guard.transport import must_close
 from routeguard.guard.watch import StreamEnded, is_event_stream, watch_principal, watch_stream
 
@@ -196,7 +196,7 @@ class Connection(Exchange):
                 await self.refuse(GUARD_NOT_APPLIED(debug="no decision"))
                 return
             message["subprotocol"] = subprotocol(self.request.scope, message.get("subprotocol"))
-            message["headers"] = [*message.get("headers", ()), *self.effects]
+            message["headers"] = [*without_credentials(message.get("headers", ())), *self.effects]
             self.accepted = True
             self.watch()
         elif kind == "websocket.close":

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
+from routeguard.core.functions import is_coroutine_function
 from routeguard.core.problem import Problem
 from routeguard.core.refusal import RefusalPages
 from routeguard.core.request import RequestView
 from routeguard.guard.caching import NO_STORE
 from routeguard.guard.log import logger
-from routeguard.guard.render import is_navigation, render, to_sign_in
+from routeguard.guard.render import CONTROL, is_navigation, render, to_sign_in
 
 if TYPE_CHECKING:
     from routeguard.guard.connection import Connection
@@ -32,7 +33,7 @@ def as_detail(problem: Problem, request: RequestView) -> Mapping[str, Any]:  # n
 
 def check_shape(shape: Shape | None) -> None:
     """Raise ConfigError for a shape that cannot be called for a refusal. It is not awaited."""
-    if shape is not None and (not callable(shape) or inspect.iscoroutinefunction(shape)):
+    if shape is not None and (not callable(shape) or is_coroutine_function(shape)):
         raise ConfigError("install(refusal=...) takes a plain function of a Problem and a RequestView")
 
 
@@ -74,14 +75,25 @@ def _reply(given: Reply | Mapping[str, Any], problem: Problem, request: RequestV
     """Return the reply with what the protocol demands of it. Raises ValueError for one that would not refuse."""
     usual = render(problem, request, instance)
     if isinstance(given, Reply):
-        # A success would be an answer nobody decided about (attack AZ-11).
-        if given.status < 300 or not isinstance(given.body, bytes):
-            raise ValueError("a refusal needs a status of 300 or more, and bytes as body")
         status, headers, body = given.status, list(given.headers), given.body
+        _check(status, headers, body)
     else:
-        status, body = problem.status, json.dumps(dict(given), ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(dict(given), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        status, body = problem.status, text.encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), NO_STORE]
     present = {name for name, _ in headers} | {b"content-type", b"content-length"}
     # WWW-Authenticate, Retry-After, and the request's id, whatever the body says.
     headers += [pair for pair in usual.headers if pair[0] not in present]
     return Reply(status, tuple(headers), b"" if request.method == "HEAD" else body)
+
+
+def _check(status: Any, headers: list[Any], body: Any) -> None:
+    """Raise ValueError or TypeError for a reply that would not refuse, or that no server could send."""
+    # A success would be an answer nobody decided about (attack AZ-11); 304 has no body of its own.
+    if type(status) is not int or not 300 <= status <= 599 or status == HTTPStatus.NOT_MODIFIED:
+        raise ValueError("a refusal needs a status from 300 to 599")
+    if not isinstance(body, bytes):
+        raise TypeError("the body of a reply is bytes")
+    for name, value in headers:
+        if CONTROL.search(name) or CONTROL.search(value):
+            raise ValueError("a header holds a control character")  # Attack HTTP-03.

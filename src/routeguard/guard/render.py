@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from routeguard.core.request import RequestView
 
 _JSON: Final = ((b"content-type", b"application/problem+json"), (b"x-content-type-options", b"nosniff"), NO_STORE)
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 LOCAL_PATH: Final = re.compile(r"/(?![/\\])[^\\\x00-\x1f\x7f]*")
 
 
@@ -24,7 +24,7 @@ def render(problem: Problem, request: RequestView, instance: str) -> Reply:
     """Return the refusal as problem+json (RFC 9457 section 3). A HEAD answer has headers only."""
     body = json.dumps(problem.body(instance), ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     extra = tuple((name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in problem.headers)
-    if any(_CONTROL.search(value) for _, value in extra):
+    if any(CONTROL.search(value) for _, value in extra):
         raise ValueError("a header value holds a control character")  # Attack HTTP-03.
     headers = (*_JSON, (b"content-length", str(len(body)).encode()), *extra)
     return Reply(problem.status, headers, b"" if request.method == "HEAD" else body)

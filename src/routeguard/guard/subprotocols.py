@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.credentials import CREDENTIAL_SUBPROTOCOLS, SUBPROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Iterable, Mapping, MutableMapping
 
 _CARRIERS: Final = tuple(name.decode() for name in CREDENTIAL_SUBPROTOCOLS)
 
@@ -25,6 +25,16 @@ def subprotocol(scope: Mapping[str, Any], selected: str | None) -> str | None:
     A browser that offered names ends the connection when the server selects none (Fetch and WebSockets standards). A
     credential is never sent back, wherever a handler found it (attack WS-04).
     """
-    if selected is not None and not selected.startswith(_CARRIERS):
+    if selected is not None and not _carries(selected):
         return selected
     return SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
+
+
+def without_credentials(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an accepted handshake but for a subprotocol that a handler selected by hand."""
+    return [pair for pair in headers if pair[0].lower() != b"sec-websocket-protocol"]
+
+
+def _carries(selected: str) -> bool:
+    """Whether a selection holds a credential: one name, or the whole field as the client sent it."""
+    return any(name.strip().startswith(_CARRIERS) for name in selected.split(","))

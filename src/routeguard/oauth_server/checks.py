@@ -85,7 +85,7 @@ class SignedClient:
             # A policy may ask twice, on a mount and on its route: the call is still one call, and its nonce is spent.
             for one in exchange.lineage():
                 one.facts[SignedClient] = exchange.principal
-            came_by_header(exchange)
+            came_by_header(exchange, exchange.principal)
             return None
 
         return signed

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import anyio
 from anyio import to_thread
 
+from routeguard.core.functions import is_coroutine_function
 from routeguard.sessions.models import SessionId, UserSession
 from routeguard.traffic.csrf import came_by_header
 
@@ -102,7 +102,7 @@ class ResolvedSessions:
         if known is _ABSENT:
             known, by_header = await self._find(exchange.request)
             if by_header:
-                came_by_header(exchange)
+                came_by_header(exchange, known)
             exchange.facts[ResolvedSessions] = known
         found: UserSession[Any] | None = known
         return found
@@ -144,13 +144,6 @@ class ResolvedSessions:
         values = {one.name: getattr(made, one.name) for one in fields(made)} | {"id": session_id}
         plan = plan if isinstance(plan, str) else None
         return IdentifiedSession(**values, user_id=user_id, copied=copied, plan=plan), by_header
-
-
-def is_coroutine_function(function: Any) -> bool:
-    """Whether calling `function` runs nothing yet: `async def`, also behind `partial`, or as `__call__` of a class."""
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _id_of(user: Any) -> str:

@@ -34,9 +34,13 @@ class TicketSessions:
         found = credential_of(exchange.request)
         if found is None or found.kind != "ticket":
             return None if self._others is None else await self._others.resume(exchange)
-        session = await self._tickets.redeem(found.value, exchange.request.path)
+        # A mount and its route may both ask, and it is one handshake: the ticket is spent by the first.
+        key = (TicketSessions, found.value, exchange.request.path)
+        if key not in exchange.spent:
+            exchange.spent[key] = await self._tickets.redeem(found.value, exchange.request.path)
+        session: UserSession[Any] | None = exchange.spent[key]
         if session is None:
             note("ticket-refused", exchange)
         else:
-            came_by_header(exchange)
+            came_by_header(exchange, session)
         return session

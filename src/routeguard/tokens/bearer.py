@@ -39,7 +39,7 @@ class BearerSessions:
             return None
         session = await self._find(exchange, found.value)
         if session is not None:
-            came_by_header(exchange)
+            came_by_header(exchange, session)
         return session
 
 

@@ -59,16 +59,17 @@ _GUEST_SIZE: Final = 43
 
 
 class _Explicit:
-    """Key of `Exchange.facts`: the credential came in a field that no foreign page can set."""
+    """Key of `Exchange.facts`: the principal whose credential came in a field that no foreign page can set."""
 
 
-def came_by_header(exchange: Exchange) -> None:
-    """Note that the principal was found in `Authorization` or `X-API-Key`, not in a cookie: nothing to forge.
+def came_by_header(exchange: Exchange, principal: Any) -> None:
+    """Note that `principal` was found in `Authorization`, `X-API-Key` or their kin: nothing a foreign page could use.
 
     For identity checks. Without the note a request that also carries any cookie counts as a browser's, for the
-    application's own sign-in may have read that one.
+    application's own sign-in may have read that one. It is a note of this principal: another one, found in a cookie
+    afterwards, is not covered by it (attack CSRF-01: the attacker's own key beside the victim's cookie).
     """
-    exchange.facts[_Explicit] = True
+    exchange.facts[_Explicit] = principal
 
 
 class CsrfTokens:
@@ -293,6 +294,14 @@ def _suspect(site: Site, origins: frozenset[bytes]) -> Callable[[Exchange, Probl
     return suspect
 
 
+def is_foreign_socket(exchange: Exchange, services: Services) -> bool:
+    """Return whether a page of a foreign origin opened this socket, with a credential its browser added."""
+    tokens = services.find(CsrfTokens)
+    if tokens is None or exchange.request.kind != "websocket":
+        return False
+    return not _may_shake_hands(exchange, tokens.origins)
+
+
 def _may_shake_hands(exchange: Exchange, origins: frozenset[bytes]) -> bool:
     """Return whether no foreign page opens this socket with our cookies (attacks WS-01, WS-02).
 
@@ -315,10 +324,16 @@ def _is_explicit(exchange: Exchange) -> bool:
     scheme = headers.get(b"authorization")
     # `Basic` and its kin are no such credential: browsers repeat them by themselves, like cookies.
     if (scheme is not None and scheme[:7].lower().startswith(_EXPLICIT_SCHEMES)) or b"x-api-key" in headers:
-        return _Explicit in exchange.facts or not (b"cookie" in headers or _has_certificate(exchange))
+        return _is_verified(exchange) or not (b"cookie" in headers or _has_certificate(exchange))
     # A message signature (RFC 9421) is made for one call; nothing but its verification tells it from an invented one.
     # A page may offer any subprotocol in a handshake: one that carries a credential counts once that was verified.
-    return not _VERIFIED_FIELDS.isdisjoint(headers) and _Explicit in exchange.facts
+    return not _VERIFIED_FIELDS.isdisjoint(headers) and _is_verified(exchange)
+
+
+def _is_verified(exchange: Exchange) -> bool:
+    """Whether the principal as it is now is the one whose credential a field carried."""
+    principal = exchange.principal
+    return principal is not None and exchange.facts.get(_Explicit) is principal
 
 
 def _is_ambient(exchange: Exchange) -> bool:
