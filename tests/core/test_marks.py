@@ -108,12 +108,18 @@ class Callables:
     async def __call__(self) -> str:
         return "called"
 
+    async def other(self) -> str:
+        return "other"
+
 
 class MarkedCall:
     """Its `__call__` carries the mark."""
 
     async def __call__(self) -> str:
         return "called"
+
+    async def other(self) -> str:
+        return "other"
 
 
 @functools.partial(mark, policy=key)
@@ -143,6 +149,12 @@ MADE: dict[str, Callable[[], Any]] = {
     "below two of them": lambda: wraps(wraps(mark(fresh(), key), updated=()), updated=()),
     "cached": lambda: functools.lru_cache(mark(fresh(), key)),
     "bound method": lambda: type("Own", (), {"show": mark(fresh(), key)})().show,
+    "bound __call__ of a marked object": lambda: mark(Callables(), key).__call__,
+    "bound __call__ of a marked class": lambda: Marked().__call__,
+    "bound method of a marked object": lambda: mark(Callables(), key).other,
+    "bound method of a class made from a marked one": lambda: type("Own", (Marked,), {"show": fresh()})().show,
+    "partial of a bound method of a marked object": lambda: functools.partial(mark(Callables(), key).other),
+    "class method of a marked class": lambda: type("Own", (Marked,), {"show": classmethod(fresh())}).show,
     "static method": lambda: type("Own", (), {"show": mark(staticmethod(fresh()), key)}).show,
     "static method of an object": lambda: type("Own", (), {"show": mark(staticmethod(fresh()), key)})().show,
     "marked below @staticmethod": lambda: type("Own", (), {"show": staticmethod(mark(fresh(), key))}).show,
@@ -156,7 +168,9 @@ def test_a_mark_is_found_again(name: str) -> None:
     assert policy_of(MADE[name]()) == key
 
 
-@pytest.mark.parametrize("handler", [fresh(), functools.partial(fresh()), Callables(), Callables, wraps(fresh())])
+@pytest.mark.parametrize("handler", [
+    fresh(), functools.partial(fresh()), Callables(), Callables, wraps(fresh()), Callables().other, MarkedCall().other,
+])  # fmt: skip
 def test_what_is_not_marked_has_no_policy(handler: Any) -> None:
     assert policy_of(handler) is None
 

@@ -97,7 +97,12 @@ def policy_of(handler: Any) -> Policy | None:
 
 
 def _marks_on(part: Any) -> Iterator[Policy]:
-    """Yield the mark of one object, and those that its class and the bases of that carry."""
+    """Yield the mark of one object, and those of its class and the bases of that; of a bound method, its object's too.
+
+    A method runs a part of its object: ``Route("/x", view.show)`` must not lose the mark of `view` or of its class.
+    """
+    if isinstance(part, MethodType):
+        yield from _marks_on(part.__self__)
     own = getattr(part, ATTRIBUTE, None)
     if isinstance(own, Policy):
         yield own
