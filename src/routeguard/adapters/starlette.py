@@ -102,7 +102,7 @@ def hook(kind: type[BaseRoute]) -> None:
         proceed = original.__get__(self)
         if scope.get("method") not in USUAL and is_invented(self, scope):
             proceed = partial(run_not_allowed, handler_of(self))
-        if ready.__class__ is Compiled and not connection.layers:
+        if type(ready) is Compiled and not connection.layers:
             connection.current = self
             await enter(connection, ready, proceed, (scope, receive, send))
         else:
