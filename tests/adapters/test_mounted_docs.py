@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
@@ -127,3 +128,38 @@ def test_a_mounted_application_with_its_own_guard_keeps_its_own_pages(guard: Rou
     app.mount("/v1", guard(public)(sub))
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
         assert client.get("/v1/docs").status_code == 401
+
+
+PLACES: dict[str, Any] = {
+    "behind a middleware": lambda guard, app, sub: app.mount("/v1", GZipMiddleware(sub)),
+    "behind a middleware in an open mount": lambda guard, app, sub: app.router.routes.append(
+        guard(public)(Mount("/v1", app=GZipMiddleware(sub)))
+    ),
+    "the router of the application mounted": lambda guard, app, sub: app.mount("/v1", sub.router),
+    "the router of the application included": lambda guard, app, sub: app.include_router(sub.router, prefix="/v1"),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_pages_keep_their_policy_wherever_they_stand(guard: Routeguard[Any], place: str, late: bool, page: str) -> None:
+    app = FastAPI(openapi_url=None)
+    guard.install(app, default=public)
+    if not late:
+        PLACES[place](guard, app, version(guard))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        if late:
+            PLACES[place](guard, app, version(guard))
+        assert client.get("/v1" + page).status_code == 401
+        assert client.get("/v1" + page, headers={"x-user": "1"}).status_code == 200
+        assert client.get("/v1/open").status_code == 200
+
+
+def test_the_matrix_names_the_policy_of_included_pages(guard: Routeguard[Any]) -> None:
+    app = FastAPI(openapi_url=None)
+    app.include_router(version(guard).router, prefix="/v1")
+    guard.install(app, default=public)
+    rows = {row.path: row.policy for row in guard.matrix()}
+    assert rows["/v1/docs"] == rows["/v1/items"]
+    assert rows["/v1/docs"] != rows["/v1/open"]

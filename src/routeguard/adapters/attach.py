@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def attach(app: Any, guard: Guard, docs: Policy, facts: Callable[[], Facts]) -> None:
     """Answer errors as problems, and describe the guard's refusals; `docs` is the policy of documentation pages."""
+    guard.docs = docs
     framework = sys.modules.get("fastapi")
     if framework is not None and isinstance(app, framework.FastAPI):
         from routeguard.adapters import fastapi, openapi  # noqa: PLC0415 - adapters load their framework

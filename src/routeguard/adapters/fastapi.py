@@ -35,7 +35,8 @@ def answer_fastapi_errors(app: FastAPI) -> None:
 def adopt_mounted(app: Any, guard: Guard, docs: Policy, facts: Facts) -> None:
     """Guard the documentation pages of mounted FastAPI applications as those of `app`, and complete what they say.
 
-    Versions of an API are often mounted applications, each with pages of its own. Safe to repeat.
+    Versions of an API are often mounted applications, each with pages of its own. Safe to repeat. The marks are for
+    pages that a subclass of FastAPI makes itself; FastAPI's own get their policy wherever they stand (`docs_policy`).
     """
     for mounted, above in applications_below(app):
         if isinstance(mounted, FastAPI):

@@ -26,6 +26,7 @@ from routeguard.adapters.handlers import (
     misplaced,
 )
 from routeguard.adapters.inner import HIDDEN
+from routeguard.adapters.pages import docs_policy
 from routeguard.adapters.section import Section
 from routeguard.adapters.starlette import has_edge, hides_handler, is_hooked
 from routeguard.core.errors import ConfigError
@@ -212,7 +213,7 @@ def _methods(route: Any, path: str, above: Policy | None) -> Iterator[Entry]:
 
 def _endpoint(guard: Guard, place: _Place, path: str) -> Iterator[Entry]:
     route, above, calls = place.route, place.above, calls_of(place.holder)
-    wanted, own = asked(guard, calls), marked(route)
+    wanted, own = asked(guard, calls), docs_policy(guard, handler_of(route), marked(route))
     if isinstance(route, WebSocketRoute):
         yield Entry("WS", path, handler_of(route), "websocket", asked=wanted, marked=own, calls=calls, above=above)
         return

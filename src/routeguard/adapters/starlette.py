@@ -39,6 +39,7 @@ from routeguard.adapters.handlers import (
     wrapped_by,
 )
 from routeguard.adapters.inner import HIDDEN, has_middleware, stand_inside
+from routeguard.adapters.pages import docs_policy
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import MADE, observe_marks
@@ -296,7 +297,7 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
     if (fault := misplaced(route, calls)) is not None:
         return GUARD_NOT_APPLIED(debug=fault)
     guard, kind = connection.guard, connection.request.kind
-    policy = marked(route, method, original)
+    policy = docs_policy(guard, handler, marked(route, method, original))
     if is_frontend(route):
         policy = joined(guard.frontend, policy_around_frontend(original or route))
     if hides_handler(route):

@@ -70,6 +70,8 @@ class Guard:
     default: Policy | None = None
     frontend: Policy | None = None
     """For the files of a front end that the framework serves by a route which cannot be marked."""
+    docs: Policy | None = None
+    """For the documentation pages that the framework makes, of mounted applications too."""
     augment: Callable[[Policy, Kind], Policy] = field(default=lambda policy, _: policy)
     body_limit: int = DEFAULT_BODY_LIMIT
     mode: Mode = "enforce"
