@@ -242,7 +242,9 @@ async def test_the_shipped_attacks_are_refused() -> None:
 )
 def test_presents(headers: dict[str, str], sent: bool) -> None:
     exchange = make_exchange(headers=headers)
-    assert CookieSessions.presents(object.__new__(CookieSessions), exchange) is sent
+    sessions = object.__new__(CookieSessions)
+    sessions._name = b"routeguard"
+    assert sessions.presents(exchange) is sent
     # The application's own sign-in may read anything: it is asked whatever was sent.
     services = Services()
     services.add(SessionResolver, OneSession())  # type: ignore[type-abstract]

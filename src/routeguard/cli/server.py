@@ -57,6 +57,22 @@ def address_of(bound: socket.socket, *, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+class _Config(uvicorn.Config):
+    """Takes a TLS context that is ready. uvicorn itself takes one only in its later releases."""
+
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def is_ssl(self) -> bool:
+        """Whether the server speaks TLS. While the configuration loads, uvicorn would ask for files where it does."""
+        return self.loaded and self.tls is not None
+
+    def load(self) -> None:
+        """Load the application and the protocols, and put the context into place."""
+        super().load()
+        self.ssl = self.tls
+
+
 def run_server(
     app: ASGIApp, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0,
     tls: ssl.SSLContext | None = None,
@@ -69,12 +85,12 @@ def run_server(
     parser is h11, made strict: uvicorn's other one, httptools, hands trailers on as header fields, and a trailer that
     says `Authorization` or `Cookie` would count (attack HTTP-07).
     """
-    config = uvicorn.Config(
+    config = _Config(
         app, lifespan="on", http=StrictH11Protocol, proxy_headers=False, server_header=False, access_log=access_log,
         h11_max_incomplete_event_size=_HEADERS, ws_max_size=_SOCKET_MESSAGE, limit_concurrency=_CONNECTIONS,
         timeout_keep_alive=5, timeout_graceful_shutdown=REQUESTS, log_config=logging_config(),
-        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )  # fmt: skip
+    config.tls = tls
     server = GracefulServer(config, drain=drain, on_stop=readiness.drain)
     server.run(sockets=[bound])
     return GOOD if server.started else COULD_NOT_RUN
