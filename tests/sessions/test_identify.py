@@ -220,13 +220,14 @@ def test_a_rate_may_be_counted_by_a_number_and_not_by_a_coroutine() -> None:
 
 
 POOLED = """
-import sys, uvicorn
+import asyncio, sys, uvicorn
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from routeguard import Routeguard, Secret, Settings
+from routeguard import Routeguard, Secret, Settings, public
 
-engine = sa.create_engine("sqlite:///app.db", poolclass=sa.QueuePool, pool_size=5, max_overflow=0, pool_timeout=30)
+engine = sa.create_engine("sqlite:///app.db", poolclass=sa.QueuePool, pool_size=5, max_overflow=0, pool_timeout=20)
+entered, held = [], []
 
 class Base(DeclarativeBase): ...
 
@@ -240,6 +241,7 @@ with Session(engine) as session, session.begin():
     session.add(Employee(id=1, role="admin"))
 
 def identify(request):
+    entered.append(request)
     with Session(engine) as session:
         return session.get(Employee, 1) if request.header("x-user") else None
 
@@ -255,7 +257,16 @@ guard.install(app)
 @app.get("/x")
 @guard(guard.session(user={"role": "admin"}))
 async def handler(session=Depends(connection)):
+    # All connections are held until others wait for one in `identify`; only the event loop can give them back.
+    held.append(1)
+    while len(entered) < 16:
+        await asyncio.sleep(0.01)
     return "known"
+
+@app.get("/held")
+@guard(public)
+async def count():
+    return len(held)
 
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 """
@@ -267,18 +278,22 @@ def test_a_connection_pool_is_waited_for_beside_the_loop(tmp_path: Path) -> None
     port = free_port()
     process = subprocess.Popen([sys.executable, "pooled.py", str(port)], cwd=tmp_path)
     try:
-        url, deadline = f"http://127.0.0.1:{port}/x", time.monotonic() + 60
+        url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                if httpx2.get(url).status_code == 401:
+                if httpx2.get(url + "/held").status_code == 200:
                     break
             except httpx2.TransportError:
                 time.sleep(0.05)
 
         async def crowd() -> list[int]:
-            limits = httpx2.Limits(max_connections=48)
+            limits = httpx2.Limits(max_connections=60)
             async with httpx2.AsyncClient(timeout=60, limits=limits, headers={"x-user": "1"}) as client:
-                return [one.status_code for one in await asyncio.gather(*(client.get(url) for _ in range(48)))]
+                first = [asyncio.create_task(client.get(url + "/x")) for _ in range(5)]
+                while (await client.get(url + "/held")).json() < 5:
+                    await asyncio.sleep(0.01)
+                others = [asyncio.create_task(client.get(url + "/x")) for _ in range(43)]
+                return [one.status_code for one in await asyncio.gather(*first, *others)]
 
         assert set(asyncio.run(crowd())) == {200}
         process.terminate()
