@@ -19,7 +19,7 @@ from tests.backends import PostgresServer
 pytestmark = pytest.mark.anyio
 
 POOL = 4
-LIMIT = 20.0
+LIMIT = 60.0
 """Two seconds, and what a busy machine adds. Without limits of our own each of these waits would have no end."""
 
 

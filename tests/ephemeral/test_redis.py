@@ -45,7 +45,7 @@ async def store(server: ValkeyProcess) -> AsyncIterator[RedisEphemeral]:
     await store.close()
 
 
-async def comes_back(store: RedisEphemeral, seconds: float = 30) -> None:
+async def comes_back(store: RedisEphemeral, seconds: float = 60) -> None:
     start = time.monotonic()
     while time.monotonic() - start < seconds:
         try:

@@ -38,8 +38,8 @@ async def test_processes_see_each_other_s_revocations_within_5_seconds(world: Wo
             assert other.stdout is not None
             word, _, at = (await asyncio.wait_for(other.stdout.readline(), 60)).decode().partition(" ")
             assert word == "ended"
-            # It takes half a second: the rest is for a busy machine. By itself the envelope would end far later.
-            assert float(at) - signed_out_at < 15
+            # It takes half a second: the rest is for a busy machine. By itself the envelope would end after a minute.
+            assert float(at) - signed_out_at < 45
             assert await other.wait() == 0
     finally:
         for other in others:

@@ -18,7 +18,7 @@ async def test_a_wait_ends_with_the_session(world: World) -> None:
     session = await browser.session()
     async with world.another() as other:
         waits = [asyncio.ensure_future(one.sessions.until_ended(session)) for one in (world, other)]
-        await asyncio.sleep(0.05)
+        await until(lambda: world.feed._listeners and other.feed._listeners)
         assert not any(wait.done() for wait in waits)
         await world.sessions.sign_out(browser.exchange())
         await asyncio.wait_for(waits[0], 60)
@@ -34,7 +34,7 @@ async def test_a_wait_ends_when_the_user_changes(world: World, change: str) -> N
     user = await world.user(role="admin")
     session = await (await world.sign_in(user)).session()
     wait = asyncio.ensure_future(world.sessions.until_ended(session))
-    await asyncio.sleep(0.05)
+    await until(lambda: world.feed._listeners)
     await (world.suspend(user) if change == "suspended" else world.set_role(user, "user"))
     await asyncio.wait_for(wait, 60)
 
@@ -43,7 +43,7 @@ async def test_a_wait_goes_on_while_others_end(world: World) -> None:
     user = await world.user()
     first, second = await world.sign_in(user), await world.sign_in(user)
     wait = asyncio.ensure_future(world.sessions.until_ended(await first.session()))
-    await asyncio.sleep(0.05)
+    await until(lambda: world.feed._listeners)
     await world.sessions.sign_out(second.exchange())
     async with world.database.transaction() as tx:
         await world.sessions.rotate(tx, first.exchange())
