@@ -385,6 +385,23 @@ async def test_a_request_counts_once_and_answers_say_things_once(name: str) -> N
     assert (await send(app, "POST", path_of(name), headers)).status == 429
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if "between" not in name])
+async def test_a_get_made_a_post_needs_its_idempotency_key(name: str) -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    app = FastAPI(openapi_url=None)
+    limit = rate_limit("2/minute" if "mounted" in name else "100/minute")
+    policy = guard.session() & limit & idempotent() & unsafe_without_csrf()
+    LAYERS[name](app, guard(policy), override)
+    guard.install(app)
+    made = [(b"x-user", b"ann"), (b"host", b"app.example"), (b"x-http-method-override", b"POST")]
+    refused = await send(app, path=path_of(name), headers=made)
+    assert (refused.status, refused.problem, ran) == (400, "idempotency-key-missing", [])
+    # Around a mounted application it counts once: the limit of two lets this one pass.
+    keyed = [*made, (b"idempotency-key", b"k1")]
+    assert (await send(app, path=path_of(name), headers=keyed)).canary
+    assert ran == ["POST"]
+
+
 async def test_a_middleware_that_hides_what_it_wraps_is_a_finding() -> None:
     class Hides:
         __slots__ = ("_get",)

@@ -52,7 +52,7 @@ class Connection(Exchange):
     __slots__ = (
         "_body", "_ended", "_over", "_receive", "_received", "_stated_limit", "above", "accepted", "current", "entered",
         "guard", "guarded", "is_event_stream", "layers", "outer", "own", "refusal", "replying", "started", "status",
-        "stream_ended", "watched", "watcher", "write",
+        "stream_ended", "unsafe", "watched", "watcher", "write",
     )  # fmt: skip
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +82,7 @@ class Connection(Exchange):
         self.above = False  # Whether one of them says who may call: enough for a handler that does not.
         self.watched: Seen | None = None
         """The facts that policies saw, where a middleware may have passed on others since."""
+        self.unsafe = False  # Whether that made an unsafe method of a safe one.
         self.own: Compiled | None = None  # The policy of the current route, where that has middleware.
         outer = scope.get(SCOPE_KEY)
         self.outer = outer if isinstance(outer, Connection) else None
@@ -92,8 +93,7 @@ class Connection(Exchange):
         self.write = send
         """Sends to the server, past every check: for the guard itself."""
         self._received = 0
-        self._ended = False
-        self._over = False
+        self._ended = self._over = False
         self.watcher: asyncio.Task[None] | None = None
         self._stated_limit: int | None = None
         self._body: list[Message] | None = None
@@ -297,12 +297,15 @@ class Connection(Exchange):
     async def decide(self, compiled: Compiled, *, again: bool = False) -> Outcome:
         """Run a compiled policy and record the decision. Whatever goes wrong is a refusal (attack AZ-16).
 
-        `again`: it has passed with other facts, so that what a request is counted by is not asked a second time.
+        `again`: it has passed with other facts, so that what a request is counted by is not asked a second time. What
+        runs a request once lets a safe method pass, so it is asked about the unsafe one (attack: a method override that
+        makes a POST of a GET, without the Idempotency-Key).
         """
+        run = compiled.run if not again else compiled.unsafe if self.unsafe else compiled.again
         self.guarded = self.guarded or compiled.guarded
         self._bound(compiled.body_limit)
         try:
-            outcome = await (compiled.again if again else compiled.run)(self)
+            outcome = await run(self)
             decision = decision_of(outcome)
         except ProblemError as error:
             outcome = error.problem

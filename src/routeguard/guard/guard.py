@@ -47,6 +47,8 @@ class Compiled:
     run: BoundCheck
     again: BoundCheck
     """The same without what counts a request or runs it once: for when it is asked about other facts."""
+    unsafe: BoundCheck
+    """The same without what counts a request: for when a safe method has become an unsafe one."""
     handler: str
     body_limit: int | None
     """Bytes; None when the policy states none."""
@@ -135,11 +137,13 @@ class Guard:
         if findings:
             raise ConfigError([f"{name}: {finding}" for finding in findings])
         spent = {id(run) for check, (stage, run) in zip(checks, bound, strict=True) if _is_spent(check, stage)}
+        counted = {id(run) for check, (_, run) in zip(checks, bound, strict=True) if isinstance(check, AskedOnce)}
         limits = [check.body_limit for check in policy.checks if isinstance(check, BodyLimited)]
         return Compiled(
             policy=policy,
             run=chain([run for _, run in steps]),
             again=chain([run for _, run in steps if id(run) not in spent]),
+            unsafe=chain([run for _, run in steps if id(run) not in counted]),
             handler=name,
             body_limit=min(limits, default=None),
             guarded=_is_guarded(policy),

@@ -62,6 +62,7 @@ def has_changed(connection: Connection, scope: Scope) -> bool:
         changed = seen.scope is not scope or not same_caller or seen.method != method
     if changed or seen.scope is not scope:
         connection.request = RequestView(scope)
+    connection.unsafe = seen.is_safe and not connection.request.is_safe
     if changed:
         connection.decision = None
         connection.watched = None if watched is None else Seen(scope)
