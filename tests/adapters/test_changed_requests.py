@@ -176,6 +176,12 @@ LAYERS: dict[str, Callable[[Any, Any, Any], Any]] = {
         "/at", mark(Starlette(routes=[Mount("/deep", app=sub(change))]))
     ),
     "a mount in an included router": in_marked_router,
+    "middleware around a marked application below Host": lambda app, mark, change: app.router.routes.append(
+        Host("{any:str}", Changes(mark(Raw()), change))
+    ),
+    "middleware as the endpoint of a route": lambda app, mark, change: app.router.routes.append(
+        Route("/x", Changes(mark(Raw()), change))
+    ),
     "middleware before an included router": around_included,
     "middleware of a marked application": around_all,
     "middleware of a mount between marked routers": around_inner,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Host, Mount, Route, WebSocketRoute
 
 from routeguard.adapters.handlers import handler_of, is_router, wrapped_by
 from routeguard.core.exchange import SCOPE_KEY
@@ -59,20 +59,25 @@ def stand_inside(route: Any, look: Look) -> bool:
 
 def has_middleware(route: Any) -> bool:
     """Whether something of the application's own runs between a route and its handler."""
-    if not isinstance(route, Route | WebSocketRoute | Mount) or hasattr(route, "get_route_handler"):
+    if not isinstance(route, Route | WebSocketRoute | Mount | Host) or hasattr(route, "get_route_handler"):
         return False
     handler = handler_of(route)
-    if isinstance(route, Mount):
-        if any(policy_of(inner) is not None for inner in wrapped_by(handler) if not is_router(inner)):
-            return True
+    if _marked_inside(handler):
+        return True
+    if isinstance(route, Mount | Host):
         return route.app is not handler and not is_router(handler)
     return not _is_endpoint(route.app, handler)
 
 
+def _marked_inside(handler: Any) -> list[Any]:
+    """Return the marked applications that a handler wraps: then it is a middleware itself."""
+    return [inner for inner in wrapped_by(handler) if policy_of(inner) is not None and not is_router(inner)]
+
+
 def _is_innermost(route: Any) -> Callable[[Any], bool]:
     handler = handler_of(route)
-    if isinstance(route, Mount):
-        marked = [inner for inner in wrapped_by(handler) if policy_of(inner) is not None and not is_router(inner)]
+    marked = _marked_inside(handler)
+    if marked or isinstance(route, Mount | Host):
         target = marked[-1] if marked else handler
         return lambda app: app is target
     return lambda app: _is_endpoint(app, handler)
