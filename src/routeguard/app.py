@@ -15,9 +15,9 @@ from typing_extensions import Self, TypeVar
 
 from routeguard.adapters.attach import attach, listed
 from routeguard.adapters.connections import connection_of
-from routeguard.adapters.handlers import is_router
 from routeguard.adapters.section import Section
 from routeguard.adapters.starlette import hook_routes, wrap
+from routeguard.adapters.wrapping import is_router
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
 from routeguard.assembly import (

@@ -8,12 +8,12 @@ from inspect import getattr_static, iscoroutinefunction, isfunction, ismethod
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
+from routeguard.adapters.wrapping import is_router, wrapped_by
 from routeguard.core.marks import MADE, is_in_need, policy_of
 from routeguard.core.policy import joined
 from routeguard.guard.guard import handler_name
@@ -29,7 +29,6 @@ SEAMS: Final = (Route, WebSocketRoute, Mount, Host)
 """The route classes that the guard knows."""
 METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query")
 """What an `HTTPEndpoint` may define (RFC 9110 section 9 and the QUERY method)."""
-_DEEPEST: Final = 32
 UNMARKED: Final = "__routeguard_unmarked__"
 _CALLED_BY_VIEWS: Final = frozenset({
     *METHODS, "connect", "trace", "dispatch", "on_connect", "on_receive", "on_disconnect",
@@ -68,27 +67,29 @@ def marked(route: Any, method: str = "", original: Any = None) -> Policy | None:
     """
     endpoint = handler_of(route)
     parts = [policy_of(place) for place in (route, original) if isinstance(place, (Mount, Host))]
-    parts += [policy_of(endpoint), *(policy_of(inner) for inner in wrapped_by(endpoint))]
-    if method and is_endpoint_class(endpoint):
-        parts.append(policy_of(method_of(endpoint, method)))
+    for each in (endpoint, *inside(route)):
+        parts.append(policy_of(each))
+        if method and is_endpoint_class(each):
+            parts.append(policy_of(method_of(each, method)))
     return joined(*parts)
 
 
-def wrapped_by(app: Any) -> Iterator[Any]:
-    """Yield what an ASGI application wraps, from the outside in, as far as attributes called `app` tell."""
-    for _ in range(_DEEPEST):
-        if isinstance(app, type | FunctionType | MethodType) or is_router(app) or not hasattr(app, "__dict__"):
-            return
-        app = vars(app).get("app")
-        if app is None:
-            return
-        yield app
+def inside(route: Any) -> tuple[Any, ...]:
+    """Return what the application of a route wraps. A handler that takes a request is no application."""
+    return tuple(wrapped_by(handler_of(route))) if holds_more(route) else ()
+
+
+def holds_classes(route: Any) -> bool:
+    """Whether a route ends in a class with a method for each HTTP method, by itself or behind what wraps it."""
+    return any(is_endpoint_class(each) for each in (handler_of(route), *inside(route)))
 
 
 def holds_more(route: Any) -> bool:
     """Whether a route hands requests to an application, in which there may be routes again."""
     endpoint = handler_of(route)
-    return isinstance(route, (Mount, Host)) or not isinstance(endpoint, type | FunctionType | MethodType | partial)
+    while isinstance(endpoint, partial) and not isinstance(route, (Mount, Host)):
+        endpoint = endpoint.func  # As Starlette does, to tell a handler from an application.
+    return isinstance(route, (Mount, Host)) or not isinstance(endpoint, type | FunctionType | MethodType)
 
 
 def method_of(endpoint: Any, method: str) -> Any:
@@ -109,14 +110,19 @@ def misplaced(route: Any, calls: Iterable[Any] = ()) -> str | None:
     for call in calls:
         if policy_of(call) is not None:
             return f"its dependency {handler_name(call)} carries a policy, which nothing asks there: mark the handler"
-    unasked = sorted(_unasked(handler_of(route)))
+    unasked = sorted(_unasked(route))
     if unasked:
         return f"the policy of {', '.join(unasked)} is asked nowhere: mark the class, or the method of an HTTP method"
     return None
 
 
-def _unasked(handler: Any) -> Iterator[str]:
-    """Yield the marked methods of a class-based handler that are not chosen by the guard: their marks would be lost."""
+def _unasked(route: Any) -> Iterator[str]:
+    """Yield the marked methods of class-based handlers that are not chosen by the guard: their marks would be lost."""
+    for each in (handler_of(route), *inside(route)):
+        yield from _unasked_methods(each)
+
+
+def _unasked_methods(handler: Any) -> Iterator[str]:
     if is_router(handler) or isfunction(handler) or ismethod(handler):
         return
     view = handler if isinstance(handler, type) else type(handler)
@@ -147,9 +153,9 @@ def unguarded(route: Any, scope: Scope) -> str | None:
     replaced = getattr(getattr(holder, "dependency_overrides_provider", None), "dependency_overrides", {})
     if any(is_in_need(call) or policy_of(call) is not None for call in calls_of(holder) if call not in replaced):
         return handler_name(handler)
-    if any(_unasked(handler_of(route))):
+    if any(_unasked(route)):
         return handler_name(handler)
-    if not is_endpoint_class(handler_of(route)):  # Its methods are marked one by one.
+    if not holds_classes(route):  # Their methods are marked one by one.
         holder.__dict__[UNMARKED] = count
     return None
 
@@ -181,11 +187,6 @@ def _calls(dependant: Any) -> Iterator[Any]:
 def is_endpoint_class(endpoint: Any) -> bool:
     """Whether an endpoint is a class with a method for each HTTP method."""
     return isinstance(endpoint, type) and issubclass(endpoint, HTTPEndpoint)
-
-
-def is_router(app: Any) -> bool:
-    """Whether `app` hands requests to routes that the guard stands before. Other frameworks' `routes` are not."""
-    return isinstance(app, (Starlette, Router))
 
 
 def is_frontend(route: Any) -> bool:

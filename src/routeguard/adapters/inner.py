@@ -8,12 +8,15 @@ second look is put between the innermost middleware and the handler, once, when 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from types import CellType, FunctionType
+from functools import partial
+from operator import is_
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
-from routeguard.adapters.handlers import handler_of, is_router, wrapped_by
+from routeguard.adapters.handlers import handler_of, inside, is_endpoint_class
+from routeguard.adapters.wrapping import is_router, references
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import policy_of
 from routeguard.guard.connection import Connection
@@ -53,7 +56,9 @@ def stand_inside(route: Any, look: Look) -> bool:
     if not has_middleware(route):
         return True
     if not vars(route).get(_INNER, False):
-        vars(route)[_INNER] = _insert(route, _is_innermost(route), lambda app: Inner(app, look), 0, set())
+        vars(route)[_INNER] = all(
+            _insert(route, is_target, lambda app: Inner(app, look), 0, set()) for is_target in _targets(route)
+        )
     return bool(vars(route)[_INNER])
 
 
@@ -61,26 +66,29 @@ def has_middleware(route: Any) -> bool:
     """Whether something of the application's own runs between a route and its handler."""
     if not isinstance(route, Route | WebSocketRoute | Mount | Host) or hasattr(route, "get_route_handler"):
         return False
-    handler = handler_of(route)
-    if _marked_inside(handler):
+    if _decided(route):
         return True
+    handler = handler_of(route)
     if isinstance(route, Mount | Host):
         return route.app is not handler and not is_router(handler)
     return not _is_endpoint(route.app, handler)
 
 
-def _marked_inside(handler: Any) -> list[Any]:
-    """Return the marked applications that a handler wraps: then it is a middleware itself."""
-    return [inner for inner in wrapped_by(handler) if policy_of(inner) is not None and not is_router(inner)]
+def _decided(route: Any) -> list[Any]:
+    """Return what the application of a route wraps and a policy is asked for: what is marked, and what has methods."""
+    return [
+        each
+        for each in inside(route)
+        if not is_router(each) and (is_endpoint_class(each) or policy_of(each) is not None)
+    ]
 
 
-def _is_innermost(route: Any) -> Callable[[Any], bool]:
-    handler = handler_of(route)
-    marked = _marked_inside(handler)
-    if marked or isinstance(route, Mount | Host):
-        target = marked[-1] if marked else handler
-        return lambda app: app is target
-    return lambda app: _is_endpoint(app, handler)
+def _targets(route: Any) -> list[Callable[[Any], bool]]:
+    """Return what tells the places before which the second look stands."""
+    handler, decided = handler_of(route), _decided(route)
+    if not decided and not isinstance(route, Mount | Host):
+        return [lambda app: _is_endpoint(app, handler)]
+    return [partial(is_, each) for each in decided or [handler]]
 
 
 def _is_endpoint(app: Any, handler: Any) -> bool:
@@ -92,33 +100,18 @@ def _is_endpoint(app: Any, handler: Any) -> bool:
 def _insert(
     holder: Any, is_target: Callable[[Any], bool], make: Callable[[Any], Inner], depth: int, seen: set[int]
 ) -> bool:
-    """Replace the application that a chain of middleware ends in, wherever the last of them keeps it."""
+    """Replace the application that a chain of middleware ends in, in every place that keeps it: any may be called."""
     if depth > _DEEPEST or id(holder) in seen:
         return False
     seen.add(id(holder))
-    nexts: list[Any] = []
-    for name, kept in _references(holder, only_app=depth == 0):
-        if is_target(kept):
-            vars(holder)[name] = make(kept)
-            return True
-        nexts.append(kept)
-    for cell in _cells(holder):
-        if is_target(cell.cell_contents):
-            cell.cell_contents = make(cell.cell_contents)
-            return True
-        nexts.append(cell.cell_contents)
-    followed = [each for each in nexts if callable(each) and not isinstance(each, type)]
-    return any(_insert(each, is_target, make, depth + 1, seen) for each in followed)
-
-
-def _references(holder: Any, *, only_app: bool) -> list[tuple[str, Any]]:
-    """Return the attributes of a middleware, `app` first. Of a route only that is called."""
-    kept = vars(holder) if hasattr(holder, "__dict__") else {}
-    names = ["app"] if only_app else sorted(kept, key=lambda name: name != "app")
-    return [(name, kept[name]) for name in names if name in kept]
-
-
-def _cells(holder: Any) -> list[CellType]:
-    """Return what a middleware written as a function keeps."""
-    found = holder.__closure__ or () if isinstance(holder, FunctionType) else ()
-    return [cell for cell in found if cell != CellType()]
+    found, nexts = False, []
+    # Of a route only `app` is called.
+    for kept, put in [(holder.app, partial(setattr, holder, "app"))] if depth == 0 else list(references(holder)):
+        if is_target(kept) and put is not None:
+            put(make(kept))
+            found = True
+        elif callable(kept) and not isinstance(kept, type):
+            nexts.append(kept)
+    for each in nexts:
+        found = _insert(each, is_target, make, depth + 1, seen) or found
+    return found

@@ -21,7 +21,6 @@ from routeguard.adapters.handlers import (
     handler_of,
     is_endpoint_class,
     is_frontend,
-    is_router,
     marked,
     misplaced,
 )
@@ -29,6 +28,7 @@ from routeguard.adapters.inner import HIDDEN
 from routeguard.adapters.pages import docs_policy
 from routeguard.adapters.section import Section
 from routeguard.adapters.starlette import has_edge, hides_handler, is_hooked
+from routeguard.adapters.wrapping import is_router
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import joined

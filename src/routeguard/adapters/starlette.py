@@ -28,18 +28,18 @@ from routeguard.adapters.handlers import (
     frontend_class,
     handler_of,
     holds_more,
+    inside,
     is_frontend,
     is_invented,
-    is_router,
     marked,
     misplaced,
     original_of,
     run_not_allowed,
     unguarded,
-    wrapped_by,
 )
 from routeguard.adapters.inner import HIDDEN, has_middleware, stand_inside
 from routeguard.adapters.pages import docs_policy
+from routeguard.adapters.wrapping import is_router
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import MADE, observe_marks
@@ -311,7 +311,7 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
         return None if above else GUARD_NOT_APPLIED(debug=f"{handler!r} has no policy that says who may call")
     compiled = guard.compile(policy, handler, kind)
     if holds_more(route):
-        return Around((handler, *wrapped_by(handler)), compiled)
+        return Around((handler, *inside(route)), compiled)
     return Within(compiled) if has_middleware(route) else compiled
 
 

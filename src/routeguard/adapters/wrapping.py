@@ -1,0 +1,95 @@
+"""What an ASGI application wraps: the places in which Python keeps one callable inside another."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from inspect import getattr_static
+from types import CellType, FunctionType, MemberDescriptorType, MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.applications import Starlette
+from starlette.routing import Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_MOST: Final = 1000
+"""How many objects are looked at in one application: a bound for object graphs that were made to be large."""
+
+
+def wrapped_by(app: Any) -> Iterator[Any]:
+    """Yield every callable that an ASGI application keeps, nearest first: attributes, slots, closures and arguments.
+
+    Classes and routers are yielded and not opened: a class keeps nothing for one request, and a router has routes.
+    """
+    pending, seen = deque([app]), {id(app)}
+    while pending:
+        holder = pending.popleft()
+        if isinstance(holder, type) or is_router(holder):
+            continue
+        for kept, _ in references(holder):
+            if id(kept) in seen or not callable(kept):
+                continue
+            if len(seen) > _MOST:
+                return
+            seen.add(id(kept))
+            yield kept
+            pending.append(kept)
+
+
+def references(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None] | None]]:
+    """Yield what an object keeps, each with a function that puts another in its place; attributes `app` first."""
+    if isinstance(holder, MethodType):
+        # Its object is no other application: what that keeps is what the method can call.
+        if is_router(holder.__self__):
+            yield holder.__self__, None
+        elif not isinstance(holder.__self__, type):
+            yield from references(holder.__self__)
+        yield from references(holder.__func__)
+        return
+    kept = vars(holder) if hasattr(holder, "__dict__") else {}
+    for name in sorted(kept, key=lambda name: name != "app"):
+        yield kept[name], partial(kept.__setitem__, name)
+    if isinstance(holder, partial):
+        yield from _arguments(holder)
+    elif isinstance(holder, FunctionType):
+        yield from _cells(holder)
+    else:
+        yield from _slots(holder)
+        # A class that was made inside a function keeps in its methods what the function was given.
+        called = getattr_static(type(holder), "__call__", None)
+        if isinstance(called, FunctionType):
+            yield from _cells(called)
+
+
+def is_router(app: Any) -> bool:
+    """Whether `app` hands requests to routes that the guard stands before. Other frameworks' `routes` are not."""
+    return isinstance(app, (Starlette, Router))
+
+
+def _cells(function: FunctionType) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    for cell in function.__closure__ or ():
+        if cell != CellType():
+            yield cell.cell_contents, partial(setattr, cell, "cell_contents")
+
+
+def _slots(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    for kind in type(holder).__mro__:
+        if "__slots__" not in vars(kind):
+            continue
+        for name, slot in list(vars(kind).items()):
+            if isinstance(slot, MemberDescriptorType) and (kept := getattr(holder, name, None)) is not None:
+                yield kept, partial(slot.__set__, holder)
+
+
+def _arguments(holder: partial[Any]) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    for at, kept in enumerate((holder.func, *holder.args)):
+        yield kept, partial(_put_argument, holder, at)
+    for name, kept in list(holder.keywords.items()):
+        yield kept, partial(holder.keywords.__setitem__, name)
+
+
+def _put_argument(holder: partial[Any], at: int, made: Any) -> None:
+    func, *args = [made if here == at else kept for here, kept in enumerate((holder.func, *holder.args))]
+    holder.__setstate__((func, tuple(args), holder.keywords, vars(holder)))  # type: ignore[attr-defined]
