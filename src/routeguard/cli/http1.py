@@ -25,7 +25,7 @@ class StrictReceiveBuffer(ReceiveBuffer):
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         """Return the lines up to the first empty one, None when it has not arrived. Raises RemoteProtocolError."""
-        if self._data[:2] == b"\r\n":
+        if self._data.startswith(b"\r\n"):
             self._extract(2)
             return []
         # Three bytes back: the end may have arrived in parts.
@@ -55,7 +55,7 @@ class StrictH11Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read, and close; an application that is still reading the body learns of it."""
-        cycle = self.cycle
+        cycle: Any = self.cycle  # None before the first request, whatever its type says
         if cycle is not None and not cycle.response_complete:
             # Else it would answer, too, and its second answer is an error in the log.
             cycle.disconnected = True

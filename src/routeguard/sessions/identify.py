@@ -141,7 +141,7 @@ class ResolvedSessions:
         with suppress(Exception):
             plan = getattr(made.user, "plan", None)
         session_id = SessionId(f"ses_{user_id}") if made.id == _NOBODY else made.id
-        values = {one.name: getattr(made, one.name) for one in fields(made)} | {"id": session_id}
+        values: dict[str, Any] = {one.name: getattr(made, one.name) for one in fields(made)} | {"id": session_id}
         plan = plan if isinstance(plan, str) else None
         return IdentifiedSession(**values, user_id=user_id, copied=copied, plan=plan), by_header
 

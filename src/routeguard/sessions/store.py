@@ -81,7 +81,8 @@ WIDTH: Final = len(_STATE)
 def read_state(row: Sequence[Any]) -> SessionState:
     """Return the session in the first `WIDTH` values of a row of `lookup`."""
     # SQLite has no booleans, and its driver is asked directly.
-    return SessionState(*(*row[: WIDTH - 1], bool(row[WIDTH - 1])))
+    values: Any = (*row[: WIDTH - 1], bool(row[WIDTH - 1]))
+    return SessionState(*values)
 
 
 def lookup(user_columns: Iterable[sa.ColumnElement[Any]]) -> sa.Select[Any]:
