@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -544,3 +545,28 @@ async def test_lifespan_passes_through() -> None:
 
     await router({"type": "lifespan"}, receive, sent)
     assert started == ["started"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("installed", [False, True])
+async def test_routes_taken_from_a_marked_router_are_refused(installed: bool, late: bool) -> None:
+    """The attack: routes served by another router, past the mark, whose own router has been collected."""
+
+    def taken(app: StarletteApp) -> list[Any]:
+        return app.guard(admin)(Router([Route("/taken", handler())])).routes
+
+    app = StarletteApp()
+    app.guard.default = public
+    if not late:
+        app.app.router.routes += taken(app)
+    if installed:
+        app.install()
+    if late:
+        assert (await send(app.asgi(), path="/missing")).status == 404
+        app.app.router.routes += taken(app)
+    gc.collect()
+    answer = await send(app.asgi(), path="/taken", headers=[KEY])
+    # Start-up fails where it finds them.
+    assert (answer.status, answer.problem) == (
+        500, "internal-error" if installed and not late else "guard-not-applied",
+    )  # fmt: skip

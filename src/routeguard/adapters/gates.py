@@ -8,7 +8,6 @@ chosen below asks it before that route's own. Routers without a mark have no gat
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from weakref import ref
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, Router
@@ -25,14 +24,16 @@ from routeguard.guard.log import logger
 from routeguard.guard.unguarded import refuse_unguarded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from routeguard.core.policy import Policy
     from routeguard.guard.connection import App, Receive, Scope, Send
     from routeguard.guard.guard import Compiled
 
 _OWNERS: Final = "__routeguard_owners__"
-_gated: Final[list[ref[Router]]] = []
+_gated: Final[list[Router]] = []
+"""Every marked router, kept: its routes may be served by another after the last reference to it has gone."""
+TAKEN: Final = "its router carries a policy, but here it is served without that: include or mount the router"
 
 
 def before_mark(target: Any) -> None:
@@ -65,7 +66,7 @@ def _put_gate(target: Starlette | Router) -> None:
     owners.append(target)
     if isinstance(router.middleware_stack, Gate):
         return
-    _gated[:] = [known for known in _gated if known() is not None] + [ref(router)]
+    _gated.append(router)
     router.middleware_stack = Gate(router, router.middleware_stack)
     included: Any = getattr(router, "handle", None)
     if included is not None:
@@ -157,16 +158,16 @@ def has_lost_gate(app: Any) -> bool:
 
 def routers_with(route: Any) -> Iterator[Router]:
     """Yield the marked routers that a route was added to: it must not be served without them."""
-    for router in _marked_routers():
+    for router in _gated:
         if any(route is each for each in router.routes):
             yield router
 
 
-def _marked_routers() -> Iterator[Router]:
-    for known in _gated:
-        router = known()
-        if router is not None:
-            yield router
+def is_taken(route: Any, layers: Iterable[Layer]) -> bool:
+    """Whether a route was added to a marked router, and is reached past it (attack: `Router(routes=marked.routes)`)."""
+    owners = [owner for layer in layers for owner in layer.owners if isinstance(owner, (Starlette, Router))]
+    around = [_router_of(owner).routes for owner in owners]
+    return any(all(router.routes is not each for each in around) for router in routers_with(route))
 
 
 def policy_around_frontend(group: Any) -> Policy | None:
@@ -174,7 +175,7 @@ def policy_around_frontend(group: Any) -> Policy | None:
 
     FastAPI serves those from the application itself, past the entrances of included routers.
     """
-    return joined(*(policy_of_router(router) for router in _marked_routers() if _serves(router, group)))
+    return joined(*(policy_of_router(router) for router in _gated if _serves(router, group)))
 
 
 def _serves(router: Any, group: Any) -> bool:

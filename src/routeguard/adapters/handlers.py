@@ -13,6 +13,7 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
+from routeguard.adapters.gates import routers_with
 from routeguard.adapters.wrapping import is_router, wrapped_by
 from routeguard.core.marks import MADE, is_in_need, policy_of
 from routeguard.core.policy import joined
@@ -153,7 +154,7 @@ def unguarded(route: Any, scope: Scope) -> str | None:
     replaced = getattr(getattr(holder, "dependency_overrides_provider", None), "dependency_overrides", {})
     if any(is_in_need(call) or policy_of(call) is not None for call in calls_of(holder) if call not in replaced):
         return handler_name(handler)
-    if any(_unasked(route)):
+    if any(_unasked(route)) or any(routers_with(original_of(route, scope) or route)):
         return handler_name(handler)
     if not holds_classes(route):  # Their methods are marked one by one.
         holder.__dict__[UNMARKED] = count

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router, WebSocketRoute
 
 from routeguard.adapters.gates import (
+    TAKEN,
     has_lost_gate,
     policy_around_frontend,
     policy_of_router,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from routeguard.guard.guard import Guard
 
 _UNHOOKED: Final = "its `handle` was replaced after its class was made, so the guard does not stand before it"
-_TAKEN: Final = "its router carries a policy, but here it is served without that: include or mount the router"
 _LOST: Final = "its router was replaced after it was marked, so that its policy is not asked: mark it again"
 _CLOSED: Final = (
     "the policy around it asks for a session, so nobody could sign in: give it to install(default=...), or to a router"
@@ -147,7 +147,7 @@ def _problem(guard: Guard, place: _Place) -> str | None:
         return HIDDEN
     for router in routers_with(place.original or route):
         if all(router.routes is not each.routes for each in place.inside):
-            return _TAKEN
+            return TAKEN
     if isinstance(route, (Mount, Host)) and has_lost_gate(handler_of(route)):
         return _LOST
     if isinstance(route, Section) and place.above is not None:

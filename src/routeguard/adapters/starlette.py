@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute
 
-from routeguard.adapters.gates import before_mark, policy_around_frontend
+from routeguard.adapters.gates import TAKEN, before_mark, is_taken, policy_around_frontend
 from routeguard.adapters.handlers import (
     METHODS,
     SEAMS,
@@ -296,6 +296,8 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
     handler, calls, original = handler_of(route, method), calls_of(holder), original_of(route, scope)
     if (fault := misplaced(route, calls)) is not None:
         return GUARD_NOT_APPLIED(debug=fault)
+    if is_taken(original or route, connection.layers):
+        return GUARD_NOT_APPLIED(debug=TAKEN)
     guard, kind = connection.guard, connection.request.kind
     policy = docs_policy(guard, handler, marked(route, method, original))
     if is_frontend(route):
