@@ -465,3 +465,11 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
     canary = new_token()
     found = load(tmp_path, ROUTEGUARD_SECRET=canary, ROUTEGUARD_MAIL_URL=f"smtp://u:{canary}@mail.example.com")
     assert canary not in repr(found)
+
+
+@pytest.mark.parametrize("issuer", ["http://192.168.1.5:8000", "http://myapp.test:8000"])
+def test_another_device_is_told_of_its_cookie_first(issuer: str) -> None:
+    """Whoever tries a telephone has said nothing of production, and is not sent for a secret and a mail server."""
+    first, *_ = Settings(issuer=issuer).findings()
+    assert "browsers would drop the session cookie" in first
+    assert "docs/how-to/open-on-another-device.md" in first

@@ -159,12 +159,13 @@ class Settings:
         # What is of the wrong type is left at its default for the rest, so that the rest can be told too.
         sound = replace(self, **{name: _default(item) for name, item in defaults.items()})
         found = [*chain.from_iterable(wrong.values()), *malformed(sound)]
+        if cookies and not sound.on_loopback and not (sound.production and sound.environment):
+            # Before what production asks for: whoever tries another device has said nothing of production.
+            found += lost_cookies(sound)
         if sound.production:
             found += [*unsafe(sound), *(unsafe_identity(sound) if identity else ())]
         elif sound.secret is None:
             found += kept_secret_findings(Path.cwd())
-        if cookies and not sound.production and not sound.on_loopback:
-            found += lost_cookies(sound)
         return list(dict.fromkeys(found))
 
 
