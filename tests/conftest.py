@@ -24,6 +24,7 @@ from routeguard.db.migrate import migrate
 from tests.backends import PostgresServer, ValkeyServer
 from tests.databases import Databases
 from tests.fakes import FakeClock
+from tests.guardian import watch
 from tests.steady import PATIENT
 
 # How long an example takes says how busy the machine is; and the same examples everywhere, so that what is found here
@@ -34,6 +35,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
+_GUARDIAN: Final = pytest.StashKey["subprocess.Popen[bytes]"]()
 _LONGEST_ID: Final = 40
 _MOST_PROCESSES: Final = 4
 """Each has a PostgreSQL and a Valkey; a container may see more cores than it is given."""
@@ -55,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         # Hundreds of processes are started, and compiling is most of the time each takes to start.
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(config.rootpath / ".pytest_cache" / "bytecode"))
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        # It is told by the end of the pipe, when this process is over, however that comes about.
+        config.stash[_GUARDIAN] = watch()
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
