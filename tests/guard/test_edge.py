@@ -394,7 +394,7 @@ class TestFramework:
             ("/x", b"https://a.example:443/x", b"https://a.example:443/x"),
             ("/x", b"https://evil.example/x", None),
             ("/x", b"http://a.example/y", None),
-            ("//evil.example", b"http://a.example//evil.example/", None),
+            ("//evil.example", b"http://a.example//evil.example/", None),  # RED-01
             ("/x", b"//evil.example/x/", b"/x/"),
             ("/x", b"javascript:alert(1)", None),
             ("/x", b"", None),

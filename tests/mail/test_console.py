@@ -30,6 +30,7 @@ async def test_only_the_last_hundred_are_kept():
 
 
 async def test_a_name_in_a_mail_does_not_drive_the_terminal():
+    # OBS-01
     stream = io.StringIO()
     await ConsoleMailer(stream).send(Message(to="ada@example.com", subject="Hi", text="Hello \x1b[2J\x1b]0;owned\x07"))
     assert "\x1b" not in stream.getvalue()

@@ -390,7 +390,7 @@ async def test_a_refused_password_leaves_the_link_whole(world: World):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_mail_scanner_uses_nothing_up(world: World, method: str):
-    """ML-03"""
+    """ML-03, PW-20"""
     await world.sign_up("ada@example.com")
     token = await issue_reset(world)
     async with world.client(accept="text/html") as scanner:
