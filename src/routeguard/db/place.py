@@ -58,8 +58,9 @@ def refusals(names: Names) -> Iterator[None]:
         yield
     except ProgrammingError as error:
         cause: Any = error.orig
-        finding = _FINDINGS.get(getattr(cause, "sqlstate", None) or "")
-        if finding is None:
+        state: str = getattr(cause, "sqlstate", None) or ""
+        if state not in _FINDINGS:
             raise
         place = f" in the schema {names.schema}" if names.schema else ""
-        raise ConfigError(finding.format(place=place, names=f" ({names.prefix}...)" if names.prefix else "")) from None
+        prefixed = f" ({names.prefix}...)" if names.prefix else ""
+        raise ConfigError(_FINDINGS[state].format(place=place, names=prefixed)) from None
