@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 import time
@@ -13,10 +14,18 @@ import pytest
 import uvicorn
 import websockets
 from fastapi import FastAPI, HTTPException, WebSocket
+from uvicorn.protocols.websockets import websockets_sansio_impl
 
 from routeguard import Routeguard, Secret, Settings, public
 
 SETTINGS = Settings(secret=Secret("0123456789abcdef" * 2))
+
+
+def needs_denial(implementation: str, *, extension: bool) -> None:
+    """Skip where uvicorn doubles Content-Length in a denial response: in 0.35, where that is not its default."""
+    sent = inspect.getsource(websockets_sansio_impl.WebSocketsSansIOProtocol.send)
+    if implementation == "websockets-sansio" and extension and 'setdefault("Content-Length"' not in sent:
+        pytest.skip(f"uvicorn {uvicorn.__version__} sends no valid denial response by websockets-sansio")
 
 
 def application() -> FastAPI:
@@ -92,6 +101,7 @@ async def refusal(url: str) -> int:
 def test_a_refused_handshake_is_no_error(
     implementation: str, loop: str, extension: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    needs_denial(implementation, extension=extension)
     caplog.set_level(logging.INFO, "uvicorn")
     app = application()
     found = refusals(
@@ -105,6 +115,7 @@ def test_a_refused_handshake_is_no_error(
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto"])
 @pytest.mark.parametrize("extension", [True, False], ids=["denial", "no denial"])
 def test_nor_is_one_without_a_guard(implementation: str, extension: bool, caplog: pytest.LogCaptureFixture) -> None:
+    needs_denial(implementation, extension=extension)
     app = unguarded()
     found = refusals(app if extension else without_extension(app), implementation, "asyncio", "/session")
     assert found == [500 if extension else 403]
