@@ -17,15 +17,11 @@ from fastapi import FastAPI
 from starlette.responses import FileResponse, StreamingResponse
 
 from routeguard import Routeguard, Settings, public
-from routeguard.cli.accounts import make_account
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
 from routeguard.traffic.models import TrafficSettings
+from tests.accounts import EMAIL, PASSWORD, prepare
 from tests.steady import PATIENCE
-
-EMAIL, PASSWORD = "ada@example.com", "plum tractor wobble seventeen"
 
 
 class Handlers:
@@ -88,14 +84,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     app.state.url, app.state.socket = url, listening
     with serving(app):
         yield app
-
-
-async def prepare(settings: Settings) -> None:
-    guard: Routeguard[Any] = Routeguard(settings)
-    await migrate(guard.services.get(Database))
-    await guard.start()
-    await make_account(guard.services, EMAIL, name="Ada", role="user", password=PASSWORD)
-    await guard.close()
 
 
 def streaming_app(guard: Routeguard[Any], handlers: Handlers, directory: Path) -> FastAPI:

@@ -12,14 +12,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from routeguard import Routeguard, Settings
-from routeguard.cli.accounts import make_account
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
 from routeguard.traffic.models import TrafficSettings
+from tests.accounts import EMAIL, PASSWORD, prepare
 
 URL = "http://127.0.0.1:8000"
-EMAIL, PASSWORD = "ada@example.com", "plum tractor wobble seventeen"
 BROWSER = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}
 
 
@@ -33,14 +31,6 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
     asyncio.run(prepare(made))
     return made
-
-
-async def prepare(settings: Settings) -> None:
-    guard: Routeguard[Any] = Routeguard(settings)
-    await migrate(guard.services.get(Database))
-    await guard.start()
-    await make_account(guard.services, EMAIL, name="Ada", role="user", password=PASSWORD)
-    await guard.close()
 
 
 @pytest.fixture

@@ -13,23 +13,12 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from routeguard import Routeguard, Settings, deferred, public
-from routeguard.cli.accounts import make_account
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
 from routeguard.traffic.models import TrafficSettings
+from tests.accounts import EMAIL, PASSWORD, prepare
 
 URL = "http://127.0.0.1:8000"
-EMAIL, PASSWORD = "ada@example.com", "plum tractor wobble seventeen"
 EVIL = "https://evil.example"
-
-
-async def prepare(settings: Settings) -> None:
-    guard: Routeguard[Any] = Routeguard(settings)
-    await migrate(guard.services.get(Database))
-    await guard.start()
-    await make_account(guard.services, EMAIL, name="Ada", role="user", password=PASSWORD)
-    await guard.close()
 
 
 def sockets(guard: Routeguard[Any]) -> FastAPI:
