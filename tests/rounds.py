@@ -1,7 +1,8 @@
 """How often a test repeats what only shows in many tries: races, kills, random histories.
 
-A few rounds by default; as many as the threat model asks for in the long form of the test, which has the marker `long`
-and is run by `.ci/run`; and any number by an environment variable.
+A few rounds by default, in the form of the test that has the marker `short`; as many as the threat model asks for in
+the form that has the marker `long`, which `.ci/run` runs in place of the short one; and any number by an environment
+variable.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ _LONG_TIMEOUT = 1800
 
 
 def rounds(short: int, long: int, *, variable: str | None = None) -> pytest.MarkDecorator:
-    """Run a test, which takes `rounds`, once with few and once, marked `long`, with many.
+    """Run a test, which takes `rounds`, with few (marked `short`) or with many (marked `long`).
 
     `variable` names the environment variable that sets the larger number.
     """
     most = long if variable is None else int(os.environ.get(variable, long))
     marks = [pytest.mark.long, pytest.mark.timeout(_LONG_TIMEOUT)]
     return pytest.mark.parametrize(
-        "rounds", [pytest.param(short, id="short"), pytest.param(most, id="long", marks=marks)]
+        "rounds", [pytest.param(short, id="short", marks=pytest.mark.short), pytest.param(most, id="long", marks=marks)]
     )
