@@ -229,7 +229,7 @@ class Routeguard(Generic[U]):
         exchange.guarded = True
         if isinstance(exchange.principal, UserSession):
             return cast("UserSession[U]", exchange.principal)
-        found = await exchange.guard.services.get(SessionResolver).resume(exchange)  # type: ignore[type-abstract]
+        found = await exchange.guard.services.get(SessionResolver).resume(exchange)
         if exchange.principal is None:
             exchange.principal = found
             if is_foreign_socket(exchange, exchange.guard.services):

@@ -157,14 +157,14 @@ def assemble(
         _check_identify(identify, features)
     services = Services()
     services.add(Settings, settings)
-    services.add(Clock, SystemClock())  # type: ignore[type-abstract]
+    services.add(Clock, SystemClock())
     assert settings.secret is not None
     services.add(DeploymentKeys, DeploymentKeys(settings.issuer, settings.secret, settings.older_secrets))
     proxies = parse_networks(settings.trusted_proxies)
     ephemeral = open_ephemeral(settings.ephemeral_url)
     if not isinstance(ephemeral, MemoryEphemeral):
         services.require_asyncio("the store of ephemeral_url")
-    services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)  # type: ignore[type-abstract]
+    services.add(Ephemeral, ephemeral, start=ephemeral.start, close=ephemeral.close)
     if isinstance(ephemeral, MemoryEphemeral):
         one = OneProcess(f"{settings.issuer} {settings.database_url} {Path.cwd()}")
         services.add(OneProcess, one, close=one.close)
@@ -259,7 +259,7 @@ def _credentials(services: Services) -> Credentials:
     """Return what our checks read, as security schemes of OpenAPI."""
     from routeguard.adapters.openapi_security import Credentials  # noqa: PLC0415 - with FastAPI only
 
-    settings, resolver = services.get(Settings), services.find(SessionResolver)  # type: ignore[type-abstract]
+    settings, resolver = services.get(Settings), services.find(SessionResolver)
     schemes: dict[str, dict[str, Any]] = {}
     required: dict[type[Any], tuple[str, ...]] = {}
     # What `identify` reads is the application's own affair, and not known.
@@ -270,7 +270,7 @@ def _credentials(services: Services) -> Credentials:
         if getattr(resolver, "explicit", None) is not None:
             schemes["bearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             required[checks.SessionRequired] = ("session", "bearer")
-    if services.find(KeyVerifier) is not None:  # type: ignore[type-abstract]
+    if services.find(KeyVerifier) is not None:
         schemes["apiKey"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
         # Of its own: an access token in the same field does not open what asks for a key, nor the other way round.
         schemes["apiKeyBearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "API key"}
@@ -298,10 +298,10 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     from routeguard.users.store import UserReader  # noqa: PLC0415 - the identity extra
     from routeguard.web.health import Readiness  # noqa: PLC0415 - the identity extra
 
-    clock = services.get(Clock)  # type: ignore[type-abstract]
+    clock = services.get(Clock)
     database = Database(settings.database_url, clock=clock, settings=settings.database)
     services.add(Database, database, close=database.close)
-    ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+    ephemeral = services.get(Ephemeral)
     # A write: a server that was demoted, or has no room, answers a look and nothing else.
     writes = partial(ephemeral.put, "{routeguard}:ready", b"", ttl=60.0)
     readiness = Readiness(database.ping, writes)
@@ -318,14 +318,14 @@ def _add_identify(services: Services, identify: Resolver, user: type[Any]) -> No
     """Put the application's own sign-in in the place of ours."""
     own = None if user.__module__.startswith("routeguard.") else user
     resolved = ResolvedSessions(identify, own)
-    services.add(SessionResolver, resolved, start=resolved.start)  # type: ignore[type-abstract]
+    services.add(SessionResolver, resolved, start=resolved.start)
 
 
 def _csrf(services: Services, settings: Settings) -> None:
-    resolver = services.find(SessionResolver)  # type: ignore[type-abstract]
+    resolver = services.find(SessionResolver)
     tokens = CsrfTokens(
         services.get(DeploymentKeys), origins=settings.origins,
-        clock=services.get(Clock),  # type: ignore[type-abstract]
+        clock=services.get(Clock),
         secure_cookies=settings.secure_cookies, base=settings.cookie_base,
         resume=resolver.resume if resolver is not None else None,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def said(answer: Result) -> tuple[int, dict[str, Any], str | None]:
 @pytest.fixture
 def asked(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the ids that the store is asked for from now on."""
-    verifier: Any = world.guard.services.get(KeyVerifier)  # type: ignore[type-abstract]
+    verifier: Any = world.guard.services.get(KeyVerifier)
     seen: list[str] = []
     lookup = verifier._lookup
 
@@ -175,7 +175,7 @@ async def test_a_key_never_manages_keys(world: World, alice: Browser) -> None:
 async def test_one_use_left_is_one_use(world: World, alice: Browser) -> None:
     """KEY-13."""
     key_id, text = await key_of(alice, remaining=1)
-    verifier = world.guard.services.get(KeyVerifier)  # type: ignore[type-abstract]
+    verifier = world.guard.services.get(KeyVerifier)
     answers = await asyncio.gather(*(verifier.verify(text.encode(), address=None) for _ in range(100)))
     assert sum(isinstance(answer, ApiKey) for answer in answers) == 1
     assert json.loads((await alice.get(f"/auth/api-keys/{key_id}")).body)["remaining"] == 0
@@ -238,8 +238,8 @@ async def test_a_key_dies_with_its_user(world: World, bob: Browser) -> None:
     _, text = await key_of(bob)
     assert (await with_key(world, text)).status == 200
     services = world.guard.services
-    key = await services.get(KeyVerifier).verify(text.encode(), address=None)  # type: ignore[type-abstract]
-    open_still = asyncio.ensure_future(services.get(Standing).until_ended(key))  # type: ignore[type-abstract]
+    key = await services.get(KeyVerifier).verify(text.encode(), address=None)
+    open_still = asyncio.ensure_future(services.get(Standing).until_ended(key))
     users, database = services.get(Users), services.get(Database)
     async with database.transaction() as tx:
         await users.suspend(tx, bob.id)

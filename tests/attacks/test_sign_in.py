@@ -112,7 +112,7 @@ async def test_strangers_do_not_lock_the_owner_out(world: World) -> None:
 
 async def test_guesses_are_counted_in_the_store_all_share(world: World) -> None:
     """RL-19, RL-07: an empty store is false in Python; a second one made in its place would be nobody's."""
-    store: Any = world.guard.services.get(Ephemeral)  # type: ignore[type-abstract]
+    store: Any = world.guard.services.get(Ephemeral)
     before = set(store._tats.items)
     await guess(Browser(world), "somebody@example.com")
     fresh = set(store._tats.items) - before

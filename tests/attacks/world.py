@@ -104,7 +104,7 @@ class World:
 
     def calm(self) -> None:
         """Forget who tried how often: throttles have tests of their own, and stand in the way of all others."""
-        counters: Any = self.guard.services.get(Ephemeral)  # type: ignore[type-abstract]
+        counters: Any = self.guard.services.get(Ephemeral)
         for kept in (counters._tats, counters._windows):
             kept.items.clear()
             kept.tidy()

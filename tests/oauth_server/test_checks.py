@@ -145,7 +145,7 @@ async def test_without_the_store_of_nonces_nobody_is_let_in(
     world: World, shop: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AZ-16, OPS-03"""
-    store = world.guard.services.get(Ephemeral)  # type: ignore[type-abstract]
+    store = world.guard.services.get(Ephemeral)
 
     async def away(*_: object, **__: object) -> None:
         raise Unavailable("the store")
@@ -284,7 +284,7 @@ async def test_a_process_that_forgot_what_was_used_takes_nothing_from_before(wor
 
 async def test_a_client_may_call_often_over_memory(world: World, shop: Service) -> None:
     """A subject's share of `memory://` is 2,000 values; nonces of one client are spread over many."""
-    store = world.guard.services.get(Ephemeral)  # type: ignore[type-abstract]
+    store = world.guard.services.get(Ephemeral)
     assert isinstance(store, MemoryEphemeral)
     for _ in range(300):
         assert (await shop.call("GET", "/service")).status == 200

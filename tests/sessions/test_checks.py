@@ -54,8 +54,8 @@ def signed_in(role: str = "user", *, at: float = 0.0) -> UserSession[Member]:
 
 def services(resolver: OneSession, clock: FakeClock | None = None) -> Services:
     found = Services()
-    found.add(SessionResolver, resolver)  # type: ignore[type-abstract]
-    found.add(Clock, clock or FakeClock())  # type: ignore[type-abstract]
+    found.add(SessionResolver, resolver)
+    found.add(Clock, clock or FakeClock())
     return found
 
 
@@ -247,5 +247,5 @@ def test_presents(headers: dict[str, str], sent: bool) -> None:
     assert sessions.presents(exchange) is sent
     # The application's own sign-in may read anything: it is asked whatever was sent.
     services = Services()
-    services.add(SessionResolver, OneSession())  # type: ignore[type-abstract]
+    services.add(SessionResolver, OneSession())
     assert SessionRequired().presents_for(services)(exchange)

@@ -81,8 +81,8 @@ def make_exchange() -> MakeExchange:
 def services(clock: SetClock) -> Services:
     """Return services as the composition root registers them."""
     services = Services()
-    services.add(Clock, clock)  # type: ignore[type-abstract]
-    services.add(Ephemeral, MemoryEphemeral())  # type: ignore[type-abstract]
+    services.add(Clock, clock)
+    services.add(Ephemeral, MemoryEphemeral())
     services.add(CsrfTokens, CsrfTokens(deployment(), origins=ORIGINS, clock=clock))
     return services
 

@@ -47,7 +47,7 @@ class Identified:
 def guarded(store: Ephemeral, policy: Policy, handler: Any, *, path: str = "/") -> Starlette:
     """Return an application with `handler` at `path`."""
     services = Services()
-    services.add(Ephemeral, store)  # type: ignore[type-abstract]
+    services.add(Ephemeral, store)
     guard = Guard(services)
     hook_routes()
     app = Starlette(routes=[Route(path, guard(policy & Identified())(handler), methods=["GET", "POST"])])

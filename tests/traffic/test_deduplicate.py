@@ -311,7 +311,7 @@ class TestBind:
     @staticmethod
     def compile(policy: Policy, handler: Any, kind: Any = "http") -> None:
         services = Services()
-        services.add(Ephemeral, MemoryEphemeral())  # type: ignore[type-abstract]
+        services.add(Ephemeral, MemoryEphemeral())
         Guard(services).compile(policy, handler, kind)
 
     @pytest.mark.parametrize("policy", [deduplicate(), idempotent(), public & deduplicate()])

@@ -62,7 +62,7 @@ async def passed(policy: Policy, services: Services, exchanges: list[Exchange]) 
 def on_valkey(url: str) -> tuple[Services, RedisEphemeral]:
     services = Services()
     store = RedisEphemeral.from_url(url, deadline=DEADLINE)
-    services.add(Ephemeral, store)  # type: ignore[type-abstract]
+    services.add(Ephemeral, store)
     return services, store
 
 
@@ -185,7 +185,7 @@ class TestWho:
         """RL-05, RL-07: exactly the limit; a token bucket regains units while a race lasts, a sliding window none."""
         now = [1000.0]
         services = Services()
-        services.add(Ephemeral, MemoryEphemeral(clock=lambda: now[0]))  # type: ignore[type-abstract]
+        services.add(Ephemeral, MemoryEphemeral(clock=lambda: now[0]))
         check = rate_limit("20/minute", algorithm=algorithm).bind(services)
         numbers = iter(range(10_000))
 
@@ -232,7 +232,7 @@ class TestWho:
         exchanges = [make_exchange("GET", ("x-tenant", f"{'}' * 3}{n % 2}" + "x" * 5000)) for n in range(10)]
         assert await passed(policy, services, exchanges) == 4
         assert policy.describe() == "at most 2/minute by tenant"
-        store = services.get(Ephemeral)  # type: ignore[type-abstract]
+        store = services.get(Ephemeral)
         assert isinstance(store, MemoryEphemeral)
         assert max(map(len, store._tats.items)) < 200
 
@@ -342,7 +342,7 @@ class TestFields:
     async def test_waiting_as_told_lets_in(self, make_exchange: MakeExchange) -> None:
         now = [1000.0]
         services = Services()
-        services.add(Ephemeral, MemoryEphemeral(clock=lambda: now[0]))  # type: ignore[type-abstract]
+        services.add(Ephemeral, MemoryEphemeral(clock=lambda: now[0]))
         check = rate_limit("1/s").bind(services)
         await check(make_exchange())
         refused = await check(make_exchange())

@@ -302,7 +302,7 @@ async def test_counters_that_go_away_in_the_middle(url: str) -> None:
                 pool.verify = verify  # type: ignore[method-assign]
                 assert await statuses(client, "sign-in", ADA, 3) == {503}, "without counters nobody guesses"
                 valkey.start()
-                store = world.guard.services.get(Ephemeral)  # type: ignore[type-abstract]
+                store = world.guard.services.get(Ephemeral)
                 await until(lambda: store.is_up)  # type: ignore[attr-defined]
                 assert await statuses(client, "sign-in", ADA, 3) == {200}
     finally:

@@ -230,7 +230,7 @@ def _presents(exchange: Exchange) -> bool:
 
 def _verifier(services: Services) -> Verify:
     """Return the function that verifies what an exchange presents, and notes what was refused."""
-    verifier: KeyVerifier | None = services.find(KeyVerifier)  # type: ignore[type-abstract]
+    verifier: KeyVerifier | None = services.find(KeyVerifier)
     if verifier is None:
         raise ConfigError(_NO_KEYS)
     address_of = site_of(services).address

@@ -30,10 +30,10 @@ def register(services: Services, settings: Any) -> None:
     uses = UseCounter(database, clock=clock, flush=own.flush)
     services.add(UseCounter, uses, start=uses.start, close=uses.close)
     verifier = StoredKeys(
-        database, services.get(Ephemeral), clock=clock, settings=own,  # type: ignore[type-abstract]
+        database, services.get(Ephemeral), clock=clock, settings=own,
         sessions=settings.sessions, invalidations=feed, uses=uses,
     )  # fmt: skip
-    services.add(KeyVerifier, verifier)  # type: ignore[type-abstract]
+    services.add(KeyVerifier, verifier)
     services.get(Standings).add(ApiKey, verifier)
     environment: Environment = "live" if settings.production else "test"
     keys = ApiKeys(database, clock=clock, settings=own, invalidations=feed, uses=uses, environment=environment)

@@ -145,7 +145,7 @@ class _Endpoints:
 
 class _Verification:
     def __init__(self, services: Services) -> None:
-        self._verifier: KeyVerifier = services.get(KeyVerifier)  # type: ignore[type-abstract]
+        self._verifier: KeyVerifier = services.get(KeyVerifier)
         self._address_of = site_of(services).address
 
     async def verify(self, request: Request) -> Response:

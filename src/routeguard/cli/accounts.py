@@ -54,7 +54,7 @@ async def make_account(
     chosen = normalize(new_password() if password is None else password, settings.passwords)
     services.get(PasswordPolicy).check(chosen, context=(email, name))
     encoded = await services.get(HashingPool).hash(chosen)
-    now = services.get(Clock).time()  # type: ignore[type-abstract]
+    now = services.get(Clock).time()
     async with database.transaction() as tx:
         user: Any = await services.get(Users).create(tx, address, name=name, role=role, email_verified=True)
         if user is None:
@@ -72,7 +72,7 @@ async def set_password(services: Services, user: Any, password: str) -> int:
     chosen = normalize(password, settings.passwords)
     services.get(PasswordPolicy).check(chosen, context=(user.email, user.name))
     encoded = await services.get(HashingPool).hash(chosen)
-    now = services.get(Clock).time()  # type: ignore[type-abstract]
+    now = services.get(Clock).time()
     async with database.transaction() as tx:
         await store.put(tx, database.dialect, user.id, encoded, now=now)
         ended: int = await services.get(Sessions).revoke_all(tx, user.id, reason="password-reset")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from routeguard.core.errors import ConfigError, ServiceMissing, Unavailable
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 logger = logging.getLogger("routeguard")
 
@@ -25,28 +28,28 @@ class Services:
     __slots__ = ("_asyncio_only", "_instances", "_lives", "_running")
 
     def __init__(self) -> None:
-        self._instances: dict[type[Any], Any] = {}
+        self._instances: dict[TypeForm[Any], Any] = {}
         self._lives: list[tuple[Step | None, Step | None]] = []
         self._running: list[Step] = []
         self._asyncio_only: list[str] = []
 
-    def add(self, kind: type[T], instance: T, *, start: Step | None = None, close: Step | None = None) -> T:
+    def add(self, kind: TypeForm[T], instance: T, *, start: Step | None = None, close: Step | None = None) -> T:
         """Register `instance` under `kind`, with what starts and ends it. Raises ConfigError when it is taken."""
         if kind in self._instances:
-            raise ConfigError(f"two services are registered as {kind.__name__}")
+            raise ConfigError(f"two services are registered as {_name(kind)}")
         self._instances[kind] = instance
         if start is not None or close is not None:
             self._lives.append((start, close))
         return instance
 
-    def get(self, kind: type[T]) -> T:
+    def get(self, kind: TypeForm[T]) -> T:
         """Return the service registered as `kind`. Raises ConfigError, for a missing one is a wiring fault."""
         try:
             return cast("T", self._instances[kind])
         except KeyError:
-            raise ServiceMissing(f"no {kind.__name__} is configured, and a policy needs one") from None
+            raise ServiceMissing(f"no {_name(kind)} is configured, and a policy needs one") from None
 
-    def find(self, kind: type[T]) -> T | None:
+    def find(self, kind: TypeForm[T]) -> T | None:
         """Return the service registered as `kind`, or None."""
         return cast("T | None", self._instances.get(kind))
 
@@ -96,3 +99,8 @@ class Services:
                 await close()
             except (RuntimeError, OSError, Unavailable) as error:
                 logger.debug("a service of an event loop that has ended could not be closed: %r", error)
+
+
+def _name(kind: TypeForm[Any]) -> str:
+    """Return the name of a class or protocol, for messages."""
+    return str(getattr(kind, "__name__", kind))

@@ -30,7 +30,7 @@ def register(services: Services, settings: Any) -> None:
         services.get(Database), services.get(Users),
         tokens=services.get(OneTimeTokens), verification=services.get(EmailVerification),
         mails=services.get(MailQueue), letterhead=services.get(Letterhead),
-        proof=services.get(PasswordProof),  # type: ignore[type-abstract]
+        proof=services.get(PasswordProof),
         quota=services.get(MailQuota),
     )  # fmt: skip
     services.add(Emails, emails)

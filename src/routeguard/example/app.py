@@ -83,7 +83,7 @@ def _add_people(app: FastAPI, guard: Routeguard[User]) -> None:
 
 def _add_invoices(app: FastAPI, guard: Routeguard[User]) -> None:
     Session = Annotated[UserSession[User], Depends(guard.current_session)]  # noqa: N806 - a type
-    database, clock = guard.services.get(Database), guard.services.get(Clock)  # type: ignore[type-abstract]
+    database, clock = guard.services.get(Database), guard.services.get(Clock)
     signed_in = guard.session()
     # FastAPI's own reader takes the last of two members of one name; a body with two meanings does not reach it.
     writes = signed_in & strict_json()

@@ -50,7 +50,7 @@ async def reply_to(connection: Connection, problem: Problem, instance: str, hand
 
 async def page(connection: Connection, problem: Problem, instance: str) -> Reply | None:
     """Return the refusal as a page where a person waits for one, and somebody draws pages."""
-    pages = connection.guard.services.find(RefusalPages)  # type: ignore[type-abstract]
+    pages = connection.guard.services.find(RefusalPages)
     try:
         return await pages.page(connection, problem, instance) if pages is not None else None
     except Exception:  # noqa: BLE001 - a page that cannot be drawn must not undo the refusal

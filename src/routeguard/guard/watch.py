@@ -37,7 +37,7 @@ def watch_principal(connection: Connection) -> None:
 
     Once a connection; nothing is done where nobody knows how long principals stand.
     """
-    standing = connection.guard.services.find(Standing)  # type: ignore[type-abstract]
+    standing = connection.guard.services.find(Standing)
     if standing is not None and connection.principal is not None and connection.watcher is None:
         connection.watcher = asyncio.create_task(_end_after(connection, standing, connection.principal))
 

@@ -109,7 +109,7 @@ class _Verifier:
 
     def __init__(self, services: Services) -> None:
         self._clients = services.get(Clients)
-        self._store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+        self._store: Ephemeral = services.get(Ephemeral)
         self._calls = services.get(SignedCalls)
         self._clock: Clock = services.get(SteadyClock)
         # Seconds since the epoch; None where the store outlives this process.

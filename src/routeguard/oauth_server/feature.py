@@ -38,7 +38,7 @@ def register(services: Services, settings: Any) -> None:
     introspection = Introspection(
         services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie,
         access=services.find(AccessTokens),
-        keys=services.find(KeyVerifier),  # type: ignore[type-abstract]
+        keys=services.find(KeyVerifier),
     )  # fmt: skip
     services.add(Introspection, introspection)
 

@@ -68,7 +68,7 @@ class _Endpoints:
     def __init__(self, services: Services) -> None:
         self._introspection = services.get(Introspection)
         self._database = services.get(Database)
-        self._clock: Clock = services.get(Clock)  # type: ignore[type-abstract]
+        self._clock: Clock = services.get(Clock)
 
     async def introspect(self, request: Request) -> Response:
         asked = await read(request, IntrospectionRequest, limit=_BODY)

@@ -45,7 +45,7 @@ def register(services: Services, settings: Any) -> None:
     policy = services.add(PasswordPolicy, PasswordPolicy(own, words=_words(settings.issuer)))
     foundations = Foundations(
         database=services.get(Database),
-        clock=services.get(Clock),  # type: ignore[type-abstract]
+        clock=services.get(Clock),
         users=services.get(Users),
         tokens=services.get(OneTimeTokens),
         verification=services.get(EmailVerification),
@@ -60,7 +60,7 @@ def register(services: Services, settings: Any) -> None:
     )
     passwords = Passwords(foundations, settings=own, hashing=hashing, policy=policy)
     services.add(Passwords, passwords, start=passwords.start)
-    services.add(PasswordProof, passwords)  # type: ignore[type-abstract]
+    services.add(PasswordProof, passwords)
     foundations.users.after_change.append(passwords.on_user_change)
     outbox = services.get(Outbox)
     outbox.on(PasswordResetRequested, passwords.send_reset)
@@ -72,7 +72,7 @@ def _guesses(services: Services, settings: ThrottleSettings) -> SignInThrottle:
     found = services.find(SignInThrottle)
     if found is not None:
         return found
-    store = services.find(Ephemeral)  # type: ignore[type-abstract]
+    store = services.find(Ephemeral)
     # Not `or`: an empty store in memory is false, and the counts would stand in a second one nobody else sees.
     return services.add(SignInThrottle, SignInThrottle(MemoryEphemeral() if store is None else store, settings))
 

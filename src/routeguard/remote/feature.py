@@ -60,7 +60,7 @@ def remote(where: Remote) -> Feature:
 
 def _register(where: Remote, services: Services, settings: Any) -> None:
     services.require_asyncio("Routeguard.remote")
-    clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))  # type: ignore[type-abstract]
+    clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
     transport = Transport(
         where.url, where.client_id, where.secret.reveal().decode(), clock=clock, settings=settings.remote, tls=where.tls
     )
@@ -83,7 +83,7 @@ def _register(where: Remote, services: Services, settings: Any) -> None:
     standing = RemoteStanding(feed, clock=clock, silence=settings.remote.offline.total_seconds())
     standings.add(UserSession, standing)
     standings.add(ApiKey, standing)
-    services.add(Standing, standings)  # type: ignore[type-abstract]
+    services.add(Standing, standings)
 
 
 def _sessions(services: Services, settings: Any, where: Remote) -> None:
@@ -112,7 +112,7 @@ def _sessions(services: Services, settings: Any, where: Remote) -> None:
     cookies = TokenCookies(settings.secure_cookies, settings.cookie_base)
     sources.explicit = OneWay(BearerSessions(by_token.find), cookies)
     sources.ambient = RemoteTokenCookies(by_token, cookies)
-    services.add(SessionResolver, sources)  # type: ignore[type-abstract]
+    services.add(SessionResolver, sources)
 
 
 def _api_keys(services: Services, settings: Any) -> None:
@@ -120,4 +120,4 @@ def _api_keys(services: Services, settings: Any) -> None:
         clock=services.get(SteadyClock), feed=services.get(Feed), life=settings.sessions.envelope_life.total_seconds()
     )
     verifier = RemoteKeyVerifier(services.get(Introspector), answers=answers)
-    services.add(KeyVerifier, verifier, close=answers.close)  # type: ignore[type-abstract]
+    services.add(KeyVerifier, verifier, close=answers.close)

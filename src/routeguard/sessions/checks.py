@@ -204,7 +204,7 @@ class Fresh:
         if self.within <= timedelta(0):
             raise ConfigError("fresh() needs a positive duration")
         # Sessions are stamped with a clock that rides out steps back; their age is told by the same one.
-        clock: Clock = services.find(SteadyClock) or services.get(Clock)  # type: ignore[type-abstract]
+        clock: Clock = services.find(SteadyClock) or services.get(Clock)
         problem = step_up_required(max_age=self.within, debug="the authentication is too old")
         within = self.within
 
@@ -259,7 +259,7 @@ def _listed(services: Services, user_class: type[Any] | None) -> dict[str, tuple
 
 
 def _resolver(services: Services) -> SessionResolver:
-    return services.get(SessionResolver)  # type: ignore[type-abstract]
+    return services.get(SessionResolver)
 
 
 async def _ask(rule: Rule[Any], found: UserSession[Any]) -> Outcome:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def register(services: Services, settings: Any) -> None:
     """Wire sessions over the database and the users registered before them."""
     database, users, own = services.get(Database), services.get(Users), settings.sessions
-    clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))  # type: ignore[type-abstract]
+    clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
     feed = Invalidations(database, clock=clock, settings=own)
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
     cookies: CookieSessions[Any] = CookieSessions(
@@ -43,7 +43,7 @@ def register(services: Services, settings: Any) -> None:
     by_id: SessionsById[Any] = SessionsById(database, users.reader, clock=clock, settings=own, invalidations=feed)
     services.add(SessionsById, by_id)
     sources = services.add(SessionSources, SessionSources(cookies))
-    services.add(SessionResolver, sources)  # type: ignore[type-abstract]
+    services.add(SessionResolver, sources)
     sessions = Sessions(
         database, users.reader, clock=clock, settings=own, invalidations=feed, cookies=cookies,
         site=site_of(services),
@@ -51,7 +51,7 @@ def register(services: Services, settings: Any) -> None:
     services.add(Sessions, sessions)
     standings = services.add(Standings, Standings())
     standings.add(UserSession, sessions)
-    services.add(Standing, standings)  # type: ignore[type-abstract]
+    services.add(Standing, standings)
     users.after_change.append(sessions.on_user_change)
     services.add(SignIn, SignIn(sessions))
 

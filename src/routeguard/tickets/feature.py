@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def register(services: Services, settings: Any) -> None:  # noqa: ARG001 - the seam's shape
     """Register `Tickets`, and take them as a credential beside access tokens."""
-    store = services.get(Ephemeral)  # type: ignore[type-abstract]
+    store = services.get(Ephemeral)
     tickets = services.add(Tickets, Tickets(store, services.get(SessionsById)))
     sources = services.get(SessionSources)
     sources.explicit = TicketSessions(tickets, sources.explicit)

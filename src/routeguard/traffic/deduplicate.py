@@ -70,7 +70,7 @@ class Deduplicate:
 
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
-        store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+        store: Ephemeral = services.get(Ephemeral)
         return _Joiner(self, store, asker(services)).join
 
     def unfit(self, handler: Any, kind: str) -> str | None:

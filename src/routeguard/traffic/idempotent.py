@@ -78,7 +78,7 @@ class Idempotent:
 
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
-        store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+        store: Ephemeral = services.get(Ephemeral)
         return _Keeper(self, store, asker(services)).admit
 
     def unfit(self, handler: Any, kind: str) -> str | None:

@@ -119,7 +119,7 @@ class RateLimit(AskedOnce):
 
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
-        store: Ephemeral = services.get(Ephemeral)  # type: ignore[type-abstract]
+        store: Ephemeral = services.get(Ephemeral)
         subject = self.by.bind(services)
         counters = [_Counter(self, tier) for tier in self.tiers]
         simple = len(counters) == 1 and len(counters[0].quotas) == 1 and not self.refund

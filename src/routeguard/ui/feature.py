@@ -22,7 +22,7 @@ def register(services: Services, settings: Any) -> None:
         "A few unrelated words do well."
     )
     texts = services.add(FormTexts, FormTexts(hint))
-    services.add(RefusalPages, BrowserRefusals(texts))  # type: ignore[type-abstract]
+    services.add(RefusalPages, BrowserRefusals(texts))
 
 
 feature: Final = Feature(name="ui", register=register, routes=routes)

@@ -102,7 +102,7 @@ class _Account:
         self._sessions = services.get(Sessions)
         self._users = services.get(Users)
         self._database = services.get(Database)
-        self._clock = services.get(Clock)  # type: ignore[type-abstract]
+        self._clock = services.get(Clock)
         self._texts = texts
 
     async def show(self, request: Request) -> Response:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 def register(services: Services, settings: Any) -> None:
     """Register users, their tokens and letters over the `UserReader` that says which class users have."""
-    database, clock = services.get(Database), services.get(Clock)  # type: ignore[type-abstract]
+    database, clock = services.get(Database), services.get(Clock)
     services.add(UserSettings, settings.users)
     users = services.add(Users, Users(database, services.get(UserReader), clock=clock, settings=settings.users))
     tokens = services.add(OneTimeTokens, OneTimeTokens(database, services.get(DeploymentKeys), clock=clock))
-    store = services.find(Ephemeral)  # type: ignore[type-abstract]
+    store = services.find(Ephemeral)
     # Not `or`: an empty store in memory is false.
     services.add(MailQuota, MailQuota(MemoryEphemeral() if store is None else store))
     letterhead = services.add(Letterhead, Letterhead.of(settings.issuer, settings.root_path))
