@@ -47,6 +47,8 @@ from routeguard.core.request import RequestView as RequestView
 from routeguard.core.secret import Secret as Secret
 from routeguard.core.strict_json import load_json as load_json
 from routeguard.guard.refusals import as_detail as as_detail
+from routeguard.jose.jwt import verify_jwt as verify_jwt
+from routeguard.jose.models import InvalidToken as InvalidToken
 from routeguard.remote.models import ClientTls as ClientTls
 from routeguard.sessions.identify import ByHeader as ByHeader
 from routeguard.sessions.match import match_user as match_user
@@ -54,8 +56,6 @@ from routeguard.sessions.models import UserSession as UserSession
 from routeguard.settings import Settings as Settings
 from routeguard.settings.tables import include_name as include_name
 from routeguard.settings.tables import include_object as include_object
-from routeguard.tokens.jwt import verify_jwt as verify_jwt
-from routeguard.tokens.models import InvalidToken as InvalidToken
 from routeguard.traffic.body_limit import body_limit as body_limit
 from routeguard.traffic.callers import api_key as api_key
 from routeguard.traffic.callers import ip as ip

@@ -1,6 +1,6 @@
 """JWT: the catalogue's attacks on a running application, through `Authorization: Bearer`.
 
-What a verifier by itself must refuse, with other keys than ours too, is in tests/tokens/test_jws.py and test_jwt.py.
+What a verifier by itself must refuse, with other keys than ours too, is in tests/jose/test_jws.py and test_jwt.py.
 """
 
 from __future__ import annotations

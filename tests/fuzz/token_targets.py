@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from routeguard.core.strict_json import JSONRefused, load_json
-from routeguard.tokens.jwk import InvalidToken, KeySet
-from routeguard.tokens.jws import LONGEST, read_header, verify_jws
-from routeguard.tokens.jwt import Expected, check_claims
+from routeguard.jose.jwk import KeySet
+from routeguard.jose.jws import LONGEST, read_header, verify_jws
+from routeguard.jose.jwt import Expected, check_claims
+from routeguard.jose.models import InvalidToken
 from routeguard.tokens.refresh import RefreshCodec, RefreshToken
 from tests.fakes import deployment
 

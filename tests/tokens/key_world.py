@@ -23,12 +23,12 @@ import sqlalchemy as sa
 from routeguard.core.clock import SystemClock
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
+from routeguard.jose.models import InvalidToken
 from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.models import SessionId, SessionSettings, UserSession
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.jwk import InvalidToken
 from routeguard.tokens.keys import SigningKeys
 from routeguard.tokens.models import TokenSettings
 from routeguard.users.models import User, UserId

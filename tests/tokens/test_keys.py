@@ -21,10 +21,10 @@ from routeguard.core.secret import Purpose, Secret
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
 from routeguard.db.sealing import Sealer
+from routeguard.jose.jwt import verify_jwt
+from routeguard.jose.models import InvalidToken
 from routeguard.tokens import keys as module
 from routeguard.tokens import store
-from routeguard.tokens.jwk import InvalidToken
-from routeguard.tokens.jwt import verify_jwt
 from routeguard.tokens.models import ALGORITHMS
 from tests.backends import PostgresServer
 from tests.fakes import Unbound, deployment

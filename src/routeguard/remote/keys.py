@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.errors import Unavailable
 from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.core.tasks import end
+from routeguard.jose.jwk import KeySet
+from routeguard.jose.models import InvalidToken
 from routeguard.remote.breaker import SERVICE
-from routeguard.tokens.jwk import InvalidToken, KeySet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from routeguard.core.clock import Clock
+    from routeguard.jose.jwk import Key
     from routeguard.remote.transport import Transport
     from routeguard.sessions.feed import Feed
-    from routeguard.tokens.jwk import Key
 
 logger = logging.getLogger("routeguard.remote")
 

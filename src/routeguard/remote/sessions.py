@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from routeguard.core.cookies import find_cookie
 from routeguard.core.secret import digest
+from routeguard.jose.models import InvalidToken
 from routeguard.remote.answers import Answers, Finding
 from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import assurance_of, session_of
 from routeguard.sessions.models import SessionId, UserSession
 from routeguard.tokens.bearer import tell_refused
-from routeguard.tokens.jwk import InvalidToken
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange

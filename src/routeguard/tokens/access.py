@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from routeguard.core.secret import digest, new_token
+from routeguard.jose.jws import LONGEST, read_header, sign_jws, verify_parts
+from routeguard.jose.jwt import Expected, check_claims
+from routeguard.jose.models import InvalidToken
 from routeguard.sessions.by_id import proof_time
-from routeguard.tokens.jwk import InvalidToken
-from routeguard.tokens.jws import LONGEST, read_header, sign_jws, verify_parts
-from routeguard.tokens.jwt import Expected, check_claims
 from routeguard.users.models import public_user
 
 if TYPE_CHECKING:
+    from routeguard.jose.jwk import Key, KeySet
     from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import UserSession
-    from routeguard.tokens.jwk import Key, KeySet
     from routeguard.tokens.models import TokenSettings
 
 TYPE: Final = "at+jwt"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from routeguard.core.credentials import credential_of
 from routeguard.core.errors import ProblemError, Unavailable
 from routeguard.core.problem import MALFORMED_REQUEST
+from routeguard.jose.models import InvalidToken
 from routeguard.tokens.bearer import tell_refused
-from routeguard.tokens.jwk import InvalidToken
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange

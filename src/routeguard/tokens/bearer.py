@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from routeguard.core.credentials import credential_of
 from routeguard.core.security_log import note
-from routeguard.tokens.jwk import InvalidToken
+from routeguard.jose.models import InvalidToken
 from routeguard.traffic.csrf import came_by_header
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from routeguard.core.secret import Purpose, new_token
 from routeguard.core.tasks import end, runs_here
 from routeguard.db.errors import UniqueViolation
 from routeguard.db.sealing import Sealer
+from routeguard.jose.jwk import AnyKey, Key, KeySet
 from routeguard.tokens import store
-from routeguard.tokens.jwk import AnyKey, Key, KeySet
 
 if TYPE_CHECKING:
     from routeguard.core.secret import DeploymentKeys

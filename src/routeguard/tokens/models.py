@@ -12,14 +12,6 @@ from routeguard.core.events import Event
 ALGORITHMS: Final = ("EdDSA", "ES256", "RS256", "HS256")
 
 
-class InvalidToken(ValueError):
-    """A token that must not be believed. `reason` is one word for the log; nothing of the token is in it."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"invalid token: {reason}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSettings:
     """How tokens are made.

@@ -11,9 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from joserfc.jwk import OKPKey
 
-from routeguard.tokens.jwk import InvalidToken, KeySet, UnusableKey
-from routeguard.tokens.jws import verify_jws
-from routeguard.tokens.jwt import verify_jwt
+from routeguard.jose.jwk import KeySet
+from routeguard.jose.jws import verify_jws
+from routeguard.jose.jwt import verify_jwt
+from routeguard.jose.models import InvalidToken, UnusableKey
 from tests.steady import work_within
 from tests.tokens.forge import AUDIENCE, ISSUER, KEYS, NOW, b64, claims, hs256, public, token, unb64, unsigned
 

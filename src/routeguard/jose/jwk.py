@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from routeguard.tokens.key_shapes import looks_public
-from routeguard.tokens.models import InvalidToken as InvalidToken  # noqa: PLC0414 - found here by those who use keys
+from routeguard.jose.key_shapes import looks_public
+from routeguard.jose.models import UnusableKey
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,10 +34,6 @@ _FAULTS: Final = (
 )  # fmt: skip
 
 AnyKey = ECKey | OctKey | OKPKey | RSAKey
-
-
-class UnusableKey(InvalidToken):
-    """A key no token may be verified with; nothing of the key is in it."""
 
 
 class Key(NamedTuple):

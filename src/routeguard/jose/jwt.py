@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from routeguard.core.clock import SystemClock
-from routeguard.tokens.models import InvalidToken
+from routeguard.jose.models import InvalidToken
 
 _MOST_LEEWAY: Final = 300.0
 _SKEW: Final = 60.0
@@ -46,7 +46,7 @@ def verify_jwt(
     `exp` is required, `nbf` is heeded; `leeway` (seconds, at most 300) is how far our clock may be off. `now` is in
     seconds since the epoch. Raises ValueError when the arguments themselves make no sense.
     """
-    from routeguard.tokens.jws import verify_jws  # noqa: PLC0415 - the identity extra
+    from routeguard.jose.jws import verify_jws  # noqa: PLC0415 - the identity extra
 
     seconds = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
     if not 0 <= seconds <= _MOST_LEEWAY:
@@ -59,7 +59,7 @@ def verify_jwt(
 
 def check_claims(header: dict[str, Any], payload: bytes, *, expected: Expected, now: float) -> dict[str, Any]:
     """Return the claims of a payload whose signature was verified. Raises InvalidToken."""
-    from routeguard.tokens.jws import read_object  # noqa: PLC0415 - the identity extra
+    from routeguard.jose.jws import read_object  # noqa: PLC0415 - the identity extra
 
     _check_type(header, expected)
     claims = read_object(payload)

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from routeguard.jose.jwk import KeySet
+from routeguard.jose.key_shapes import looks_public
+from routeguard.jose.models import UnusableKey
 from routeguard.remote.keys import _read
-from routeguard.tokens.jwk import KeySet, UnusableKey
-from routeguard.tokens.key_shapes import looks_public
 
 
 def der(tag: int, *parts: bytes) -> bytes:

@@ -10,7 +10,8 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from routeguard.core.strict_json import JSONRefused, load_json
-from routeguard.tokens.jwk import InvalidToken, Key, KeySet, decode_base64url
+from routeguard.jose.jwk import Key, KeySet, decode_base64url
+from routeguard.jose.models import InvalidToken
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
