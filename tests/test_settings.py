@@ -93,7 +93,7 @@ def test_a_sound_production_is_accepted() -> None:
         pytest.param({"secret": Secret("short")}, "at least 32 bytes", id="JWT-30-short"),
         pytest.param({"secret": Secret("a" * 40)}, "too little variety", id="OPS-11-constant"),
         pytest.param({"secret": Secret("changeme-" + STRONG)}, "looks like a default", id="OPS-11-default"),
-        pytest.param({"issuer": "http://id.example.com"}, "must be https", id="http"),
+        pytest.param({"issuer": "http://id.example.com", "environment": "production"}, "must be https", id="http"),
         pytest.param({"issuer": "https://id.example.com/path"}, "must be an origin", id="path"),
         pytest.param({"database_url": "sqlite://"}, "in memory", id="memory"),
         pytest.param({"mail": Settings().mail}, "console", id="mail"),
@@ -199,7 +199,7 @@ def test_the_application_tells_settings_and_user_class_at_once(tmp_path: Path, m
     with pytest.raises(ConfigError) as caught:
         Routeguard(user=Unfit)
     said = "\n".join(caught.value.findings)
-    for name in [*NAMED, "secret is missing", "Unfit.plan needs a default"]:
+    for name in [*NAMED, "Unfit.plan needs a default"]:
         assert name in said
     assert list(tmp_path.iterdir()) == []
 
@@ -468,8 +468,66 @@ def test_secrets_do_not_show(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("issuer", ["http://192.168.1.5:8000", "http://myapp.test:8000"])
-def test_another_device_is_told_of_its_cookie_first(issuer: str) -> None:
+def test_another_device_is_told_of_its_cookie_alone(issuer: str) -> None:
     """Whoever tries a telephone has said nothing of production, and is not sent for a secret and a mail server."""
-    first, *_ = Settings(issuer=issuer).findings()
-    assert "browsers would drop the session cookie" in first
-    assert "docs/how-to/open-on-another-device.md" in first
+    (only,) = Settings(issuer=issuer).findings()
+    assert "browsers would drop the session cookie" in only
+    assert "docs/how-to/open-on-another-device.md" in only
+
+
+@pytest.mark.parametrize(
+    ("values", "only"),
+    [
+        ({"issuer": "id.example.com"}, "issuer 'id.example.com' must be an origin"),
+        ({"issuer": "http://0.0.0.0:8000"}, "is an address to listen on"),
+        ({"issuer": "http://0.0.0.0:8000", "environment": "development"}, "is an address to listen on"),
+        ({"issuer": "https://id.example.com", "environment": "prod"}, "environment must be"),
+        ({"issuer": "https://id.example.com", "environment": None}, "environment must be str"),
+        ({"issuer": "http://10.0.0.7", "environment": "prod"}, "environment must be"),
+        ({"database_url": "mysql://USER:PASSWORD@db/x", "environment": "development"}, "database_url must begin"),
+    ],
+)
+def test_what_follows_from_a_finding_is_no_other(values: dict[str, Any], only: str) -> None:
+    (finding,) = Settings(**values).findings()
+    assert only in finding
+
+
+def test_a_wrong_issuer_of_a_stated_production_hides_nothing_else() -> None:
+    found = Settings(issuer="id.example.com", environment="production").findings()
+    assert [one.split()[0] for one in found] == ["issuer", "secret", "mail.url"]
+
+
+def test_a_value_that_is_wrong_already_is_not_judged_again() -> None:
+    (finding,) = production(secret=Secret("changeme"), older_secrets=(Secret(STRONG),)).findings()
+    assert "secret must have at least" in finding
+    kept = production(secret=Secret("short"), older_secrets=(Secret("a" * 40),)).findings()
+    assert [one.split()[0] for one in kept] == ["secret", "older_secrets[0]"], "another setting is judged still"
+
+
+@pytest.mark.parametrize(
+    ("toml", "name"),
+    [
+        ("environment = 5\nissuer = 'https://id.example.com'", "environment"),
+        ("issuer = 5", "issuer"),
+        (
+            f"environment = 'production'\nissuer = 'https://id.example.com'\nsecret = '{STRONG}'\nmail.url = 5",
+            "mail.url",
+        ),
+        ("sessions.trust = 'soon'\nsessions.poll = '1h'", "sessions.trust"),
+    ],
+)
+def test_nothing_follows_from_a_value_that_cannot_be_read(tmp_path: Path, toml: str, name: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.routeguard]\n{toml}\n", encoding="utf-8")
+    settings, findings = Settings.read(environ={}, directory=tmp_path)
+    (finding,) = [*findings, *settings.findings()]
+    assert name in finding
+    assert settings.provenance[name] == "pyproject.toml, unreadable"
+
+
+def test_loading_refuses_what_no_environment_can_use_and_leaves_the_rest_to_the_start(tmp_path: Path) -> None:
+    for wrong in ({"ROUTEGUARD_ISSUER": "id.example.com"}, {"ROUTEGUARD_ENVIRONMENT": "prod"}):
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, **wrong)
+        assert len(caught.value.findings) == 1
+    # Unsafe to serve with, and no obstacle to whoever reads a setting.
+    assert load(tmp_path, ROUTEGUARD_ENVIRONMENT="production").findings()

@@ -258,3 +258,37 @@ def test_a_port_out_of_range_is_refused(command: Command, name: str, port: str) 
     assert ended.returncode == 2
     assert f"the port must be a number from 1 to 65535, or 0 for a free one, and not {port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ROUTEGUARD_ENVIRONMENT", "prod", "environment must be 'production' or 'development'"),
+        ("ROUTEGUARD_ISSUER", "localhost:8000", "issuer 'localhost:8000' must be an origin"),
+        ("ROUTEGUARD_TRUSTED_ORIGINS", "a.example", "trusted origin 'a.example'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dev", "--port", "0"), ("serve", "--port", "0"), ("migrate",), ("migrate", "--check"), ("user", "list"),
+        ("client", "list"), ("key", "rotate"), ("config", "show"),
+    ],
+)  # fmt: skip
+def test_a_value_nothing_can_use_stops_every_command(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], name: str, value: str, words: str
+) -> None:
+    ended = command(*arguments, **{name: value})
+    assert ended.returncode == (1 if arguments[0] == "config" else 2)
+    said = [line for line in ended.stderr.splitlines() if line.startswith("  - ")]
+    assert words in said[0]
+    # The default of `serve` is production, whatever else is wrong; the others judge nothing that follows.
+    assert len(said) == 1 or (arguments[0] == "serve" and name != "ROUTEGUARD_ENVIRONMENT")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_migrate_asks_for_nothing_that_only_serving_needs(command: Command) -> None:
+    unsafe = {"ROUTEGUARD_ENVIRONMENT": "production"}
+    assert command("migrate", **unsafe).returncode == 0
+    for arguments in (("user", "list"), ("key", "rotate"), ("client", "list"), ("serve", "--port", "0")):
+        assert "secret is missing" in command(*arguments, **unsafe).stderr

@@ -17,6 +17,7 @@ from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
 from routeguard.example.origin import claim, require_own
+from routeguard.settings import Settings
 from tests.backends import PostgresServer, free_port
 from tests.cli.conftest import Command
 from tests.servers import running
@@ -178,10 +179,56 @@ def test_dev_neither_mails_nor_signs_with_what_is_configured(tmp_path: Path) -> 
         assert (tmp_path / ".routeguard" / "secret").exists()
 
 
-def test_dev_says_that_other_machines_can_connect(tmp_path: Path) -> None:
+def test_dev_says_what_works_at_which_address(tmp_path: Path) -> None:
     with running(tmp_path, *PORT, "--host", "0.0.0.0") as server:
-        assert "every machine that reaches this one" in server.output()
-        assert server.url.startswith("http://127.0.0.1:")
+        said, port = server.output(), server.url.rpartition(":")[2]
+        assert "every machine that reaches this one" in said
+        here = [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
+        assert f"signing in works at {' and '.join(here)}. At any other address pages open" in said
+        account = {"email": "alice@example.com", "password": server.passwords["alice@example.com"]}
+        for origin in here:
+            sent = httpx.post(server.url + "/auth/sign-in", json=account, headers={"origin": origin})
+            assert sent.status_code == 200
+        # The same server by another of its addresses.
+        other = f"http://127.0.0.2:{port}"
+        assert httpx.get(other + "/auth/sign-in").status_code == 200
+        assert httpx.post(other + "/auth/sign-in", json=account, headers={"origin": other}).status_code == 403
+        assert httpx.post(other + "/auth/sign-in", json=account).status_code == 200
+
+
+def test_dev_does_not_go_by_an_issuer_of_another_port(tmp_path: Path) -> None:
+    """A variable that is still set for another application would be where forms have to come from."""
+    stale = f"http://127.0.0.1:{free_port()}"
+    with running(tmp_path, *PORT, ROUTEGUARD_ISSUER=stale) as server:
+        assert server.url != stale
+        assert f"Not used by dev: issuer {stale} (environment ROUTEGUARD_ISSUER)" in server.output()
+        account = {"email": "alice@example.com", "password": server.passwords["alice@example.com"]}
+        sent = httpx.post(server.url + "/auth/sign-in", json=account, headers={"origin": server.url})
+        assert sent.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("issuer", "host", "used"),
+    [
+        ("http://localhost:8000", "127.0.0.1", True),
+        ("http://app.localhost:8000", "127.0.0.1", True),
+        ("http://app.localhost:8000", "0.0.0.0", True),
+        ("http://app.localhost:8000", "::", True),
+        ("http://127.0.0.1:8000", "localhost", True),
+        ("http://127.0.0.2:8000", "0.0.0.0", True),
+        ("http://[::1]:8000", "::1", True),
+        ("http://[::1]:8000", "::", True),
+        ("http://[::1]:8000", "0.0.0.0", False),
+        ("http://127.0.0.2:8000", "127.0.0.1", False),
+        ("http://localhost:9000", "127.0.0.1", False),
+        ("http://localhost", "127.0.0.1", False),
+        ("http://localhost:8000", "192.168.1.5", False),
+    ],
+)
+@pytest.mark.usefixtures("command")
+def test_dev_goes_by_a_configured_issuer_that_leads_to_it(issuer: str, host: str, used: bool) -> None:
+    configured = Settings.load(environ={"ROUTEGUARD_ISSUER": issuer})
+    assert (development_settings(configured, host, 8000).issuer == issuer) is used
 
 
 @pytest.mark.anyio

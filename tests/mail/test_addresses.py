@@ -38,7 +38,7 @@ def test_a_sender_is_an_address_with_or_without_a_name(text: str, name: str, add
 )  # fmt: skip
 def test_another_sender_is_a_finding_before_the_start(text: str) -> None:
     assert parse_sender(text) is None
-    settings = Settings.load(environ={"ROUTEGUARD_MAIL_SENDER": text})
+    settings, _ = Settings.read(environ={"ROUTEGUARD_MAIL_SENDER": text})
     assert [line for line in settings.findings() if "mail.sender" in line]
 
 

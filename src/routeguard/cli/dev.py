@@ -7,18 +7,22 @@ import ipaddress
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
 from routeguard.cli.server import listen, port_findings, run_server
-from routeguard.core.address import is_loopback
+from routeguard.core.address import is_loopback, parse_address
 from routeguard.core.errors import ConfigError
 from routeguard.settings import Settings
+from routeguard.settings.findings import malformed, named
+from routeguard.settings.reader import unreadable
 from routeguard.users.models import UserSettings
 from routeguard.web.health import Readiness
 
 if TYPE_CHECKING:
     from routeguard.cli.accounts import Made
+    from routeguard.mail.models import MailSettings
 
 OWN_DATABASE: Final = "sqlite:///routeguard-dev.db"
 """Not the default of `database_url`, which is the application's: the example has an admin nobody asked for."""
@@ -57,39 +61,51 @@ def dev(
 def configured_settings(*wrong: str) -> Settings:
     """Return the settings of the environment and of pyproject.toml; `wrong` is what the arguments have wrong.
 
-    Raises ConfigError where they are those of a deployment: demonstration users, an admin among them, and mails on the
-    console have no place under a name other people use.
+    Raises ConfigError for values nothing can use, and where they are those of a deployment: demonstration users, an
+    admin among them, and mails on the console have no place under a name other people use.
     """
-    configured, findings = Settings.read()
-    findings = [*wrong, *findings]
-    unreadable = len(findings)
-    if "environment" in configured.provenance and configured.production:
-        source = configured.provenance["environment"]
-        findings.append(f"environment is {configured.environment!r} ({source}), and dev is for development only")
-    if "issuer" in configured.provenance and not configured.on_loopback:
-        source = configured.provenance["issuer"]
-        findings.append(f"issuer {configured.issuer!r} ({source}) is not http on this machine")
-    if len(findings) > unreadable:
-        findings.append(
-            "dev makes demonstration users, so it does not run with the settings of a deployment: unset "
-            "them (ROUTEGUARD_ENVIRONMENT=development and ROUTEGUARD_ISSUER=http://127.0.0.1:8000 also override "
-            "pyproject.toml), or use `routeguard serve`"
-        )
+    configured, unread = Settings.read()
+    used = replace(configured, **_OWN, mail=_printed(configured))
+    findings = [*wrong, *unread, *malformed(used)]
+    findings += _deployment(configured, named(findings, configured) | unreadable(configured.provenance))
     if findings:
         raise ConfigError(findings)
     return configured
 
 
+def _deployment(configured: Settings, unusable: set[str]) -> list[str]:
+    """Return what is configured for a deployment; nothing is said of settings that are no good for anything."""
+    found: list[str] = []
+    given = configured.provenance.keys() - unusable
+    if "environment" in given and configured.production:
+        source = configured.provenance["environment"]
+        found.append(f"environment is {configured.environment!r} ({source}), and dev is for development only")
+    if "issuer" in given and not configured.on_loopback:
+        source = configured.provenance["issuer"]
+        found.append(f"issuer {configured.issuer!r} ({source}) is not http on this machine")
+    if found:
+        found.append(
+            "dev makes demonstration users, so it does not run with the settings of a deployment: unset "
+            "them (ROUTEGUARD_ENVIRONMENT=development and ROUTEGUARD_ISSUER=http://127.0.0.1:8000 also override "
+            "pyproject.toml), or use `routeguard serve`"
+        )
+    return found
+
+
+def _printed(configured: Settings) -> MailSettings:
+    return replace(configured.mail, url="console://")
+
+
 def development_settings(configured: Settings, host: str, port: int, *, database_url: str = OWN_DATABASE) -> Settings:
     """Return the settings of `dev`: the configured ones without what leads outside this directory.
 
-    Our own origin is made from where we listen, unless one is configured.
+    Our own origin is made from where we listen, unless one is configured that leads there.
     """
     own = _OWN | {"environment": "development", "database_url": database_url}
     # The roles are those of the example's policies and people.
     users = replace(configured.users, roles=UserSettings().roles, admin_role=UserSettings().admin_role)
-    settings = replace(configured, **own, mail=replace(configured.mail, url="console://"), users=users)
-    if "issuer" in configured.provenance:
+    settings = replace(configured, **own, mail=_printed(configured), users=users)
+    if "issuer" in configured.provenance and _leads_to(configured.issuer, host, port):
         return settings
     return replace(settings, issuer=f"http://{_loopback_name(host)}:{port}")
 
@@ -113,21 +129,40 @@ def _exposed(host: str, settings: Settings) -> list[str]:
         return []
     return [
         f"WARNING: listening on {host}, so every machine that reaches this one can open the example.",
-        f"Signing in works at {settings.issuer} only: browsers keep no session cookie over http elsewhere.",
+        f"In a browser, signing in works at {' and '.join(settings.origins)}. At any other address pages open, and",
+        "what is sent from them is refused (docs/how-to/open-on-another-device.md). Programs that send no Origin can",
+        "sign in at every address.",
     ]
 
 
 def _unused(configured: Settings, settings: Settings) -> list[str]:
     """Name the configured values `dev` leaves alone: a silent one would be taken for the one in use."""
+    lines: list[str] = []
     names = [*_OWN, "mail.url", "users.roles", "users.admin_role"]
     unused = [f"{name} ({configured.provenance[name]})" for name in names if name in configured.provenance]
-    if not unused:
-        return []
-    return [f"Not used by dev: {', '.join(unused)}. Its database is {_named(settings.database_url)}."]
+    if unused:
+        lines.append(f"Not used by dev: {', '.join(unused)}. Its database is {_named(settings.database_url)}.")
+    if "issuer" in configured.provenance and configured.issuer != settings.issuer:
+        source = configured.provenance["issuer"]
+        lines.append(f"Not used by dev: issuer {configured.issuer} ({source}), which is not where it listens.")
+    return lines
 
 
 def _named(url: str) -> str:
     return url if url == OWN_DATABASE else "the one of --database-url"
+
+
+def _leads_to(issuer: str, host: str, port: int) -> bool:
+    """Whether a browser on this machine that opens `issuer`, which is http, comes to who listens on `host`."""
+    parts = urlsplit(issuer)
+    if (parts.port or 80) != port:
+        return False
+    listening, opened = parse_address(host), parse_address(parts.hostname or "")
+    if listening is None or opened is None:
+        return is_loopback(host) or (listening is not None and listening.is_unspecified)
+    if listening.is_unspecified:
+        return listening.version == 6 or opened.version == 4
+    return listening == opened
 
 
 def _loopback_name(host: str) -> str:

@@ -38,6 +38,13 @@ def wrong_types(settings: Settings) -> dict[str, list[str]]:
     return {name: findings for name, findings in found.items() if findings}
 
 
+def named(findings: Iterable[str], settings: Settings) -> set[str]:
+    """Return the settings that these findings begin with."""
+    words = {finding.split(maxsplit=1)[0].rstrip(":") for finding in findings}
+    known = {item.name for item in fields(settings)}
+    return {word for word in words if re.split(r"[.\[]", word)[0] in known}
+
+
 def malformed(settings: Settings) -> list[str]:
     """Return what cannot be used in any environment."""
     found: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -22,6 +22,18 @@ _SIZES: Final = frozenset({"body_limit"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _SIMILAR: Final = 0.6
 """From 0 to 1: how alike a known name must be to be suggested for an unknown one."""
+_UNREADABLE: Final = ", unreadable"
+"""Ends the provenance of a value that was left at its default because it cannot be read."""
+
+
+def unreadable(provenance: Mapping[str, str]) -> set[str]:
+    """Return the names of the settings whose given value cannot be read."""
+    return {name for name, source in provenance.items() if source.endswith(_UNREADABLE)}
+
+
+def follows(finding: str, names: Iterable[str]) -> bool:
+    """Return whether a finding is about one of these settings: beside what is wrong with that one, it says nothing."""
+    return any(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", finding) for name in names)
 
 
 def read_toml(directory: Path) -> tuple[Mapping[str, Any], list[str]]:
@@ -50,7 +62,6 @@ class Reader:
         self._environ = environ
         self._toml = toml
         self._explicit = explicit
-        self._unread: set[str] = set()
         self.findings: list[str] = []
         self.provenance: dict[str, str] = {}
 
@@ -89,7 +100,8 @@ class Reader:
             return hint(**values)
         except ConfigError as error:
             # What was not readable was left at its default, and a contradiction with that is none of the operator's.
-            self.findings += [one for one in error.findings if not any(unread in one for unread in self._unread)]
+            unread = unreadable(self.provenance)
+            self.findings += [one for one in error.findings if not follows(one, unread)]
             return hint()
 
     def _find(self, name: str, hint: Any) -> Any:
@@ -115,7 +127,7 @@ class Reader:
         except ConfigError as error:
             # The value itself may be a secret, so only its name is shown.
             self.findings += [f"{label}: {finding}" for finding in error.findings]
-            self._unread.add(name)
+            self.provenance[name] += _UNREADABLE
             return MISSING
 
     def _is_link(self, variable: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from routeguard.api_keys.models import ApiKeySettings
@@ -21,8 +21,8 @@ from routeguard.passwords.models import PasswordSettings
 from routeguard.remote.models import RemoteSettings
 from routeguard.sessions.models import SessionSettings
 from routeguard.settings.development_secret import kept_secret_findings
-from routeguard.settings.findings import lost_cookies, malformed, unsafe, unsafe_identity, wrong_types
-from routeguard.settings.reader import Reader, read_toml
+from routeguard.settings.findings import lost_cookies, malformed, named, unsafe, unsafe_identity, wrong_types
+from routeguard.settings.reader import Reader, follows, read_toml, unreadable
 from routeguard.tokens.models import TokenSettings
 from routeguard.traffic.models import ThrottleSettings, TrafficSettings
 from routeguard.users.models import UserSettings
@@ -30,6 +30,8 @@ from routeguard.web.models import TlsSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +92,11 @@ class Settings:
     def load(cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any) -> Self:
         """Read settings: arguments first, then the environment, then `[tool.routeguard]` of ./pyproject.toml.
 
-        Raises ConfigError when a value cannot be read or a name is not a setting: with all of these, and with
-        whatever else is wrong with the values that can be read.
+        Raises ConfigError when a value cannot be read, a value cannot be used in any environment, or a name is not a
+        setting: with all of these, and with what is unsafe in production. What is only that does not raise here.
         """
         settings, findings = cls.read(environ=environ, directory=directory, **explicit)
-        if findings:
+        if findings or _unusable(settings)[1]:
             raise ConfigError([*findings, *settings.findings(identity=False, cookies=False)])
         return settings
 
@@ -152,21 +154,37 @@ class Settings:
         """Return everything that is wrong or, in production, unsafe: the whole list at once.
 
         Without `identity` no database and no mail is used, and without `cookies` none of our cookies either: the
-        application signs its users in itself.
+        application signs its users in itself. What only follows from another finding is left out.
         """
-        wrong = wrong_types(self)
-        defaults = {item.name: item for item in fields(self) if item.name in wrong}
-        # What is of the wrong type is left at its default for the rest, so that the rest can be told too.
-        sound = replace(self, **{name: _default(item) for name, item in defaults.items()})
-        found = [*chain.from_iterable(wrong.values()), *malformed(sound)]
-        if cookies and not sound.on_loopback and not (sound.production and sound.environment):
-            # Before what production asks for: whoever tries another device has said nothing of production.
-            found += lost_cookies(sound)
-        if sound.production:
-            found += [*unsafe(sound), *(unsafe_identity(sound) if identity else ())]
-        elif sound.secret is None:
-            found += kept_secret_findings(Path.cwd())
+        sound, found = _unusable(self)
+        unusable = named(found, self) | unreadable(self.provenance)
+        # Whether this is production follows from these two: from a wrong one, nothing does.
+        unknown = "environment" in unusable or ("issuer" in unusable and not sound.environment)
+        if not unknown:
+            found += [one for one in _unsafe(sound, identity=identity, cookies=cookies) if not follows(one, unusable)]
         return list(dict.fromkeys(found))
+
+
+def _unusable(settings: S) -> tuple[S, list[str]]:
+    """Return these settings with defaults for values of a wrong type, and what no environment can use."""
+    wrong = wrong_types(settings)
+    defaults = {item.name: _default(item) for item in fields(settings) if item.name in wrong}
+    # What is of the wrong type is left at its default for the rest, so that the rest can be told too.
+    sound = replace(settings, **defaults)
+    return sound, [*chain.from_iterable(wrong.values()), *malformed(sound)]
+
+
+def _unsafe(settings: Settings, *, identity: bool, cookies: bool) -> list[str]:
+    """Return what these well-formed settings must not run with in their environment."""
+    lost: list[str] = []
+    if cookies and not settings.on_loopback and settings.environment in {"", "development"}:
+        lost = lost_cookies(settings)
+    if lost and not settings.environment:
+        # Production only by this issuer: whoever tries another device has said nothing of production.
+        return lost
+    if settings.production:
+        return [*unsafe(settings), *(unsafe_identity(settings) if identity else ())]
+    return lost if settings.secret is not None else [*lost, *kept_secret_findings(Path.cwd())]
 
 
 def _default(item: Field[Any]) -> Any:
