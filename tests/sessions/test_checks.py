@@ -194,6 +194,15 @@ async def test_step_up_says_what_is_needed() -> None:
     assert challenge == 'Bearer error="insufficient_user_authentication", max_age="300"'
 
 
+async def test_fresh_says_of_what_is_no_session_that_it_is_none() -> None:
+    exchange = make_exchange()
+    program: Any = Member()
+    exchange.principal = program
+    outcome = await fresh(timedelta(minutes=5)).bind(services(OneSession()))(exchange)
+    assert isinstance(outcome, Problem)
+    assert outcome.debug == "the caller is not a user session"
+
+
 async def test_fresh_alone_asks_for_a_session() -> None:
     outcome, _ = await ask(fresh(timedelta(minutes=5)), OneSession(signed_in()))
     assert status(outcome) == 401

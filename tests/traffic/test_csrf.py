@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import logging
 import math
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Stage, public
+from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret
 from routeguard.core.services import Services
 from routeguard.traffic.csrf import (
@@ -78,6 +81,43 @@ async def test_the_rule_in_order(
     make_exchange: Any, outcome: Any, method: str, headers: list[tuple[str, str]], status: int | None
 ) -> None:
     assert await outcome(csrf(), make_exchange(method, SESSION, *headers, principal=ME)) == status
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers", "words", "says_issuer"),
+    [
+        ("http", [], "no Origin, Sec-Fetch-Site or X-CSRF-Token, with a credential that browsers send", False),
+        ("http", [("authorization", "Basic eDp5")], "programs send the token, or an access token or API key", False),
+        ("http", [("origin", "https://evil.example")], "the Origin is not trusted; expected from http", True),
+        ("http", [("origin", "null")], "the Origin is null", False),
+        ("http", [("sec-fetch-site", "same-site")], "Sec-Fetch-Site is neither same-origin nor none", False),
+        ("http", [OURS, ("x-csrf-token", "AAAA")], "malformed, expired or not this caller's", False),
+        ("http", [OURS, OURS], "sent twice", False),
+        ("websocket", [], "a handshake without Origin", False),
+        ("websocket", [("origin", "https://evil.example")], "the Origin is not trusted; expected from http", True),
+        ("websocket", [("origin", "null")], "the Origin is null", False),
+        ("websocket", [OURS, OURS], "sent twice", False),
+    ],
+)
+async def test_the_log_names_the_cause_and_the_issuer_only_where_it_may_be_wrong(
+    make_exchange: Any, services: Services, caplog: pytest.LogCaptureFixture, kind: str, headers: Any, words: str,
+    says_issuer: bool,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    refused = await csrf().bind(services)(make_exchange("POST", SESSION, *headers, principal=ME, kind=kind))
+    assert isinstance(refused, Problem)
+    assert refused.debug is not None
+    assert words in refused.debug
+    assert ("ROUTEGUARD_ISSUER" in refused.debug) is says_issuer
+    (line,) = [one for one in caplog.records if one.name == "routeguard.security"]
+    # Whole: a line cuts what is too long.
+    assert json.dumps(refused.debug) in line.getMessage()
+
+
+async def test_a_token_that_a_route_demands_is_named(make_exchange: Any, services: Services) -> None:
+    refused = await csrf(token=True).bind(services)(make_exchange("POST", SESSION, OURS, principal=ME))
+    assert isinstance(refused, Problem)
+    assert refused.debug == "no X-CSRF-Token, which this route demands"
 
 
 @pytest.mark.parametrize("origin", LOOK_ALIKES)

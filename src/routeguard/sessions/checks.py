@@ -206,12 +206,12 @@ class Fresh:
         # Sessions are stamped with a clock that rides out steps back; their age is told by the same one.
         clock: Clock = services.find(SteadyClock) or services.get(Clock)
         problem = step_up_required(max_age=self.within, debug="the authentication is too old")
-        within = self.within
+        unknown, within = problem.because("the caller is not a user session"), self.within
 
         async def recent(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
             principal = exchange.principal
             if not isinstance(principal, UserSession):
-                return _REFUSED if principal is None else problem
+                return _REFUSED if principal is None else unknown
             age = clock.now() - principal.authenticated_at
             # A time in the future means the clock was set back; it must not make an old proof new (attack SES-27).
             return None if -_FUTURE <= age <= within else problem

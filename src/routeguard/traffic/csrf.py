@@ -200,12 +200,13 @@ class Csrf:
         """Compile against the trusted origins and keys."""
         tokens = services.get(CsrfTokens)
         origins, verify, demanded = tokens.origins, tokens.verify, self.token
-        suspect = _suspect(site_of(services), origins)
+        site = site_of(services)
+        suspect, foreign = _suspect(site), _foreign(site, origins)
 
         async def not_forged(exchange: Exchange) -> Outcome:
             request = exchange.request
             if request.kind == "websocket":
-                return None if _may_shake_hands(exchange, origins) else suspect(exchange, _FOREIGN_ORIGIN)
+                return None if _may_shake_hands(exchange, origins) else suspect(exchange, foreign(exchange))
             # 1. A safe method changes nothing (that it does not is for the audit: attack CSRF-12).
             if request.method in SAFE_METHODS:
                 return None
@@ -226,14 +227,14 @@ class Csrf:
             if origin in origins:
                 return None
             # 3. Fetch Metadata. Evidence against a browser's attack only: it grants nothing.
-            site = headers.get(b"sec-fetch-site")
-            if site is not None:
-                return None if site in {b"same-origin", b"none"} else suspect(exchange, _CROSS_SITE)
+            sent_by = headers.get(b"sec-fetch-site")
+            if sent_by is not None:
+                return None if sent_by in {b"same-origin", b"none"} else suspect(exchange, _CROSS_SITE)
             # 4. An Origin that is not ours: `null`, the other scheme, another port, a look-alike (CSRF-03 to CSRF-07).
             if origin is not None:
-                return suspect(exchange, _FOREIGN_ORIGIN)
+                return suspect(exchange, foreign(exchange))
             # 5. Neither: no browser of today. With a credential a browser might have added, the token decides.
-            return None if proof is not None or not _is_ambient(exchange) else suspect(exchange, _NO_TOKEN)
+            return None if proof is not None or not _is_ambient(exchange) else suspect(exchange, _NO_PROOF)
 
         return not_forged
 
@@ -277,21 +278,34 @@ async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001, RUF029 - the sh
     return None
 
 
-def _suspect(site: Site, origins: frozenset[bytes]) -> Callable[[Exchange, Problem], Problem]:
-    """Return what writes a refusal to the security log and hands it on.
+def _suspect(site: Site) -> Callable[[Exchange, Problem], Problem]:
+    """Return what writes a refusal to the security log and hands it on."""
+
+    def suspect(exchange: Exchange, problem: Problem) -> Problem:
+        network = network_of(site.address(exchange))
+        note("forgery-suspected", exchange, level=WARNING, cause=problem.debug, network=network)
+        return problem
+
+    return suspect
+
+
+def _foreign(site: Site, origins: frozenset[bytes]) -> Callable[[Exchange], Problem]:
+    """Return what says why the Origin of a request, or the lack of one, is refused.
 
     On a developer's machine it says what was expected: another port than the issuer's is the usual cause there.
     """
     ours = b", ".join(sorted(origins)).decode("latin-1")
     advice = "" if site.https else f"; expected from {ours}: set ROUTEGUARD_ISSUER to the origin you open"
+    untrusted = _FOREIGN_ORIGIN.because(f"{_FOREIGN_ORIGIN.debug}{advice}")
 
-    def suspect(exchange: Exchange, problem: Problem) -> Problem:
-        network = network_of(site.address(exchange))
-        told = problem.because(f"{problem.debug}{advice}") if advice else problem
-        note("forgery-suspected", exchange, level=WARNING, cause=told.debug, network=network)
-        return told
+    def foreign(exchange: Exchange) -> Problem:
+        request = exchange.request
+        if b"origin" in request.repeated:
+            return _REPEATED
+        origin = request.headers.get(b"origin")
+        return _NO_ORIGIN if origin is None else _NULL_ORIGIN if origin == b"null" else untrusted
 
-    return suspect
+    return foreign
 
 
 def is_foreign_socket(exchange: Exchange, services: Services) -> bool:
@@ -363,8 +377,19 @@ def _mac(keyed: blake2b, covered: bytes) -> bytes:
     return keyed.digest()
 
 
-_CROSS_SITE: Final = FORGERY_SUSPECTED(debug="Sec-Fetch-Site is neither same-origin nor none")
+_CROSS_SITE: Final = FORGERY_SUSPECTED(
+    debug="Sec-Fetch-Site is neither same-origin nor none: add the page's origin to trusted_origins if it is yours"
+)
 _FOREIGN_ORIGIN: Final = FORGERY_SUSPECTED(debug="the Origin is not trusted")
-_NO_TOKEN: Final = FORGERY_SUSPECTED(debug="no CSRF token")
+_NULL_ORIGIN: Final = FORGERY_SUSPECTED(debug="the Origin is null: a sandboxed frame, a file, or a redirect sent it")
+_NO_ORIGIN: Final = FORGERY_SUSPECTED(
+    debug="a handshake without Origin, with a credential that browsers send by themselves: programs send an access "
+    "token or an API key, and no cookie"
+)
+_NO_PROOF: Final = FORGERY_SUSPECTED(
+    debug="no Origin, Sec-Fetch-Site or X-CSRF-Token, with a credential that browsers send by themselves: programs "
+    "send the token, or an access token or API key and no cookie"
+)
+_NO_TOKEN: Final = FORGERY_SUSPECTED(debug="no X-CSRF-Token, which this route demands")
 _WRONG_TOKEN: Final = FORGERY_SUSPECTED(debug="the CSRF token is malformed, expired or not this caller's")
 _REPEATED: Final = FORGERY_SUSPECTED(debug="a deciding header was sent twice")
