@@ -312,7 +312,7 @@ class Routeguard(Generic[U]):
     def _attach(self, app: Any, guard: Guard, docs: Policy) -> None:
         """Take the seam of the framework `app` is made with."""
         facts = partial(description_facts, self.services)  # Later: it loads FastAPI.
-        installed = Installed(guard, partial(listed, app, guard, docs, facts))
+        installed = Installed(guard, partial(listed, app, guard, facts))
         # First: what cannot be installed must leave no trace.
         wrap(app, partial(self._edge, installed))
         self._installed.append(installed)

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from routeguard.adapters.fastapi import mark_docs
 from routeguard.adapters.listing import entries
 from routeguard.core.policy import Policy, public
 from routeguard.guard.guard import Ask
@@ -47,9 +46,9 @@ class WithDocs(FastAPIApp):
 async def test_documentation_pages_have_a_policy() -> None:
     """AZ-13: docs are handlers too."""
     app, open_, bare = WithDocs(), WithDocs(), WithDocs()
-    mark_docs(app.app, key)
+    app.guard.docs = key
     app.install()
-    mark_docs(open_.app, public)
+    open_.guard.docs = public
     open_.install()
     unmarked = WithDocs()
     unmarked.install()

@@ -10,6 +10,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
@@ -163,3 +165,32 @@ def test_the_matrix_names_the_policy_of_included_pages(guard: Routeguard[Any]) -
     rows = {row.path: row.policy for row in guard.matrix()}
     assert rows["/v1/docs"] == rows["/v1/items"]
     assert rows["/v1/docs"] != rows["/v1/open"]
+
+
+class WithRoutes(FastAPI):
+    """Replaces a page of documentation, and adds a route beside it."""
+
+    def setup(self) -> None:
+        super().setup()
+
+        async def own(_request: Request) -> PlainTextResponse:
+            return PlainTextResponse("ours")
+
+        self.add_route("/own-docs", own)
+        self.add_route("/beside", own)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_what_a_subclass_sets_up_is_a_handler_like_any_other(guard: Routeguard[Any], mounted: bool) -> None:
+    """AZ-13: a policy for documentation opens no handler, whatever path it stands at."""
+    sub = WithRoutes(docs_url=None)
+    sub.docs_url = "/own-docs"
+    app = FastAPI() if mounted else sub
+    if mounted:
+        app.mount("/v1", sub)
+    guard.install(app, docs=public)
+    prefix = "/v1" if mounted else ""
+    undecided = {row.path for row in guard.matrix() if row.source == "undecided"}
+    assert undecided == {f"{prefix}/own-docs", f"{prefix}/beside"}
+    client = TestClient(app, base_url="http://127.0.0.1:8000")
+    assert [client.get(prefix + path).status_code for path in ("/own-docs", "/beside", "/redoc")] == [500, 500, 200]

@@ -25,16 +25,15 @@ def attach(app: Any, guard: Guard, docs: Policy, facts: Callable[[], Facts]) -> 
         from routeguard.adapters import fastapi, openapi  # noqa: PLC0415 - adapters load their framework
 
         fastapi.answer_fastapi_errors(app)
-        fastapi.mark_docs(app, docs)
         openapi.describe(app, guard, facts())
     else:
         answer_errors(app)
 
 
-def listed(app: Any, guard: Guard, docs: Policy, facts: Callable[[], Facts]) -> Iterable[Entry]:
+def listed(app: Any, guard: Guard, facts: Callable[[], Facts]) -> Iterable[Entry]:
     """Return every handler. Asked at each start: applications may be mounted after `install`, and FastAPI loaded."""
     if "fastapi" in sys.modules:
-        from routeguard.adapters.fastapi import adopt_mounted  # noqa: PLC0415 - adapters load their framework
+        from routeguard.adapters.fastapi import describe_mounted  # noqa: PLC0415 - adapters load their framework
 
-        adopt_mounted(app, guard, docs, facts())
+        describe_mounted(app, guard, facts())
     return listing.entries(guard, app)

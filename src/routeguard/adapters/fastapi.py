@@ -12,11 +12,9 @@ from starlette.exceptions import HTTPException
 from routeguard.adapters.errors import answer_errors, http_error, invalid
 from routeguard.adapters.listing import applications_below
 from routeguard.adapters.openapi import describe
-from routeguard.core.marks import mark, policy_of
 
 if TYPE_CHECKING:
     from routeguard.adapters.openapi import Facts
-    from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
 
 
@@ -32,22 +30,11 @@ def answer_fastapi_errors(app: FastAPI) -> None:
     answer_errors(app)
 
 
-def adopt_mounted(app: Any, guard: Guard, docs: Policy, facts: Facts) -> None:
-    """Guard the documentation pages of mounted FastAPI applications as those of `app`, and complete what they say.
+def describe_mounted(app: Any, guard: Guard, facts: Facts) -> None:
+    """Complete what the descriptions of mounted FastAPI applications say. Safe to repeat.
 
-    Versions of an API are often mounted applications, each with pages of its own. Safe to repeat. The marks are for
-    pages that a subclass of FastAPI makes itself; FastAPI's own get their policy wherever they stand (`docs_policy`).
+    Versions of an API are often mounted applications, each with a description of its own.
     """
     for mounted, above in applications_below(app):
         if isinstance(mounted, FastAPI):
-            mark_docs(mounted, docs)
             describe(mounted, guard, facts, above=above)
-
-
-def mark_docs(app: FastAPI, policy: Policy) -> None:
-    """Give FastAPI's own documentation routes a policy; they are handlers like any other."""
-    paths = {app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url} - {None}
-    for route in app.router.routes:
-        endpoint = getattr(route, "endpoint", None)
-        if getattr(route, "path", None) in paths and endpoint is not None and policy_of(endpoint) is None:
-            mark(endpoint, policy)

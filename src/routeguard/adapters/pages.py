@@ -20,7 +20,11 @@ def docs_policy(guard: Guard, handler: Any, policy: Policy | None) -> Policy | N
 
 
 def is_docs(handler: Any) -> bool:
-    """Whether a handler is one that `FastAPI.setup` makes: a documentation page, or the description behind it."""
+    """Whether a handler is one that `FastAPI.setup` makes: a documentation page, or the description behind it.
+
+    What a subclass makes in a `setup` of its own is a handler like any other: it may be anything, and a `docs` that is
+    public must not open it.
+    """
     return (
         isfunction(handler)
         and handler.__module__ == "fastapi.applications"
