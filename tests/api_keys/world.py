@@ -10,8 +10,8 @@ from routeguard.api_keys.service import ApiKeys
 from routeguard.api_keys.uses import UseCounter
 from routeguard.api_keys.verifier import StoredKeys
 from routeguard.core.address import parse_address
+from routeguard.core.clock import SteadyClock
 from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.models import SessionSettings
 from tests.fakes import FakeClock
 from tests.sessions.world import World as Sessions

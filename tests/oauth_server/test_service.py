@@ -11,13 +11,13 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from routeguard.core.clock import SteadyClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.db.database import Database
 from routeguard.oauth_server import service as clients_module
 from routeguard.oauth_server import store
 from routeguard.oauth_server.models import ClientPrincipal
 from routeguard.oauth_server.service import Clients
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.models import SessionSettings
 from routeguard.sessions.store import invalidations

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from routeguard.core.clock import SteadyClock
 from routeguard.core.errors import Unavailable
 from routeguard.remote.answers import Answers, Finding
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.feed import Feed, Row
 from tests.fakes import FakeClock
 

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from routeguard.core.clock import SystemClock
+from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.core.errors import Unavailable
 from routeguard.remote.answers import Answers, Finding
 from routeguard.remote.breaker import Away
 from routeguard.remote.feed import RemoteFeed
 from routeguard.remote.models import RemoteSettings
 from routeguard.remote.transport import Transport
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.feed import Feed, Row
 from routeguard.signatures.keys import new_secret
 from tests.fakes import FakeClock

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from routeguard.core.clock import SystemClock
+from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.core.errors import Unavailable
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
@@ -24,7 +24,6 @@ from routeguard.remote.models import RemoteSettings
 from routeguard.remote.sessions import Meant, RemoteSessions, TokenSessions, Trust
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.feed import Feed, Row
 from routeguard.signatures.keys import new_secret
 from routeguard.tokens.access import Claims

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 import routeguard
-from routeguard.sessions.clock import SteadyClock
+from routeguard.core.clock import SteadyClock
 from routeguard.sessions.feed import Feed, Row
 from routeguard.sessions.remembered import Remembered
 from tests.fakes import FakeClock

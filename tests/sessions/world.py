@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from routeguard.core.clock import SteadyClock
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret, new_token
 from routeguard.sessions import store
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
 from routeguard.sessions.invalidation import Invalidations

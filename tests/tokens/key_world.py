@@ -20,11 +20,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from routeguard.core.clock import SystemClock
+from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
 from routeguard.jose.models import InvalidToken
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.models import SessionId, SessionSettings, UserSession
 from routeguard.tokens import store

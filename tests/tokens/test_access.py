@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from routeguard.core.clock import SteadyClock
 from routeguard.db.database import Database
 from routeguard.jose.jws import sign_jws
 from routeguard.sessions.by_id import SessionsById, proof_time
-from routeguard.sessions.clock import SteadyClock
 from routeguard.tokens import access
 from routeguard.users.models import User, UserId
 from tests.fakes import FakeClock

@@ -11,11 +11,11 @@ from routeguard.api_keys.routes import routes
 from routeguard.api_keys.service import ApiKeys
 from routeguard.api_keys.uses import UseCounter
 from routeguard.api_keys.verifier import StoredKeys
+from routeguard.core.clock import SteadyClock
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standings
 from routeguard.db.database import Database
 from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.invalidation import Invalidations
 
 if TYPE_CHECKING:

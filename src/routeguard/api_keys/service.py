@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from routeguard.api_keys.models import ApiKeySettings
     from routeguard.api_keys.text import Environment
     from routeguard.api_keys.uses import UseCounter
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.problem import Problem
     from routeguard.db.database import Database
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
 
 _NAME_LENGTH: Final = 100

@@ -15,8 +15,8 @@ from routeguard.core.tasks import runs_here
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from routeguard.core.clock import SteadyClock
     from routeguard.db.database import Database, Transaction
-    from routeguard.sessions.clock import SteadyClock
 
 logger = logging.getLogger("routeguard.api_keys")
 

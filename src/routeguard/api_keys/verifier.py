@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from routeguard.api_keys.models import ApiKey, ApiKeySettings
     from routeguard.api_keys.uses import UseCounter
     from routeguard.core.address import Network
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.problem import Problem
     from routeguard.db.database import Database
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
     from routeguard.sessions.models import SessionSettings
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from routeguard.core.clock import SteadyClock
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.problem import authentication_required
 from routeguard.core.secret import digest
@@ -14,7 +15,6 @@ from routeguard.core.security_log import network_of, note
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral, hash_tag
 from routeguard.oauth_server.service import Clients
-from routeguard.sessions.clock import SteadyClock
 from routeguard.signatures.models import Message, SignatureError, authority_of
 from routeguard.signatures.profile import require_current, signature_of, verify
 from routeguard.traffic.csrf import came_by_header

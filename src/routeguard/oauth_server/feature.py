@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.api_keys.models import KeyVerifier
+from routeguard.core.clock import SteadyClock
 from routeguard.core.feature import Feature
 from routeguard.db.database import Database
 from routeguard.oauth_server import store
@@ -13,7 +14,6 @@ from routeguard.oauth_server.introspection import Introspection
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.oauth_server.routes import routes
 from routeguard.oauth_server.service import Clients
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.resolver import CookieSessions

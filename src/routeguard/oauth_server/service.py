@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
+    from routeguard.core.clock import SteadyClock
     from routeguard.db.database import Database, Transaction
     from routeguard.oauth_server.models import Client
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
 
 MAXIMUM: Final = 10_000

@@ -12,7 +12,7 @@ from routeguard.core.tasks import end
 from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
-    from routeguard.sessions.clock import SteadyClock
+    from routeguard.core.clock import SteadyClock
     from routeguard.sessions.feed import Feed
     from routeguard.sessions.remembered import Tick
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routeguard.api_keys.models import ApiKey, KeyVerifier
-from routeguard.core.clock import Clock
+from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.cookies import cookie_name
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
@@ -26,7 +26,6 @@ from routeguard.remote.sessions import (
 from routeguard.remote.standing import RemoteStanding
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.feed import OVERLAP, Feed
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.sessions.sources import SessionSources

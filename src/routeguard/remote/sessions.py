@@ -16,11 +16,11 @@ from routeguard.sessions.models import SessionId, UserSession
 from routeguard.tokens.bearer import tell_refused
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.remote.introspection import Introspector, Worth
     from routeguard.remote.keys import RemoteKeys
     from routeguard.remote.users import RemoteUsers
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.feed import Feed
     from routeguard.tokens.access import AccessTokens, Claims
     from routeguard.tokens.cookies import TokenCookies

@@ -11,7 +11,7 @@ from routeguard.api_keys.models import ApiKey
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from routeguard.sessions.clock import SteadyClock
+    from routeguard.core.clock import SteadyClock
     from routeguard.sessions.feed import Feed
 
 

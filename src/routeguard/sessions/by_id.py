@@ -10,8 +10,8 @@ from routeguard.sessions.live import LiveSessions
 from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.db.database import Database
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
     from routeguard.sessions.models import SessionSettings, UserSession
     from routeguard.users.store import UserReader

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from routeguard.core.clock import Clock
+from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.identify import IdentifiedSession, ResolvedSessions
 from routeguard.sessions.match import FieldMatch, Match, check_fields, flatten
 from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession

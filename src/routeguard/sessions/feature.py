@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from routeguard.core.clock import Clock
+from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
 from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
 from routeguard.sessions import store
 from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
 from routeguard.sessions.invalidation import Invalidations

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, NewType, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from routeguard.sessions.clock import SteadyClock
+    from routeguard.core.clock import SteadyClock
     from routeguard.sessions.feed import Feed
 
 K = TypeVar("K", bound="Hashable")

@@ -16,9 +16,9 @@ from routeguard.sessions.live import LiveSessions
 from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.cookies import SessionCookie
     from routeguard.sessions.invalidation import Invalidations
     from routeguard.sessions.models import SessionSettings, SessionState, UserSession

@@ -19,9 +19,9 @@ from routeguard.sessions.problems import USER_SUSPENDED
 from routeguard.traffic.site import Site
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database, Transaction
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
     from routeguard.sessions.models import SessionSettings
     from routeguard.sessions.resolver import CookieSessions

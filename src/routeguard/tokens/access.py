@@ -14,8 +14,8 @@ from routeguard.sessions.by_id import proof_time
 from routeguard.users.models import public_user
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.jose.jwk import Key, KeySet
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import UserSession
     from routeguard.tokens.models import TokenSettings
 

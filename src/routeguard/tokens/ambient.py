@@ -12,10 +12,10 @@ from routeguard.jose.models import InvalidToken
 from routeguard.tokens.bearer import tell_refused
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Transaction
     from routeguard.sessions.by_id import SessionsById
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import UserSession
     from routeguard.sessions.service import Sessions
     from routeguard.sessions.sources import Source

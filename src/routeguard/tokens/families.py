@@ -17,9 +17,9 @@ from routeguard.tokens.models import RefreshTokenReused
 from routeguard.tokens.refresh import hash_of
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database, Transaction
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import SessionSettings, UserSession
     from routeguard.sessions.service import Sessions
     from routeguard.tokens.models import TokenSettings

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.core.clock import SteadyClock
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
 from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.clock import SteadyClock
 from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sources import SessionSources

@@ -22,9 +22,9 @@ from routeguard.jose.jwk import AnyKey, Key, KeySet
 from routeguard.tokens import store
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.invalidation import Invalidations
     from routeguard.tokens.models import TokenSettings
 

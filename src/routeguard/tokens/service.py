@@ -15,9 +15,9 @@ from routeguard.core.security_log import note
 from routeguard.tokens.families import binding_of
 
 if TYPE_CHECKING:
+    from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Transaction
-    from routeguard.sessions.clock import SteadyClock
     from routeguard.sessions.models import UserSession
     from routeguard.tokens.access import AccessTokens
     from routeguard.tokens.families import Refreshed, RefreshFamilies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from routeguard.sessions.clock import SteadyClock
+from routeguard.core.clock import SteadyClock
 from tests.fakes import FakeClock
 
 
