@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.db.outbox import Outbox
-from routeguard.sessions.invalidation import Invalidations
+from routeguard.invalidation.service import Invalidations
 from routeguard.sessions.service import Sessions
 from routeguard.tokens import store
 from routeguard.tokens.models import RefreshTokenReused

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
-from routeguard.sessions.store import insert_invalidations, invalidations
+from routeguard.invalidation.store import insert_invalidations, invalidations
 
 pytestmark = pytest.mark.anyio
 

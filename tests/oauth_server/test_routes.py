@@ -14,13 +14,13 @@ from routeguard.api_keys.models import ApiKey
 from routeguard.core.address import Address, parse_address
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
+from routeguard.invalidation.store import insert_invalidations
 from routeguard.oauth_server import routes as oauth_server_routes
 from routeguard.oauth_server.introspection import Introspection
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sources import SessionSources
-from routeguard.sessions.store import insert_invalidations
 from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 from routeguard.users.service import Users
 from tests.oauth_server.world import ISSUER, JSON, Service, World

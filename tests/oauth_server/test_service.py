@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from routeguard.core.clock import SteadyClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.db.database import Database
+from routeguard.invalidation.store import invalidations
 from routeguard.oauth_server import service as clients_module
 from routeguard.oauth_server import store
 from routeguard.oauth_server.models import ClientPrincipal
 from routeguard.oauth_server.service import Clients
-from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.invalidation import invalidations_of
 from routeguard.sessions.models import SessionSettings
-from routeguard.sessions.store import invalidations
 from routeguard.signatures.keys import public_key
 from tests.fakes import FakeClock
 from tests.oauth_server.world import Service, World
@@ -35,7 +35,7 @@ class Process:
         self.database = database
         self.clock = FakeClock()
         steady = SteadyClock(self.clock)
-        self.feed = Invalidations(database, clock=self.clock, settings=SessionSettings())
+        self.feed = invalidations_of(database, clock=self.clock, settings=SessionSettings())
         self.clients = Clients(database, clock=steady, invalidations=self.feed)
 
     async def wait(self, seconds: float) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from routeguard.core.clock import SteadyClock
 from routeguard.core.errors import Unavailable
+from routeguard.invalidation.feed import Feed, Row
 from routeguard.remote.answers import Answers, Finding
-from routeguard.sessions.feed import Feed, Row
 from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.anyio

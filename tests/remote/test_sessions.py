@@ -17,6 +17,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
 from routeguard.core.secret import digest
+from routeguard.invalidation.feed import Feed, Row
 from routeguard.remote.answers import Answers
 from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import Introspector
@@ -24,7 +25,6 @@ from routeguard.remote.models import RemoteSettings
 from routeguard.remote.sessions import Meant, RemoteSessions, TokenSessions, Trust
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
-from routeguard.sessions.feed import Feed, Row
 from routeguard.signatures.keys import new_secret
 from routeguard.tokens.access import Claims
 from routeguard.users.models import User, public_user

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from routeguard.core.clock import SteadyClock, SystemClock
+from routeguard.invalidation.feed import Feed, Row
 from routeguard.remote.standing import RemoteStanding
-from routeguard.sessions.feed import Feed, Row
 from routeguard.sessions.models import SessionId, UserSession
 from routeguard.users.models import User
 from tests.remote.world import PATIENCE

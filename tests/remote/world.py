@@ -20,10 +20,10 @@ from routeguard import Routeguard, Secret, Settings, User
 from routeguard.api_keys.service import ApiKeys
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
+from routeguard.invalidation.feed import Feed
 from routeguard.oauth_server.service import Clients
 from routeguard.remote.models import RemoteSettings
 from routeguard.remote.transport import Answer, Transport
-from routeguard.sessions.feed import Feed
 from routeguard.sessions.models import SessionSettings, UserSession
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from routeguard.core.clock import SteadyClock
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret, new_token
+from routeguard.invalidation.store import invalidations
 from routeguard.sessions import store
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
-from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.invalidation import invalidations_of
 from routeguard.sessions.models import SessionSettings, SessionState, UserSession
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.service import Sessions
@@ -46,7 +47,7 @@ class World:
         steady = SteadyClock(clock)
         reader: UserReader[User] = UserReader(user_class)
         self.users = Users(database, reader, clock=clock)
-        self.feed = Invalidations(database, clock=steady, settings=settings)
+        self.feed = invalidations_of(database, clock=steady, settings=settings)
         self.codec = EnvelopeCodec(KEYS)
         self.cookies: CookieSessions[User] = CookieSessions(
             database, reader, clock=steady, codec=self.codec, cookie=SessionCookie(), settings=settings,
@@ -131,7 +132,7 @@ class World:
         The monotonic clock stood still meanwhile. With `polled` the feed was asked since.
         """
         async with self.database.transaction() as tx:
-            await tx.execute(sa.delete(store.invalidations))
+            await tx.execute(sa.delete(invalidations))
         self.clock.step(7200)
         if polled:
             await self.feed.poll()

@@ -29,7 +29,8 @@ from uvicorn.config import Config
 from routeguard.api_keys import verifier
 from routeguard.cli.main import main
 from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.sessions import by_id, feed, resolver
+from routeguard.invalidation import feed
+from routeguard.sessions import by_id, resolver
 from routeguard.tokens import access
 from routeguard.tokens import service as tokens
 from routeguard.traffic import callers

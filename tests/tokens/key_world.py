@@ -24,7 +24,7 @@ from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.core.secret import Secret
 from routeguard.db.database import Database
 from routeguard.jose.models import InvalidToken
-from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.invalidation import invalidations_of
 from routeguard.sessions.models import SessionId, SessionSettings, UserSession
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
@@ -51,7 +51,7 @@ class KeyWorld:
         self.database = database
         self.clock = clock or SystemClock()
         steady, tokens = SteadyClock(self.clock), TokenSettings(**settings)
-        self.feed = Invalidations(database, clock=steady, settings=SessionSettings())
+        self.feed = invalidations_of(database, clock=steady, settings=SessionSettings())
         self.keys = SigningKeys(
             database, deployment(secret, *older, issuer=issuer), clock=steady, settings=tokens, feed=self.feed,
             skew=SKEW,

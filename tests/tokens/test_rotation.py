@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.errors import Unavailable
+from routeguard.invalidation.service import Invalidations
 from routeguard.sessions import store as sessions
 from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.service import Sessions
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens

@@ -16,7 +16,7 @@ from routeguard.core.feature import Feature
 from routeguard.core.principal import Standings
 from routeguard.db.database import Database
 from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.sessions.invalidation import Invalidations
+from routeguard.invalidation.service import Invalidations
 
 if TYPE_CHECKING:
     from routeguard.api_keys.text import Environment

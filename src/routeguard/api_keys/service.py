@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.problem import Problem
     from routeguard.db.database import Database
-    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.invalidation.service import Invalidations
 
 _NAME_LENGTH: Final = 100
 _MOST: Final = 50

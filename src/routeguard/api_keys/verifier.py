@@ -18,7 +18,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.rate import parse_rate
 from routeguard.core.secret import digest, equal
 from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, hash_tag
-from routeguard.sessions.remembered import Remembered
+from routeguard.invalidation.remembered import Remembered
 from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.problem import Problem
     from routeguard.db.database import Database
-    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.invalidation.service import Invalidations
     from routeguard.sessions.models import SessionSettings
 
 _CAPACITY: Final = 8192

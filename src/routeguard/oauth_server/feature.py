@@ -8,6 +8,7 @@ from routeguard.api_keys.models import KeyVerifier
 from routeguard.core.clock import SteadyClock
 from routeguard.core.feature import Feature
 from routeguard.db.database import Database
+from routeguard.invalidation.service import Invalidations
 from routeguard.oauth_server import store
 from routeguard.oauth_server.checks import SignedCalls, authorities
 from routeguard.oauth_server.introspection import Introspection
@@ -15,7 +16,6 @@ from routeguard.oauth_server.models import ClientSettings
 from routeguard.oauth_server.routes import routes
 from routeguard.oauth_server.service import Clients
 from routeguard.sessions.cookies import SessionCookie
-from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens

@@ -9,10 +9,10 @@ from routeguard.core.address import parse_address
 from routeguard.core.clock import Clock
 from routeguard.core.problem import VALIDATION_FAILED
 from routeguard.db.database import Database
+from routeguard.invalidation.store import read_invalidations
 from routeguard.oauth_server.checks import signed_client
 from routeguard.oauth_server.introspection import Introspection
 from routeguard.oauth_server.models import ClientSettings
-from routeguard.sessions.store import read_invalidations
 from routeguard.traffic.body_limit import body_limit
 from routeguard.traffic.callers import ByPrincipal
 from routeguard.traffic.rate_limit import rate_limit

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import new_token
 from routeguard.core.security_log import note
+from routeguard.invalidation.remembered import Remembered
 from routeguard.oauth_server import store
 from routeguard.oauth_server.models import NAME_LENGTH, ClientPrincipal
-from routeguard.sessions.remembered import Remembered
 from routeguard.signatures.keys import new_secret, public_key
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from routeguard.core.clock import SteadyClock
     from routeguard.db.database import Database, Transaction
+    from routeguard.invalidation.service import Invalidations
     from routeguard.oauth_server.models import Client
-    from routeguard.sessions.invalidation import Invalidations
 
 MAXIMUM: Final = 10_000
 """Clients there may be: all of them are kept in memory, so that a made-up id costs no query."""

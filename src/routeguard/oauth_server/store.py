@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from routeguard.db.schema import metadata
+from routeguard.db.time import database_time
 from routeguard.oauth_server.models import Client
-from routeguard.sessions.store import database_time
 
 if TYPE_CHECKING:
     from routeguard.db.database import Database, Transaction

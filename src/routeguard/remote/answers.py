@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.tasks import end
-from routeguard.sessions.remembered import Remembered
+from routeguard.invalidation.remembered import Remembered
 
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
-    from routeguard.sessions.feed import Feed
-    from routeguard.sessions.remembered import Tick
+    from routeguard.invalidation.feed import Feed
+    from routeguard.invalidation.remembered import Tick
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.cookies import cookie_name
 from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
+from routeguard.invalidation.feed import OVERLAP, Feed
 from routeguard.remote.answers import Answers
 from routeguard.remote.api_keys import RemoteKeyVerifier, Verdict
 from routeguard.remote.feed import LONGEST_WINDOW, RemoteFeed
@@ -26,7 +27,6 @@ from routeguard.remote.sessions import (
 from routeguard.remote.standing import RemoteStanding
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
-from routeguard.sessions.feed import OVERLAP, Feed
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from routeguard.core.errors import Unavailable
+from routeguard.invalidation.feed import Feed
 from routeguard.remote.breaker import SERVICE, Away
 from routeguard.remote.transport import decode
-from routeguard.sessions.feed import Feed
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
+    from routeguard.invalidation.feed import Row
     from routeguard.remote.transport import Transport
-    from routeguard.sessions.feed import Row
 
 LONGEST_WINDOW: Final = 3600
 """Seconds the service tells of."""
@@ -38,7 +38,7 @@ class _Rows(msgspec.Struct):
 
 
 class RemoteRead:
-    """Reads invalidations as `sessions.feed.Read` has it, from `GET /oauth/invalidations`."""
+    """Reads invalidations as `invalidation.feed.Read` has it, from `GET /oauth/invalidations`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

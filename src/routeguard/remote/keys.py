@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from routeguard.core.clock import Clock
+    from routeguard.invalidation.feed import Feed
     from routeguard.jose.jwk import Key
     from routeguard.remote.transport import Transport
-    from routeguard.sessions.feed import Feed
 
 logger = logging.getLogger("routeguard.remote")
 

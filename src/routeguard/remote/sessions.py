@@ -18,10 +18,10 @@ from routeguard.tokens.bearer import tell_refused
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
+    from routeguard.invalidation.feed import Feed
     from routeguard.remote.introspection import Introspector, Worth
     from routeguard.remote.keys import RemoteKeys
     from routeguard.remote.users import RemoteUsers
-    from routeguard.sessions.feed import Feed
     from routeguard.tokens.access import AccessTokens, Claims
     from routeguard.tokens.cookies import TokenCookies
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from routeguard.core.clock import SteadyClock
-    from routeguard.sessions.feed import Feed
+    from routeguard.invalidation.feed import Feed
 
 
 _LONGEST: Final = 3600.0

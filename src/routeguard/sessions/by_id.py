@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from routeguard.invalidation.remembered import Remembered
 from routeguard.sessions import store
 from routeguard.sessions.live import LiveSessions
-from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.db.database import Database
-    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.invalidation.service import Invalidations
     from routeguard.sessions.models import SessionSettings, UserSession
     from routeguard.users.store import UserReader
 

@@ -9,11 +9,13 @@ from routeguard.core.feature import Feature
 from routeguard.core.principal import Standing, Standings
 from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
+from routeguard.invalidation.service import Invalidations
+from routeguard.invalidation.store import invalidations
 from routeguard.sessions import store
 from routeguard.sessions.by_id import SessionsById
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
-from routeguard.sessions.invalidation import Invalidations
+from routeguard.sessions.invalidation import invalidations_of
 from routeguard.sessions.models import SessionEnded, SessionResolver, SessionStarted, UserSession
 from routeguard.sessions.problems import PROBLEMS
 from routeguard.sessions.resolver import CookieSessions
@@ -32,7 +34,7 @@ def register(services: Services, settings: Any) -> None:
     """Wire sessions over the database and the users registered before them."""
     database, users, own = services.get(Database), services.get(Users), settings.sessions
     clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
-    feed = Invalidations(database, clock=clock, settings=own)
+    feed = invalidations_of(database, clock=clock, settings=own)
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
     cookies: CookieSessions[Any] = CookieSessions(
         database, users.reader, clock=clock, codec=EnvelopeCodec(services.get(DeploymentKeys)),
@@ -59,7 +61,7 @@ feature: Final = Feature(
     name="sessions",
     register=register,
     routes=routes,
-    tables=(store.sessions, store.invalidations),
+    tables=(store.sessions, invalidations),
     problems=PROBLEMS,
     events=(SessionStarted, SessionEnded),
 )

@@ -12,7 +12,7 @@ from routeguard.sessions import store
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.db.database import Database
-    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.invalidation.service import Invalidations
     from routeguard.sessions.models import SessionSettings, SessionState
     from routeguard.users.store import UserReader
 

@@ -10,19 +10,19 @@ import msgspec
 
 from routeguard.core.cookies import find_cookie
 from routeguard.core.secret import digest
+from routeguard.invalidation.remembered import Remembered
 from routeguard.sessions import store
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
 from routeguard.sessions.live import LiveSessions
-from routeguard.sessions.remembered import Remembered
 
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database
+    from routeguard.invalidation.remembered import Tick
+    from routeguard.invalidation.service import Invalidations
     from routeguard.sessions.cookies import SessionCookie
-    from routeguard.sessions.invalidation import Invalidations
     from routeguard.sessions.models import SessionSettings, SessionState, UserSession
-    from routeguard.sessions.remembered import Tick
     from routeguard.users.store import UserReader
 
 U = TypeVar("U")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database, Transaction
-    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.invalidation.service import Invalidations
     from routeguard.sessions.models import SessionSettings
     from routeguard.sessions.resolver import CookieSessions
     from routeguard.users.models import UserChange

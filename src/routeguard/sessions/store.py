@@ -1,4 +1,4 @@
-"""The tables of sessions and of their invalidations, and every statement on them."""
+"""The table of sessions, and every statement on it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from routeguard.db.schema import metadata
 from routeguard.sessions.models import SessionId, SessionRecord, SessionState
@@ -17,7 +15,7 @@ from routeguard.users.store import users
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from routeguard.db.database import Database, Transaction
+    from routeguard.db.database import Transaction
 
 sessions: Final = sa.Table(
     "routeguard_sessions",
@@ -39,39 +37,10 @@ sessions: Final = sa.Table(
     sa.Index("routeguard_sessions_by_expiry", "idle_expires_at"),
 )
 
-invalidations: Final = sa.Table(
-    "routeguard_session_invalidations",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("subject", sa.String(40), nullable=False),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Index("routeguard_session_invalidations_by_time", "at"),
-    sqlite_autoincrement=True,
-)
-
-
 _MANY: Final = 1_000_000
+"""SQLite takes no OFFSET without a LIMIT."""
 _LATER: Final = 0.001
 """Seconds by which a proof is later than the one before it, where the clock does not tell them apart."""
-"""SQLite takes no OFFSET without a LIMIT."""
-
-
-class database_time(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
-    """Seconds since the epoch by the database's own clock, the only one all processes share."""
-
-    type: sa.types.TypeEngine[float] = sa.Float()
-    inherit_cache: bool | None = True
-
-
-@compiles(database_time, "postgresql")
-def _postgresql_time(*_: Any, **__: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
-
-
-@compiles(database_time, "sqlite")
-def _sqlite_time(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
 
 _STATE: Final = tuple(sessions.c[name] for name in SessionState.__struct_fields__)
 WIDTH: Final = len(_STATE)
@@ -218,33 +187,6 @@ def _live(now: float) -> sa.ColumnElement[bool]:
     return sa.and_(sessions.c.idle_expires_at > now, sessions.c.expires_at > now)
 
 
-async def insert_invalidations(tx: Transaction, subjects: Iterable[str]) -> None:
-    """Record that cookies about `subjects` no longer count."""
-    await tx.execute(
-        sa.insert(invalidations).values([{"subject": subject, "at": database_time()} for subject in subjects])
-    )
-
-
-async def read_invalidations(
-    database: Database, *, window: float, after_id: int, beyond: int = 0, limit: int | None = None
-) -> list[tuple[int, str, float]]:
-    """Return what the last `window` seconds brought, and everything numbered after `after_id`, by number.
-
-    Of these no more than `limit`, and only those numbered above `beyond`: the next page of them.
-    """
-    recent = sa.or_(invalidations.c.at > database_time() - window, invalidations.c.id > after_id)
-    async with database.read() as tx:
-        rows = await tx.all(
-            sa.select(invalidations)
-            .where(recent, invalidations.c.id > beyond)
-            .order_by(invalidations.c.id)
-            .limit(limit)
-        )
-    return [(row.id, row.subject, row.at) for row in rows]
-
-
-async def prune(database: Database, *, older_than: float, expired_before: float) -> None:
-    """Drop invalidations `older_than` seconds old, whose cookies are long invalid, and sessions long expired."""
-    async with database.transaction() as tx:
-        await tx.execute(sa.delete(invalidations).where(invalidations.c.at < database_time() - older_than))
-        await tx.execute(sa.delete(sessions).where(sessions.c.idle_expires_at < expired_before))
+async def delete_long_expired(tx: Transaction, *, before: float) -> None:
+    """Delete the sessions that have been expired since `before`."""
+    await tx.execute(sa.delete(sessions).where(sessions.c.idle_expires_at < before))

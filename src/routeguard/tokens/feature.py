@@ -8,8 +8,8 @@ from routeguard.core.clock import SteadyClock
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
+from routeguard.invalidation.service import Invalidations
 from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.invalidation import Invalidations
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens import store

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
-    from routeguard.sessions.invalidation import Invalidations
+    from routeguard.invalidation.service import Invalidations
     from routeguard.tokens.models import TokenSettings
 
 logger = logging.getLogger("routeguard.tokens")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
 import sqlalchemy as sa
 
 from routeguard.db.schema import metadata
+from routeguard.db.time import database_time
 from routeguard.sessions.models import SessionState
-from routeguard.sessions.store import database_time, read_state, sessions
+from routeguard.sessions.store import read_state, sessions
 from routeguard.users.store import users
 
 if TYPE_CHECKING:

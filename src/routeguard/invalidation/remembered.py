@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from routeguard.core.clock import SteadyClock
-    from routeguard.sessions.feed import Feed
+    from routeguard.invalidation.feed import Feed
 
 K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")

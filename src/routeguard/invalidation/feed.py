@@ -1,4 +1,4 @@
-"""What was invalidated lately, learned by asking again and again: of the database, or of a service over HTTP."""
+"""Polls for what was invalidated lately: in the database, or at a service over HTTP."""
 
 from __future__ import annotations
 

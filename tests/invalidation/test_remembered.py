@@ -12,8 +12,8 @@ import pytest
 
 import routeguard
 from routeguard.core.clock import SteadyClock
-from routeguard.sessions.feed import Feed, Row
-from routeguard.sessions.remembered import Remembered
+from routeguard.invalidation.feed import Feed, Row
+from routeguard.invalidation.remembered import Remembered
 from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -207,4 +207,4 @@ def test_nobody_else_decides_what_counts() -> None:
             r"\.(trusted_until|trusted_wall|floor)\b|feed\.stale\b|invalidations\.stale\b", path.read_text("utf-8")
         )
     }
-    assert found <= {"sessions/feed.py", "sessions/remembered.py", "ephemeral/script.py"}
+    assert found <= {"invalidation/feed.py", "invalidation/remembered.py", "ephemeral/script.py"}

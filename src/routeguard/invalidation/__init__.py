@@ -1,0 +1,1 @@
+"""What was invalidated lately, and what may be remembered until it is."""
