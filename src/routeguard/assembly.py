@@ -305,7 +305,7 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     # A write: a server that was demoted, or has no room, answers a look and nothing else.
     writes = partial(ephemeral.put, "{routeguard}:ready", b"", ttl=60.0)
     readiness = Readiness(database.ping, writes)
-    services.add(Readiness, readiness, start=readiness.start)
+    services.add(Readiness, readiness)
     check = SchemaCheck(database)
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, services.get(DeploymentKeys), clock=clock)

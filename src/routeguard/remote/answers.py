@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from routeguard.core.errors import Unavailable
-from routeguard.core.tasks import end
+from routeguard.core.single_flight import SingleFlight
 from routeguard.invalidation.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -40,12 +38,6 @@ class Finding(Generic[T]):
     shared: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight(Generic[T]):
-    task: asyncio.Task[Finding[T]]
-    asked_at: Tick
-
-
 class Answers(Generic[T]):
     """Answers by the digest of what was asked about, so that memory holds no credential."""
 
@@ -55,7 +47,7 @@ class Answers(Generic[T]):
         self._refused: Remembered[bytes, Finding[T]] = Remembered(
             feed, clock, capacity=_REFUSALS, life=_REFUSED_FOR
         )  # fmt: skip
-        self._flights: dict[bytes, _Flight[T]] = {}
+        self._flights: SingleFlight[tuple[bytes, Tick], Finding[T]] = SingleFlight("routeguard-answers")
 
     async def get(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> T:
         """Return what is known about `key`, else what `ask` finds out. Raises what it raises.
@@ -65,13 +57,18 @@ class Answers(Generic[T]):
         known = self._known.get(key) or self._refused.get(key)
         if known is not None:
             return known.value
-        flight = self._flights.get(key)
-        # One that began before something was revoked may bring an answer of before.
-        leads = flight is None or flight.asked_at != self._known.began()
-        if flight is None or leads:
-            flight = self._begin(key, ask)
-        finding = await _result(flight)
-        if not leads and not finding.shared:
+        asked_at, own = self._known.began(), False
+
+        async def find() -> Finding[T]:
+            nonlocal own
+            own = True
+            finding = await ask()
+            self._remember(key, finding, asked_at)
+            return finding
+
+        # By the moment as well: what was asked before something was revoked may bring an answer of before.
+        finding = await self._flights.run((key, asked_at), find)
+        if not (own or finding.shared):
             finding = await ask()
         return finding.value
 
@@ -81,23 +78,7 @@ class Answers(Generic[T]):
 
     async def close(self) -> None:
         """End what is under way."""
-        flights, self._flights = self._flights, {}
-        for flight in flights.values():
-            await end(flight.task)
-
-    def _begin(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> _Flight[T]:
-        # In a task of its own: whoever asked first may hang up, and the others wait on.
-        flight = _Flight(asyncio.ensure_future(_run(ask)), self._known.began())
-        self._flights[key] = flight
-
-        def landed(task: asyncio.Task[Finding[T]]) -> None:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-            if not task.cancelled() and task.exception() is None:
-                self._remember(key, task.result(), flight.asked_at)
-
-        flight.task.add_done_callback(landed)
-        return flight
+        await self._flights.close()
 
     def _remember(self, key: bytes, finding: Finding[T], asked_at: Tick) -> None:
         if not finding.shared:
@@ -105,15 +86,3 @@ class Answers(Generic[T]):
         known, other = (self._refused, self._known) if finding.refused else (self._known, self._refused)
         other.forget(key)
         known.put(key, finding, subjects=finding.subjects, ends_at=finding.ends_at, asked_at=asked_at)
-
-
-async def _run(ask: Callable[[], Awaitable[Finding[Any]]]) -> Finding[Any]:
-    return await ask()
-
-
-async def _result(flight: _Flight[T]) -> Finding[T]:
-    """Wait for a flight without ending it. Each who waits gets an error of his own."""
-    try:
-        return await asyncio.shield(flight.task)
-    except Unavailable as error:
-        raise type(error)(error.what, retry_after=error.retry_after) from error

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.single_flight import SingleFlight
 from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.core.tasks import end
 from routeguard.jose.jwk import KeySet
@@ -59,7 +60,7 @@ class RemoteKeys:
         self._changed_at = 0
         self._asked_at = -math.inf
         self._failed = False
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetches: SingleFlight[None, None] = SingleFlight("routeguard-remote-keys-fetch")
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self.epoch = 0
@@ -72,16 +73,16 @@ class RemoteKeys:
 
     async def start(self) -> None:
         """Fetch the keys and look after them. A service that is away is waited for, verifying nothing."""
-        self._wake, self._fetching = asyncio.Event(), None
+        self._wake = asyncio.Event()
         with contextlib.suppress(Unavailable):
             await self._fetch()
         self._task = asyncio.create_task(self._run(), name="routeguard-remote-keys")
 
     async def close(self) -> None:
         """Stop looking after them."""
-        for task in (self._task, self._fetching):
-            await end(task)
-        self._task = self._fetching = None
+        await end(self._task)
+        self._task = None
+        await self._fetches.close()
 
     def find(self, kid: str) -> KeySet | None:
         """Return the key of this id, if it is published."""
@@ -127,20 +128,17 @@ class RemoteKeys:
 
     async def _fetch(self) -> None:
         """Fetch once for everybody who waits. Raises Unavailable."""
-        if self._fetching is None:
-            self._fetching = asyncio.ensure_future(self._fetch_now())
-            self._fetching.add_done_callback(self._fetched)
-        try:
-            await asyncio.shield(self._fetching)
-        except Unavailable as error:
-            raise Unavailable(error.what, retry_after=error.retry_after) from error
-
-    def _fetched(self, task: asyncio.Task[None]) -> None:
-        self._fetching = None
-        if not task.cancelled():
-            self._failed = task.exception() is not None
+        await self._fetches.run(None, self._fetch_now)
 
     async def _fetch_now(self) -> None:
+        failed = True
+        try:
+            await self._replace()
+            failed = False
+        finally:
+            self._failed = failed
+
+    async def _replace(self) -> None:
         tick, self._asked_at = self._feed.tick, self._clock.monotonic()
         answer = await self._transport.fetch(_TARGET, limit=_LIMIT)
         try:

@@ -59,7 +59,7 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
     )  # fmt: skip
     services.add(RefreshFamilies, families)
     tokens: Tokens[Any] = Tokens(families, access, clock=clock, settings=settings.tokens)
-    services.add(Tokens, tokens, start=tokens.start)
+    services.add(Tokens, tokens)
     cookies = services.add(TokenCookies, TokenCookies(settings.secure_cookies, settings.cookie_base))
     ambient: CookieTokens[Any] = CookieTokens(
         cookies, tokens, families, access=access, by_id=services.get(SessionsById), sessions=sessions, clock=clock,

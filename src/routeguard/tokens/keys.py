@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.secret import Purpose, new_token
+from routeguard.core.single_flight import SingleFlight
 from routeguard.core.tasks import end, runs_here
 from routeguard.db.errors import UniqueViolation
 from routeguard.db.sealing import Sealer
@@ -84,7 +85,7 @@ class SigningKeys:
         self._keys: tuple[SigningKey, ...] = ()
         self._offset = 0.0
         self._read_at = -math.inf
-        self._reading: asyncio.Task[None] | None = None
+        self._looks: SingleFlight[None, None] = SingleFlight("routeguard-signing-keys-read")
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stop_listening: Callable[[], None] | None = None
@@ -97,7 +98,7 @@ class SigningKeys:
 
     async def start(self) -> None:
         """Load the keys, or make the first. A database that is away is waited for; until then nothing is signed."""
-        self._stopping, self._wake, self._reading = False, asyncio.Event(), None
+        self._stopping, self._wake = False, asyncio.Event()
         self._stop_listening = self._feed.listen(SUBJECT, self._wake.set)
         try:
             await self._tend()
@@ -113,9 +114,9 @@ class SigningKeys:
         self._stopping = True
         if runs_here(self._task):
             self._wake.set()
-        for task in (self._task, self._reading):
-            await end(task, patience=_DRAIN)
-        self._task = self._reading = None
+        await end(self._task, patience=_DRAIN)
+        self._task = None
+        await self._looks.close(patience=_DRAIN)
 
     async def ready(self) -> None:
         """Return when there is a key to sign with. Raises Unavailable."""
@@ -153,9 +154,7 @@ class SigningKeys:
 
         Raises Unavailable.
         """
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read_soon(), name="routeguard-signing-keys-read")
-        await asyncio.shield(self._reading)
+        await self._looks.run(None, self._read_soon)
 
     # -- rotation ------------------------------------------------------------------------------------------------------
 

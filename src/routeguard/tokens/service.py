@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem
 from routeguard.core.secret import digest
 from routeguard.core.security_log import note
+from routeguard.core.single_flight import SingleFlight
 from routeguard.tokens.families import binding_of
 
 if TYPE_CHECKING:
@@ -72,11 +72,7 @@ class Tokens(Generic[U]):
         self._life = settings.access.total_seconds()
         self._grace = settings.grace.total_seconds()
         self._underway: dict[bytes, _Underway] = {}
-        self._flights: dict[bytes, asyncio.Task[TokenPair[U] | None]] = {}
-
-    async def start(self) -> None:
-        """Forget the rotations of an event loop that has ended."""
-        self._flights.clear()
+        self._rotations: SingleFlight[bytes, TokenPair[U] | None] = SingleFlight("routeguard-refresh")
 
     async def issue(self, session: UserSession[U], exchange: Exchange, *, lean: bool = False) -> TokenPair[U]:
         """Return the first pair of a new family. Raises ProblemError 401 when the session has ended.
@@ -159,14 +155,9 @@ class Tokens(Generic[U]):
         """
         binding = binding_of(exchange)
         key = _key(text, binding) + bytes([lean, gentle])
-        flight = self._flights.get(key)
-        if flight is None:
-            rotation = partial(self._rotate, text, binding=binding, exchange=exchange, gentle=gentle)
-            ask = None if admit is None else partial(admit, exchange)
-            flight = asyncio.create_task(self._refresh(rotation, ask, lean=lean), name="routeguard-refresh")
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(flight)
+        rotate = partial(self._rotate, text, binding=binding, exchange=exchange, gentle=gentle)
+        ask = None if admit is None else partial(admit, exchange)
+        return await self._rotations.run(key, partial(self._refresh, rotate, ask, lean=lean))
 
     async def _refresh(
         self, rotate: Callable[[], Awaitable[Refreshed[U] | None]],
@@ -190,12 +181,6 @@ class Tokens(Generic[U]):
         if found is not None:
             _note("token-refreshed", found, exchange)
         return found
-
-    def _landed(self, key: bytes, done: asyncio.Task[TokenPair[U] | None]) -> None:
-        if self._flights.get(key) is done:
-            del self._flights[key]
-        if not done.cancelled():
-            done.exception()  # Seen, also when nobody waits any more.
 
     def _pair(self, found: Refreshed[U], *, lean: bool) -> TokenPair[U]:
         now, session = self._clock.time(), found.session

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from routeguard.core.errors import Unavailable
 from routeguard.core.policy import public
+from routeguard.core.single_flight import SingleFlight
 from routeguard.web.reply import reply
 from routeguard.web.routes import get
 
@@ -31,13 +32,9 @@ class Readiness:
 
     def __init__(self, *probes: Probe) -> None:
         self._probes = list(probes)
-        self._look: asyncio.Task[None] | None = None
+        self._looks: SingleFlight[None, None] = SingleFlight("routeguard-readiness")
         self.draining = False
         """Whether the process was told to stop."""
-
-    async def start(self) -> None:
-        """Begin without a look: one of another event loop ended with that."""
-        self._look = None
 
     def require(self, probe: Probe) -> None:
         """Ask one part more."""
@@ -49,13 +46,9 @@ class Readiness:
 
     async def check(self) -> None:
         """Return when this process can work. Raises Unavailable when it cannot, or will not for long."""
-        if self._look is None:
-            self._look = asyncio.create_task(self._ask(), name="routeguard-readiness")
-            self._look.add_done_callback(self._looked)
-        look = self._look
         try:
             # Only the waiting ends: probes have limits of their own, and are not cut off in the middle.
-            await asyncio.wait_for(asyncio.shield(look), _PATIENCE)
+            await asyncio.wait_for(self._looks.run(None, self._ask), _PATIENCE)
         except TimeoutError:
             raise Unavailable("not ready: a part does not answer") from None
         # After the look and not before: the signal may have come in between.
@@ -66,11 +59,6 @@ class Readiness:
         for answer in await asyncio.gather(*(probe() for probe in self._probes), return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
-
-    def _looked(self, look: asyncio.Task[None]) -> None:
-        self._look = None
-        if not look.cancelled():
-            look.exception()  # Whoever waited has it; when nobody did any more, it is not to be complained about.
 
 
 def health_routes(ready: Probe) -> list[Route]:
