@@ -62,7 +62,10 @@ class Answer:
 
 
 Flight: TypeAlias = Future[ClientProblem | None]
-"""A renewal that is under way; its result is what it failed with."""
+"""A renewal that is under way; its result is what it failed with.
+
+Not a `core.single_flight.SingleFlight`, which is of one event loop: threads wait for this one, too.
+"""
 
 
 @dataclass(frozen=True, slots=True)

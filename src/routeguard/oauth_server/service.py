@@ -124,7 +124,11 @@ class Clients:
         return self._clock.monotonic() - self._read_at < _LOOK_AGAIN
 
     async def _read(self, *, again: bool = False) -> Mapping[str, KnownClient]:
-        """Read all clients, once for all who wait; with `again` also when what is known counts, unless just read."""
+        """Read all clients, once for all who wait; with `again` also when what is known counts, unless just read.
+
+        Not a `SingleFlight`: a reading that is under way may have begun before the client was made that is looked
+        for, so those who come during it wait for one more, which is theirs together.
+        """
         seen = self._begun
         async with self._lock:
             # Begun after this one began to wait, so it is no older than one of our own would be.

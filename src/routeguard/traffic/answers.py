@@ -79,24 +79,28 @@ _DECODER: Final = msgspec.msgpack.Decoder(tuple[int, tuple[tuple[bytes, bytes], 
 
 
 class Flight:
-    """A request being worked on in this process, and those who wait for its answer."""
+    """A request that a handler works on in this process, and the copies of it that wait for its answer.
 
-    __slots__ = ("_landed", "answer")
+    Not a `core.single_flight.SingleFlight`: the work is no call of ours but the first request itself, which ends with
+    its caller; each copy waits for a time of its own; and None lets another of them try. Works on trio, too.
+    """
+
+    __slots__ = ("_finished", "answer")
 
     def __init__(self) -> None:
-        self._landed = anyio.Event()
+        self._finished = anyio.Event()
         self.answer: Answer | None = None
 
-    def land(self, answer: Answer | None) -> None:
-        """Tell everybody. None: there is no answer, and somebody else may try."""
+    def finish(self, answer: Answer | None) -> None:
+        """Give the answer to all that wait. None: there is none, and another copy may try."""
         self.answer = answer
-        self._landed.set()
+        self._finished.set()
 
     async def wait(self, seconds: float) -> bool:
         """Wait for the answer. Returns whether it came in time."""
         with anyio.move_on_after(seconds):
-            await self._landed.wait()
-        return self._landed.is_set()
+            await self._finished.wait()
+        return self._finished.is_set()
 
 
 def observe(exchange: Exchange, done: Callable[[Answer | None], Awaitable[None]]) -> None:

@@ -135,7 +135,7 @@ class _Joiner:
             finally:
                 # Followers here must not wait for a leader that was cancelled, or whose store went away.
                 if not leads:
-                    self._land(key, flight, answer)
+                    self._finish(key, flight, answer)
             if not leads:
                 return False, answer
         observe(exchange, self._ending(key, token, flight))
@@ -158,7 +158,7 @@ class _Joiner:
 
     def _ending(self, key: str, token: bytes, flight: Flight) -> Any:
         async def ended(answer: Answer | None) -> None:
-            self._land(key, flight, answer)
+            self._finish(key, flight, answer)
             if self._shared is None:
                 return
             # When the store is away there is no answer for followers elsewhere; the next of them leads.
@@ -171,10 +171,10 @@ class _Joiner:
 
         return ended
 
-    def _land(self, key: str, flight: Flight, answer: Answer | None) -> None:
+    def _finish(self, key: str, flight: Flight, answer: Answer | None) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
-        flight.land(answer)
+        flight.finish(answer)
 
     def _share(self, exchange: Exchange, answer: Answer) -> Outcome:
         if answer.body is None or (answer.cookies and not self._check.share_cookies):

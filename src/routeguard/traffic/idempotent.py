@@ -173,7 +173,7 @@ class _Keeper:
             finally:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-                flight.land(answer)
+                flight.finish(answer)
 
         observe(exchange, ended)
 
