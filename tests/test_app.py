@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ from routeguard import (
     public,
 )
 from routeguard.core.exchange import Exchange
-from routeguard.core.policy import Stage
+from routeguard.core.policy import Check, Stage
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.services import Services
 from routeguard.db.database import Database
@@ -383,12 +383,10 @@ def test_responses_carry_security_headers_once(guard: Routeguard[AppUser]) -> No
 
 
 @dataclass(frozen=True, slots=True)
-class KeyHeader:
+class KeyHeader(Check):
     """A credential of another kind, as an extension would add it."""
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
 
     def bind(self, services: Services) -> Any:
         async def check(exchange: Exchange) -> Problem | None:
@@ -396,8 +394,8 @@ class KeyHeader:
 
         return check
 
-    def presents(self, exchange: Exchange) -> bool:
-        return exchange.request.header("x-key") is not None
+    def presents(self, services: Services) -> Callable[[Exchange], bool]:
+        return lambda exchange: exchange.request.header("x-key") is not None
 
 
 @pytest.mark.parametrize("own_sign_in_first", [True, False])

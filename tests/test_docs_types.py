@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/tutorial/first-guarded-app.md", "docs/reference/policies.md")
+PAGES = (
+    "README.md", "docs/tutorial/first-guarded-app.md", "docs/reference/policies.md",
+    "docs/explanation/write-a-check.md",
+)  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 

@@ -33,6 +33,7 @@ from routeguard.core.exchange import Exchange as Exchange
 from routeguard.core.feature import Feature as Feature
 from routeguard.core.policy import Attack as Attack
 from routeguard.core.policy import Check as Check
+from routeguard.core.policy import Outcome as Outcome
 from routeguard.core.policy import Policy as Policy
 from routeguard.core.policy import Stage as Stage
 from routeguard.core.policy import deferred as deferred
@@ -45,6 +46,7 @@ from routeguard.core.rate import parse_rate as parse_rate
 from routeguard.core.redirect import safe_redirect as safe_redirect
 from routeguard.core.request import RequestView as RequestView
 from routeguard.core.secret import Secret as Secret
+from routeguard.core.services import Services as Services
 from routeguard.core.strict_json import load_json as load_json
 from routeguard.guard.refusals import as_detail as as_detail
 from routeguard.jose.jwt import verify_jwt as verify_jwt

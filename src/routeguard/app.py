@@ -24,8 +24,8 @@ from routeguard.assembly import (
     assemble,
     assemble_again,
     checked_settings,
+    credentials_of,
     defaults,
-    description_facts,
     guard_over,
     remote_feature,
     warn_of_others,
@@ -311,12 +311,12 @@ class Routeguard(Generic[U]):
 
     def _attach(self, app: Any, guard: Guard, docs: Policy) -> None:
         """Take the seam of the framework `app` is made with."""
-        facts = partial(description_facts, self.services)  # Later: it loads FastAPI.
-        installed = Installed(guard, partial(listed, app, guard, facts))
+        credentials = partial(credentials_of, self.services)  # Later: it loads FastAPI.
+        installed = Installed(guard, partial(listed, app, guard, credentials))
         # First: what cannot be installed must leave no trace.
         wrap(app, partial(self._edge, installed))
         self._installed.append(installed)
-        attach(app, guard, docs, facts)
+        attach(app, guard, docs, credentials)
         hook_routes()
 
     def routes(self) -> list[BaseRoute]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired, ManagedKeys, NoApiKey
+from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired
 from routeguard.api_keys.models import KeyVerifier
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
@@ -27,17 +27,14 @@ from routeguard.sessions.identify import ResolvedSessions
 from routeguard.sessions.models import SessionResolver
 from routeguard.sessions.sign_in import SignIn
 from routeguard.settings import Settings, keep_development_secret
-from routeguard.traffic.body_limit import BodyLimit
 from routeguard.traffic.cors import preflight
-from routeguard.traffic.csrf import Csrf, CsrfTokens, with_csrf
-from routeguard.traffic.rate_limit import RateLimit
+from routeguard.traffic.csrf import CsrfTokens, with_csrf
 from routeguard.traffic.site import Site
 from routeguard.users.reader import UserCodec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from routeguard.adapters.openapi import Facts
     from routeguard.adapters.openapi_security import Credentials
     from routeguard.core.feature import Feature
     from routeguard.core.policy import Policy
@@ -241,21 +238,7 @@ def _with_csrf(policy: Policy, _kind: Literal["http", "websocket"]) -> Policy:
     return with_csrf(policy) if ambient else policy
 
 
-def description_facts(services: Services) -> Facts:
-    """Return what FastAPI's description of an application has to be told of our checks."""
-    from routeguard.adapters.openapi import Facts  # noqa: PLC0415 - loads FastAPI
-
-    return Facts(
-        answers={
-            checks.SessionRequired: (401, 503), checks.SessionAllowed: (403,), checks.OptionalSession: (503,),
-            checks.Fresh: (401,), ApiKeyRequired: (401, 403, 429, 503), ApiKeyAllowed: (403,), NoApiKey: (403,),
-            ManagedKeys: (404, 409), RateLimit: (429, 503), BodyLimit: (413,), Csrf: (403,),
-        },
-        unsafe_only=(BodyLimit, Csrf), credentials=_credentials(services),
-    )  # fmt: skip
-
-
-def _credentials(services: Services) -> Credentials:
+def credentials_of(services: Services) -> Credentials:
     """Return what our checks read, as security schemes of OpenAPI."""
     from routeguard.adapters.openapi_security import Credentials  # noqa: PLC0415 - with FastAPI only
 

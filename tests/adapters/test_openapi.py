@@ -12,6 +12,7 @@ from fastapi.security import APIKeyQuery
 from pydantic import BaseModel
 
 from routeguard import (
+    Check,
     Policy,
     Routeguard,
     Settings,
@@ -118,7 +119,7 @@ def test_a_check_of_any_kind_is_asked_for_its_attacks() -> None:
 
 
 @dataclass(frozen=True)
-class Hook:
+class Hook(Check):
     """A check of the application's, which reads a credential of its own."""
 
     stage = Stage.IDENTITY

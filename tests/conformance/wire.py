@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Policy, Stage
+from routeguard.core.policy import Check, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
 from routeguard.core.services import Services
 from routeguard.guard.guard import Guard
@@ -24,15 +24,13 @@ ADMIN = (b"x-admin", b"ok")
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class Key(Check):
     """Asks for a header: 401 without it, 403 when `status` says so."""
 
     name: bytes = b"x-key"
     status: int = 401
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
 
     def bind(self, services: Services) -> Any:
         async def run(exchange: Any) -> Any:
@@ -47,14 +45,12 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Does:
+class Does(Check):
     """Runs any function as a check: for broken policies."""
 
     function: Callable[[Any], Any]
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.ACCESS
+    stage = Stage.ACCESS
 
     def bind(self, services: Services) -> Any:
         return self.function
@@ -68,12 +64,10 @@ class Limit(BodyLimited):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadsBody:
+class ReadsBody(Check):
     """Reads the whole body before the handler does, and remembers it."""
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.EXECUTION
+    stage = Stage.EXECUTION
 
     def bind(self, services: Services) -> Any:
         async def run(exchange: Any) -> None:
@@ -83,12 +77,10 @@ class ReadsBody:
 
 
 @dataclass(frozen=True, slots=True)
-class Unbindable:
+class Unbindable(Check):
     """Fails to bind, as a policy with a wrong name in it does."""
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.ACCESS
+    stage = Stage.ACCESS
 
     def bind(self, services: Services) -> Any:
         raise ConfigError(["first finding", "second finding"])

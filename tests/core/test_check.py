@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from routeguard.core.check import Check, Stage, distinct, optional_method
+from routeguard.core.check import Check, Stage, distinct
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Policy, deferred, describe
+from routeguard.core.policy import Policy, deferred, describe, public
 from routeguard.core.problem import PERMISSION_DENIED, Problem
 from routeguard.core.services import Services
 from routeguard.guard.guard import Guard
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-OPTIONAL = ("attacks", "body_limit", "describe", "presents", "presents_for", "unfit", "unfit_with")
+METHODS = ("bind", "describe", "attacks", "presents", "conflicts")
+OWN = ("body_limit", "limit", "matches", "status", "unfit", "unfit_with", "presents_for")
+"""Names that mean nothing to the guard where a field has them: it once read some, and has others elsewhere."""
 
 
 async def refuse(exchange: Any) -> Problem:
@@ -33,7 +36,7 @@ async def endpoint() -> None:
     """Stand for any handler."""
 
 
-class Refuses:
+class Refuses(Check):
     """A check that lets nobody in."""
 
     stage = Stage.ACCESS
@@ -48,7 +51,7 @@ def with_field(name: str, value: Any) -> Any:
 
 def with_attribute(name: str, value: Any) -> Any:
     check = Refuses()
-    check.__dict__[name] = value
+    setattr(check, name, value)
     return check
 
 
@@ -56,12 +59,17 @@ def with_property(name: str, value: Any) -> Any:
     return type("Refuses", (Refuses,), {name: property(lambda self: value)})()
 
 
-@pytest.mark.parametrize("name", OPTIONAL)
+CASES = [
+    *((with_field, name) for name in OWN),
+    *((with_attribute, name) for name in OWN),
+    *((with_property, name) for name in OWN[:4]),
+]
+
+
+@pytest.mark.parametrize(("made", "name"), CASES, ids=lambda part: getattr(part, "__name__", part))
 @pytest.mark.parametrize("value", [None, 0, 10**9, "words", endpoint, lambda *_: None, Refuses])
-@pytest.mark.parametrize("made", [with_field, with_attribute, with_property], ids=lambda made: made.__name__)
 async def test_an_attribute_of_any_name_keeps_no_check_from_refusing(made: Any, name: str, value: Any) -> None:
     check = made(name, value)
-    assert isinstance(check, Check)
     guard = Guard(Services())
     for policy in (Policy.of(check), Policy.of(check) & key, key & Policy.of(check), Policy.of(check) | admin):
         entry = Entry("GET", "/x", endpoint, marked=policy)
@@ -73,19 +81,18 @@ async def test_an_attribute_of_any_name_keeps_no_check_from_refusing(made: Any, 
     assert await (Policy.of(check) | Policy.of(check) & key).bind(Services())(exchange()) == PERMISSION_DENIED()
 
 
-@pytest.mark.parametrize("name", ["presents", "presents_for", "unfit", "unfit_with"])
-def test_a_method_of_another_purpose_is_a_finding(name: str) -> None:
-    check = type("Odd", (Refuses,), {name: lambda self, a, b, c: None})()
-    policy = Policy.of(check) | key
-    found = verify(Guard(Services()), [Entry("GET", "/x", endpoint, marked=policy)], undecided_is_fatal=True)
-    assert [line for line in found if f"Odd.{name}" in line and "rename it" in line]
+@pytest.mark.parametrize("name", [*METHODS, "statuses", "unsafe_only", "once"])
+def test_an_attribute_that_hides_a_member_is_refused_where_the_policy_is_written(name: str) -> None:
+    for written in (Policy.of, lambda check: Policy((check,)), lambda check: check | public):
+        with pytest.raises(ConfigError, match=rf"^Refuses has attributes that hide members of its class: {name}$"):
+            written(with_attribute(name, refuse))
 
 
 @pytest.mark.parametrize("words", ["", "  ", None], ids=repr)
 def test_a_check_does_not_vanish_from_the_matrix(words: Any) -> None:
     blank = type("Blank", (Refuses,), {"describe": lambda self: words or ""})()
     assert describe(blank) == "Blank"
-    assert describe(type("Long", (Refuses,), {"describe": lambda self, language: "words"})()) == "Long"
+    assert describe(Refuses()) == "Refuses"
 
 
 @pytest.mark.parametrize(
@@ -93,12 +100,10 @@ def test_a_check_does_not_vanish_from_the_matrix(words: Any) -> None:
     [
         {"bind": lambda self, services: None},
         {"bind": lambda self, services: True},
-        {"stage": "access"},
-        {"stage": 6},
-        {"stage": None},
-        {"stage": lambda self: Stage.ACCESS},
-        {"presents_for": lambda self, services: True},
-        {"unfit": lambda self, handler, kind: False},
+        {"stage": property(lambda self: "access")},
+        {"presents": lambda self, services: True},
+        {"presents": lambda self, services: lambda: True},
+        {"conflicts": lambda self, policy, handler, kind: False},
     ],
     ids=lambda members: next(iter(members)),
 )
@@ -109,9 +114,87 @@ def test_a_check_that_cannot_run_is_a_finding(members: dict[str, Any]) -> None:
     assert matrix(Guard(Services()), [entry]) != []
 
 
-def test_what_is_no_check_is_a_finding() -> None:
-    entry = Entry("GET", "/x", endpoint, marked=Policy(("admin", Refuses())))
-    assert "'admin' is neither" in str(verify(Guard(Services()), [entry], undecided_is_fatal=True))
+def test_a_conflict_names_the_handler_and_is_found_inside_or() -> None:
+    class Alone(Refuses):
+        def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:
+            return f"{kind} {handler.__name__} {len(policy.checks)}"
+
+    for policy in (Policy.of(Alone()), Policy.of(Alone()) | key):
+        with pytest.raises(ConfigError, match=r"endpoint: http endpoint 1"):
+            Guard(Services()).compile(policy, endpoint, "http")
+
+
+class Quacks:
+    """Has what a check has, and is none."""
+
+    stage = Stage.ACCESS
+
+    def bind(self, services: Services) -> Callable[[Any], Any]:
+        return refuse
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda check: Policy((check,)),
+        Policy.of,
+        lambda check: public & check,
+        lambda check: check | public,
+        Guard(Services()),
+    ],
+)
+def test_what_only_looks_like_a_check_is_refused_where_it_is_written(written: Any) -> None:
+    with pytest.raises(ConfigError, match=r"Quacks must subclass routeguard\.Check"):
+        written(Quacks())
+
+
+def test_a_class_that_is_only_registered_is_no_check() -> None:
+    class Registered(Quacks):
+        pass
+
+    Check.register(Registered)
+    assert isinstance(Registered(), Check)
+    with pytest.raises(ConfigError, match="must subclass"):
+        Policy.of(Registered())
+
+
+def test_what_is_no_check_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ConfigError, match="'admin' is neither"):
+        Policy(("admin", Refuses()))  # type: ignore[arg-type]
+
+
+def test_a_check_without_bind_cannot_be_made() -> None:
+    class Unbound(Check):
+        @abstractmethod
+        def extra(self) -> None: ...
+
+    class Unfinished(Check):
+        stage = Stage.ACCESS
+
+    for kind in (Unbound, Unfinished):
+        with pytest.raises(TypeError, match="abstract"):
+            kind()  # type: ignore[abstract]
+
+
+def test_checks_are_values() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Open(Refuses):
+        hour: int
+
+    class Plain(Check):
+        __slots__ = ()
+        stage = Stage.ACCESS
+
+        def bind(self, services: Services) -> Callable[[Any], Any]:
+            return refuse
+
+    @dataclass(frozen=True, slots=True)
+    class Slotted(Plain):
+        hour: int
+
+    assert (repr(Open(9)).rpartition(".")[2], Open(9), hash(Open(9))) == ("Open(hour=9)", Open(9), hash(Open(9)))
+    assert Open(9) != Open(10)
+    assert not hasattr(Slotted(9), "__dict__")
 
 
 @dataclass(frozen=True)
@@ -145,28 +228,13 @@ def test_no_check_is_dropped_for_one_that_only_equals_it() -> None:
     assert distinct([same, same]) == [same]
 
 
-def test_optional_methods_are_those_of_the_class() -> None:
-    class Static(Refuses):
-        @staticmethod
-        def describe() -> str:
-            return "static"
-
-        @classmethod
-        def attacks(cls) -> tuple[()]:
-            return ()
-
-    assert describe(Static()) == "static"
-    method = optional_method(Static(), "attacks")
-    assert method is not None
-    assert method() == ()
-    assert optional_method(Refuses(), "attacks") is None
+def test_a_method_may_be_static_or_of_the_class() -> None:
+    members = {"describe": staticmethod(lambda: "static"), "conflicts": classmethod(lambda cls, *_: "of the class")}
+    check = type("Static", (Refuses,), members)()
+    assert describe(check) == "static"
+    with pytest.raises(ConfigError, match="of the class"):
+        Guard(Services()).compile(Policy.of(check), endpoint, "http")
 
 
 def test_deferred_inside_or_still_has_to_be_decided() -> None:
     assert Guard(Services()).compile(deferred | key, endpoint, "http").deferred
-
-
-def test_findings_of_a_method_are_config_errors() -> None:
-    check = type("Odd", (Refuses,), {"unfit": lambda self: None})()
-    with pytest.raises(ConfigError, match=r"endpoint: Odd\.unfit does not take"):
-        Guard(Services()).compile(Policy.of(check), endpoint, "http")

@@ -257,4 +257,4 @@ def test_presents(headers: dict[str, str], sent: bool) -> None:
     # The application's own sign-in may read anything: it is asked whatever was sent.
     services = Services()
     services.add(SessionResolver, OneSession())
-    assert SessionRequired().presents_for(services)(exchange)
+    assert SessionRequired().presents(services)(exchange)

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from routeguard import ByHeader, ConfigError, Routeguard, Secret, Settings, rate_limit
-from routeguard.core.policy import Stage
+from routeguard.core.policy import Check, Stage
 from routeguard.traffic.callers import user
 from routeguard.traffic.idempotent import idempotent
 from tests.backends import free_port
@@ -158,7 +158,7 @@ def test_an_id_becomes_text_once_and_the_model_is_not_read_again(key: Any) -> No
         return made[-1]
 
     @dataclass(frozen=True)
-    class Closes:
+    class Closes(Check):
         stage = Stage.IDENTITY
 
         def bind(self, services: Any) -> Any:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from routeguard.adapters.starlette import hook_routes, wrap
 from routeguard.core.exchange import Exchange
-from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.services import Services
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.guard.edge import Edge
@@ -28,12 +28,10 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Identified:
+class Identified(Check):
     """Believe `x-user`."""
 
-    @property
-    def stage(self) -> Stage:
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
 
     def bind(self, services: Services) -> BoundCheck:
         async def run(exchange: Exchange) -> Outcome:

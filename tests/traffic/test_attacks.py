@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import routeguard.traffic
-from routeguard.core.policy import Attack, Policy, public
+from routeguard.core.policy import Attack, Check, Policy, public
 from routeguard.core.problem import Problem
 from routeguard.core.services import Services
 from routeguard.traffic.body_limit import body_limit
@@ -104,6 +104,8 @@ def test_no_check_is_forgotten() -> None:
     for module in pkgutil.iter_modules(routeguard.traffic.__path__):
         loaded = import_module(f"routeguard.traffic.{module.name}")
         for name, kind in inspect.getmembers(loaded, inspect.isclass):
-            if kind.__module__ == loaded.__name__ and hasattr(kind, "attacks") and hasattr(kind, "bind"):
+            if kind.__module__ != loaded.__name__ or not issubclass(kind, Check):
+                continue
+            if kind.attacks is not Check.attacks:
                 found.add(name)
     assert found == {type(check).__name__ for policy, _ in CASES for check in policy.checks}

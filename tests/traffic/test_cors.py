@@ -9,7 +9,7 @@ import pytest
 
 from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Policy, Stage, public
+from routeguard.core.policy import Check, Policy, Stage, public
 from routeguard.core.services import Services
 from routeguard.traffic.cors import Cors, cors, preflight
 from routeguard.traffic.csrf import csrf
@@ -85,7 +85,7 @@ async def test_preflight_answers_in_the_handlers_place(make_exchange: Any, servi
     assert exchange.effects == []
 
 
-class NoBody:
+class NoBody(Check):
     """Stands for an identity check: a preflight must be answered before it is asked (CSRF-21)."""
 
     stage = Stage.IDENTITY
@@ -153,6 +153,6 @@ def test_mistakes_are_found_at_start_up(services: Services, wrong: dict[str, Any
 
 
 def test_it_refuses_nothing() -> None:
-    assert not hasattr(Cors, "attacks")
+    assert Cors.attacks is Check.attacks
     assert POLICY.describe() == f"readable by {PAGE} and http://localhost:3000"
     assert cors(origins=["*"]).describe() == "readable by any page"

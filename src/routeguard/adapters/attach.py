@@ -11,13 +11,13 @@ from routeguard.adapters.errors import answer_errors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from routeguard.adapters.openapi import Facts
+    from routeguard.adapters.openapi_security import Credentials
     from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
     from routeguard.guard.inventory import Entry
 
 
-def attach(app: Any, guard: Guard, docs: Policy, facts: Callable[[], Facts]) -> None:
+def attach(app: Any, guard: Guard, docs: Policy, credentials: Callable[[], Credentials]) -> None:
     """Answer errors as problems, and describe the guard's refusals; `docs` is the policy of documentation pages."""
     guard.docs = docs
     framework = sys.modules.get("fastapi")
@@ -25,15 +25,15 @@ def attach(app: Any, guard: Guard, docs: Policy, facts: Callable[[], Facts]) -> 
         from routeguard.adapters import fastapi, openapi  # noqa: PLC0415 - adapters load their framework
 
         fastapi.answer_fastapi_errors(app)
-        openapi.describe(app, guard, facts())
+        openapi.describe(app, guard, credentials())
     else:
         answer_errors(app)
 
 
-def listed(app: Any, guard: Guard, facts: Callable[[], Facts]) -> Iterable[Entry]:
+def listed(app: Any, guard: Guard, credentials: Callable[[], Credentials]) -> Iterable[Entry]:
     """Return every handler. Asked at each start: applications may be mounted after `install`, and FastAPI loaded."""
     if "fastapi" in sys.modules:
         from routeguard.adapters.fastapi import describe_mounted  # noqa: PLC0415 - adapters load their framework
 
-        describe_mounted(app, guard, facts())
+        describe_mounted(app, guard, credentials())
     return listing.entries(guard, app)

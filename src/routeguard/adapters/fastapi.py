@@ -14,7 +14,7 @@ from routeguard.adapters.listing import applications_below
 from routeguard.adapters.openapi import describe
 
 if TYPE_CHECKING:
-    from routeguard.adapters.openapi import Facts
+    from routeguard.adapters.openapi_security import Credentials
     from routeguard.guard.guard import Guard
 
 
@@ -30,11 +30,11 @@ def answer_fastapi_errors(app: FastAPI) -> None:
     answer_errors(app)
 
 
-def describe_mounted(app: Any, guard: Guard, facts: Facts) -> None:
+def describe_mounted(app: Any, guard: Guard, credentials: Credentials) -> None:
     """Complete what the descriptions of mounted FastAPI applications say. Safe to repeat.
 
     Versions of an API are often mounted applications, each with a description of its own.
     """
     for mounted, above in applications_below(app):
         if isinstance(mounted, FastAPI):
-            describe(mounted, guard, facts, above=above)
+            describe(mounted, guard, credentials, above=above)

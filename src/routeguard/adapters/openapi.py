@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,12 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from routeguard.adapters.errors import invalid
 from routeguard.adapters.listing import entries
 from routeguard.adapters.openapi_security import security_of
-from routeguard.core.check import optional_method, takes
-from routeguard.core.policy import AnyOf, Attack
 from routeguard.guard.inventory import required
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from fastapi import FastAPI
 
@@ -57,19 +54,7 @@ _PROBLEM: Final[dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What an adapter cannot know of checks: it knows only that there are some."""
-
-    answers: Mapping[type[Any], tuple[int, ...]]
-    """Statuses of checks whose counter-examples do not say all, or are long; others are asked for their attacks."""
-    unsafe_only: tuple[type[Any], ...]
-    """Checks that let safe methods pass."""
-    credentials: Credentials
-    """What opens an operation; what the application's own sign-in reads is not known."""
-
-
-def describe(app: FastAPI, guard: Guard, facts: Facts, *, above: Policy | None = None) -> None:
+def describe(app: FastAPI, guard: Guard, credentials: Credentials, *, above: Policy | None = None) -> None:
     """Have ``app.openapi()`` list the guard's refusals and the credentials it takes. What a handler says itself stays.
 
     `above` are the policies around an application that is mounted in another. Safe to repeat.
@@ -83,7 +68,7 @@ def describe(app: FastAPI, guard: Guard, facts: Facts, *, above: Policy | None =
         schema = original()
         # FastAPI keeps the description it made, so each is completed once.
         if not (done and done[0] is schema):
-            _complete(schema, entries(guard, app, above=above), app, guard, facts)
+            _complete(schema, entries(guard, app, above=above), app, guard, credentials)
             done[:] = [schema]
         return schema
 
@@ -91,17 +76,18 @@ def describe(app: FastAPI, guard: Guard, facts: Facts, *, above: Policy | None =
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _complete(schema: dict[str, Any], listed: Iterable[Entry], app: FastAPI, guard: Guard, facts: Facts) -> None:
+def _complete(
+    schema: dict[str, Any], listed: Iterable[Entry], app: FastAPI, guard: Guard, credentials: Credentials
+) -> None:
     components = schema.setdefault("components", {})
     components.setdefault("schemas", {}).setdefault("Problem", deepcopy(_PROBLEM))
-    names = _Names(schema, facts.credentials)
+    names = _Names(schema, credentials)
     validates = app.exception_handlers.get(RequestValidationError) is invalid
     for operation, method, policy in _operations(schema, listed, guard):
-        checks = list(_checks(policy))
         responses = operation.setdefault("responses", {})
         if validates and "HTTPValidationError" in str(responses.get("422")):
             responses["422"] = _response(422)
-        for status in sorted(_statuses(facts, checks, method)):
+        for status in sorted(_statuses(policy, method)):
             responses.setdefault(str(status), _response(status))
         _secure(operation, policy, names, everywhere="security" in schema)
 
@@ -147,28 +133,11 @@ def _operations(
             yield operation, method, policy
 
 
-def _checks(policy: Policy) -> Iterator[Any]:
-    for check in policy.checks:
-        if isinstance(check, AnyOf):
-            for branch in check.branches:
-                yield from _checks(branch)
-        else:
-            yield check
-
-
-def _statuses(facts: Facts, checks: Iterable[Any], method: str) -> set[int]:
+def _statuses(policy: Policy, method: str) -> set[int]:
     found: set[int] = set()
-    for check in checks:
-        if method in _SAFE and isinstance(check, facts.unsafe_only):
-            continue
-        known = facts.answers.get(type(check))
-        attacks = optional_method(check, "attacks")
-        if known is not None:
-            found.update(known)
-        elif attacks is not None and takes(attacks):
-            shown = attacks()
-            if isinstance(shown, Iterable):
-                found.update(attack.status for attack in shown if isinstance(attack, Attack))
+    for check in policy.every():
+        if not (check.unsafe_only and method in _SAFE):
+            found.update(check.statuses or (attack.status for attack in check.attacks()))
     return found
 
 

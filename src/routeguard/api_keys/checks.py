@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from logging import WARNING
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from typing_extensions import override
 
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, KeyVerifier, Privilege
 from routeguard.api_keys.problems import insufficient_scope
 from routeguard.core.credentials import credential_of
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, Problem, authentication_required
 from routeguard.core.security_log import network_of, note
 from routeguard.traffic.csrf import came_by_header
@@ -67,14 +69,13 @@ def managed_keys(*, allowed: Iterable[str] = ACTIONS, update_to: Iterable[str] =
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKeyRequired:
+class ApiKeyRequired(Check):
     """A live API key in `X-API-Key` or as Bearer."""
 
-    @property
-    def stage(self) -> Stage:
-        """Says who is calling."""
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
+    statuses: ClassVar[tuple[int, ...]] = (401, 403, 429, 503)
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the verifier."""
         verify = _verifier(services)
@@ -93,16 +94,18 @@ class ApiKeyRequired:
 
         return by_key
 
-    def presents_for(self, services: Services) -> Callable[[Exchange], bool]:  # noqa: ARG002 - the protocol's shape
+    @override
+    def presents(self, services: Services) -> Callable[[Exchange], bool]:
         """Return what tells whether a key was sent."""
         return _presents
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "API key"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
-        """Yield no key, made-up ones, one in the URL's place of honour, and two at once."""
+        """Yield no key, made-up keys in each header, and both headers at once."""
         yield Attack(name="no API key", status=401, anonymous=True)
         for name, text in (("X-API-Key", _FORGED), ("Authorization", f"Bearer {_FORGED}")):
             yield Attack(name=f"made-up key in {name}", status=401, anonymous=True, headers=((name.lower(), text),))
@@ -111,18 +114,17 @@ class ApiKeyRequired:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKeyAllowed:
+class ApiKeyAllowed(Check):
     """The key has the scopes, and at least the privilege."""
+
+    stage = Stage.ACCESS  # After the identity: 401 comes before 403.
+    statuses: ClassVar[tuple[int, ...]] = (403,)
 
     scopes: tuple[str, ...] = ()
     privilege: Privilege | None = None
 
-    @property
-    def stage(self) -> Stage:
-        """Runs once it is known who is calling: 401 comes before 403."""
-        return Stage.ACCESS
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile."""
         scopes, privilege = self.scopes, self.privilege
 
@@ -137,8 +139,8 @@ class ApiKeyAllowed:
 
         return allowed
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         words = [f"scope {' and '.join(self.scopes)}"] if self.scopes else []
         if self.privilege is not None:
             words.append(f"privilege {self.privilege}" + ("" if self.privilege == "custom" else " or more"))
@@ -146,14 +148,13 @@ class ApiKeyAllowed:
 
 
 @dataclass(frozen=True, slots=True)
-class NoApiKey:
+class NoApiKey(Check):
     """No API key is presented: a key never makes, changes or ends one (attack KEY-11)."""
 
-    @property
-    def stage(self) -> Stage:
-        """Looks at who is calling, before a session is looked for."""
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY  # Before a session is looked for.
+    statuses: ClassVar[tuple[int, ...]] = (403,)
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the verifier."""
         verify = _verifier(services)
@@ -167,24 +168,23 @@ class NoApiKey:
 
         return by_hand
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "not by API key"
 
 
 @dataclass(frozen=True, slots=True)
-class ManagedKeys:
+class ManagedKeys(Check):
     """The path's `action` is one this route offers. Found in `Exchange.facts` under this class by what performs it."""
+
+    stage = Stage.ACCESS
+    statuses: ClassVar[tuple[int, ...]] = (404, 409)
 
     allowed: tuple[str, ...]
     update_to: tuple[str, ...]
 
-    @property
-    def stage(self) -> Stage:
-        """Runs once it is known who is calling."""
-        return Stage.ACCESS
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for actions and privileges that do not exist."""
         findings = [f"manage_api_keys: there is no action {one!r}" for one in self.allowed if one not in ACTIONS]
         findings += [
@@ -203,19 +203,20 @@ class ManagedKeys:
 
         return offered
 
-    def unfit_with(self, policy: Policy) -> str | None:
-        """Return why this check cannot be part of a policy, or None.
+    @override
+    def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:
+        """Refuse to stand beside a check that keeps answers.
 
         What is kept to be said again would be the text of a key, in clear, outside the database (attack KEY-15).
         """
-        if not any(isinstance(check, Idempotent | Deduplicate) for check in policy.find(object)):
+        if not any(isinstance(check, Idempotent | Deduplicate) for check in policy.every()):
             return None
         return (
             "manage_api_keys: deduplicate() and idempotent() would keep the answer that shows a key, and say it again"
         )
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return f"own API keys: {', '.join(self.allowed)}"
 
 

@@ -1,21 +1,21 @@
-"""What a check is, and what the guard may read of one that other people wrote."""
+"""What a check is: the base class of all of them, ours and other people's."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from routeguard.core.check_class import findings_of
 from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
 from routeguard.core.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from routeguard.core.exchange import Exchange
+    from routeguard.core.policy import Policy
     from routeguard.core.services import Services
 
 Outcome: TypeAlias = Problem | Reply | None
@@ -67,84 +67,86 @@ class Attack:
     """How often it is sent; `status` is the last answer's."""
 
 
-@runtime_checkable
-class Check(Protocol):
+class Check(ABC):
     """One requirement, declared as a frozen dataclass: printable, comparable, and bound once at start-up.
 
-    Optional methods: `attacks() -> Iterable[Attack]`; `describe() -> str`, its words in the matrix;
-    `presents(exchange) -> bool` on identity checks, whether the credential it looks for was sent at all, or
-    `presents_for(services)`, which returns that function where only the services can tell what it looks at;
-    `unfit(handler, kind) -> str | None` and `unfit_with(policy) -> str | None`, why the check cannot guard a handler
-    or be part of a policy. Fields and properties of these names mean nothing to the guard, and no member of any name
-    keeps a check from being bound.
+    The members below are all that the guard reads of a check; a subclass with one that is misspelt, or of another
+    kind, is a ConfigError when the class is made. Fields and helpers of other names are the check's own.
     """
-
-    @property
-    def stage(self) -> Stage:
-        """Where it runs."""
-        ...
-
-    def bind(self, services: Services) -> BoundCheck:
-        """Return the function run per request. Raises ConfigError for anything knowable now."""
-        ...
-
-
-class AskedOnce:
-    """The base of checks that spend something when they are asked: they are not asked twice about one request."""
 
     __slots__ = ()
 
+    stage: Stage
+    """Where it runs: a value in the class, or a field or property where it varies."""
+    statuses: ClassVar[tuple[int, ...]] = ()
+    """What it can refuse with, for OpenAPI; where empty, the statuses of its attacks."""
+    unsafe_only: ClassVar[bool] = False
+    """Whether safe methods (RFC 9110 section 9.2.1) pass it, for OpenAPI."""
+    once: ClassVar[bool] = False
+    """Whether being asked spends something, such as a unit of a rate, so that it is not asked twice of a request."""
 
-def optional_method(check: Any, name: str) -> Callable[..., Any] | None:
-    """Return the method `name` that the class of `check` defines, or None.
+    @abstractmethod
+    def bind(self, services: Services) -> BoundCheck:
+        """Return the function run per request. Raises ConfigError for anything knowable now."""
 
-    A field or property that happens to have the name is the check's own, and means nothing to the guard.
-    """
-    kind = type(check)
-    if is_dataclass(kind) and any(field.name == name for field in fields(kind)):
+    def describe(self) -> str:
+        """Return its words in the matrix."""
+        return type(self).__name__
+
+    def attacks(self) -> Iterable[Attack]:
+        """Return the requests that it must refuse: the counter-example it ships with."""
+        return ()
+
+    def presents(self, services: Services) -> Callable[[Exchange], bool] | None:  # noqa: ARG002 - for subclasses
+        """Return what tells whether the credential it looks for was sent, or None if it always counts as sent.
+
+        Of `|`, only sides whose credential was sent are tried.
+        """
         return None
-    defined = inspect.getattr_static(kind, name, None)
-    if defined is None or isinstance(defined, (property, type)) or inspect.isdatadescriptor(defined):
+
+    def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return why it cannot guard `handler`, or not as part of `policy`; None where it can.
+
+        `kind` is "http" or "websocket".
+        """
         return None
-    found = getattr(check, name)
-    return found if callable(found) else None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Raise ConfigError for a member that the guard would not read as it was meant."""
+        super().__init_subclass__(**options)
+        if findings := findings_of(cls, Check, Stage):
+            raise ConfigError(findings)
 
 
-def call_method(check: Any, name: str, *arguments: Any) -> Any:
-    """Call the optional method `name`, or return None where the class defines none.
-
-    Raises ConfigError when it is a method of another purpose, which cannot take the arguments.
-    """
-    method = optional_method(check, name)
-    if method is None:
-        return None
-    require_arguments(method, check, name, *arguments)
-    return method(*arguments)
-
-
-def require_arguments(method: Callable[..., Any], check: Any, name: str, *arguments: Any) -> None:
-    """Raise ConfigError unless `method` can be called with `arguments`."""
-    if not takes(method, *arguments):
-        raise ConfigError(
-            f"{type(check).__qualname__}.{name} does not take what the guard calls it with"
-            f" ({len(arguments)} arguments): rename it if it is for something else"
-        )
+def unusable(part: Any) -> str | None:
+    """Return why `part` cannot be a check of a policy, or None."""
+    # Not isinstance: a class that is only registered has none of the members.
+    if Check not in type(part).__mro__:
+        return _no_policy(part)
+    own = getattr(part, "__dict__", {})
+    if hidden := [name for name in vars(Check) if name in own and not name.startswith("_")]:
+        return f"{type(part).__qualname__} has attributes that hide members of its class: {', '.join(hidden)}"
+    return None
 
 
-def takes(method: Callable[..., Any], *arguments: Any) -> bool:
-    """Return whether `method` can be called with `arguments`."""
-    try:
-        inspect.signature(method).bind(*arguments)
-    except TypeError:
-        return False
-    except ValueError:  # Written in C, without a signature.
-        return True
-    return True
+def _no_policy(part: Any) -> str:
+    """Say what was given in a policy's place, and where it is a function, that it was not called."""
+    name = getattr(part, "__qualname__", None)
+    if name is not None and callable(part):
+        words = f"{name} is a {'class' if isinstance(part, type) else 'function'}, not a policy"
+        if str(getattr(part, "__module__", "")).startswith("routeguard."):
+            return f"{words}: did you mean {name.rpartition('.')[2]}(...)?"
+        code = getattr(part, "__code__", None)
+        place = "" if code is None else f" ({code.co_filename}:{code.co_firstlineno})"
+        return f"{words}: write @guard(policy) above a handler to guard it, and call what makes a policy{place}"
+    if hasattr(part, "bind"):
+        return f"{part!r} is neither a policy nor a check: {type(part).__qualname__} must subclass routeguard.Check"
+    return f"{part!r} is neither a policy nor a check"
 
 
-def distinct(checks: Iterable[Any]) -> list[Any]:
+def distinct(checks: Iterable[Check]) -> list[Check]:
     """Return the checks without repetitions, in order."""
-    kept: list[Any] = []
+    kept: list[Check] = []
     for check in checks:
         if not any(_is_same(check, other) for other in kept):
             kept.append(check)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from routeguard.core.check import (
-    Attack,
-    BoundCheck,
-    Check,
-    Outcome,
-    Stage,
-    call_method,
-    distinct,
-    optional_method,
-    require_arguments,
-    takes,
-)
+from typing_extensions import override
+
+from routeguard.core.check import Attack, BoundCheck, Check, Outcome, Stage, distinct, unusable
+from routeguard.core.check_class import takes
 from routeguard.core.decision import ALLOW, Decision, Refuse, Reply
 from routeguard.core.errors import ConfigError
 from routeguard.core.problem import Problem
@@ -28,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyOf", "Attack", "BoundCheck", "Check", "Deferred", "Outcome", "Policy", "Public", "Stage", "bind_steps", "chain",
-    "decision_of", "deferred", "describe", "joined", "public", "unfit",
+    "conflicts", "decision_of", "deferred", "describe", "joined", "public",
 ]  # fmt: skip
+
+C = TypeVar("C")
 
 _WHO: Final = frozenset({Stage.IDENTITY, Stage.ASSURANCE, Stage.ACCESS, Stage.RESOURCE})
 
@@ -38,20 +32,24 @@ _WHO: Final = frozenset({Stage.IDENTITY, Stage.ASSURANCE, Stage.ACCESS, Stage.RE
 class Policy:
     """A tuple of checks, combined with `&` (all) and `|` (any). Equal policies compare equal."""
 
-    checks: tuple[Any, ...] = ()
+    checks: tuple[Check, ...] = ()
     name: str | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for anything that is no check (attack AZ-16)."""
+        findings = [finding for check in self.checks if (finding := unusable(check)) is not None]
+        if findings:
+            raise ConfigError(findings)
 
     @classmethod
     def of(cls, *parts: Any) -> Policy:
         """Flatten policies and checks into one policy. Raises ConfigError for anything else (attack AZ-16)."""
-        checks: list[Any] = []
+        checks: list[Check] = []
         for part in parts:
             if isinstance(part, Policy):
                 checks.extend(part.checks)
-            elif not isinstance(part, type) and isinstance(part, Check):
-                checks.append(part)
             else:
-                raise ConfigError(_no_policy(part))
+                checks.append(part)
         return cls(tuple(checks))
 
     def __and__(self, other: Any) -> Policy:
@@ -75,7 +73,7 @@ class Policy:
         """Whether it says who may call. A limit, a size or a header says nothing of that, and opens nothing."""
         return any(_decides(check) for check in self.checks)
 
-    def ordered(self) -> tuple[Any, ...]:
+    def ordered(self) -> tuple[Check, ...]:
         """Return the checks in the order they run: by stage, then as written, each once."""
         return tuple(sorted(distinct(self.checks), key=_stage_of))
 
@@ -88,49 +86,46 @@ class Policy:
         """Return the policy in words, as the protection matrix prints it."""
         return ", ".join(describe(check) for check in self.ordered()) or "public"
 
-    def find(self, kind: type[Any]) -> Iterable[Any]:
-        """Yield the checks of class `kind`, inside `|` too."""
+    def every(self) -> Iterable[Check]:
+        """Yield all checks, inside `|` too."""
         for check in self.checks:
-            if isinstance(check, kind):
-                yield check
+            yield check
             if isinstance(check, AnyOf):
                 for branch in check.branches:
-                    yield from branch.find(kind)
+                    yield from branch.every()
+
+    def find(self, kind: type[C]) -> Iterable[C]:
+        """Yield the checks of class `kind`, inside `|` too."""
+        return (check for check in self.every() if isinstance(check, kind))
 
 
 @dataclass(frozen=True, slots=True)
-class Public:
+class Public(Check):
     """The greppable opening: everybody may call this."""
 
-    @property
-    def stage(self) -> Stage:
-        """Runs first, and passes."""
-        return Stage.TRANSPORT
+    stage = Stage.TRANSPORT
 
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
-        """Return a check that passes."""
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         return _pass
 
+    @override
     def describe(self) -> str:
-        """Say so in the matrix."""
         return "public"
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred:
+class Deferred(Check):
     """The handler decides in its body by `await guard.require(...)`; answering without having done so is 500."""
 
-    @property
-    def stage(self) -> Stage:
-        """Runs first, and leaves the decision open."""
-        return Stage.TRANSPORT
+    stage = Stage.TRANSPORT
 
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
-        """Return a check that passes."""
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         return _pass
 
+    @override
     def describe(self) -> str:
-        """Say so in the matrix."""
         return "decided in the handler"
 
 
@@ -139,12 +134,14 @@ deferred: Final = Policy((Deferred(),), name="deferred")
 
 
 @dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(Check):
     """`|`: the first branch that passes decides.
 
     Only branches whose credential was sent are tried; if every tried branch refuses, the problem from the latest
     stage wins, so that 403 beats 401. Each branch works on a copy of the exchange.
     """
+
+    stage = Stage.IDENTITY  # Identities are what branches differ in.
 
     branches: tuple[Policy, ...]
 
@@ -153,17 +150,14 @@ class AnyOf:
         """Flatten nested alternatives."""
         branches: list[Policy] = []
         for policy in policies:
-            if len(policy.checks) == 1 and isinstance(policy.checks[0], AnyOf):
-                branches.extend(policy.checks[0].branches)
+            only = policy.checks[0] if len(policy.checks) == 1 else None
+            if isinstance(only, AnyOf):
+                branches.extend(only.branches)
             else:
                 branches.append(policy)
         return cls(tuple(branches))
 
-    @property
-    def stage(self) -> Stage:
-        """Where it runs: with identities, which is what branches differ in."""
-        return Stage.IDENTITY
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Bind every branch. Raises ConfigError with the findings of all."""
         findings = [finding for branch in self.branches for finding in _unfit_for_either(branch)]
@@ -178,19 +172,19 @@ class AnyOf:
             raise ConfigError(findings)
         return _any_of(bound)
 
+    @override
     def describe(self) -> str:
-        """Join the branches' words."""
         return " or ".join(branch.describe() for branch in self.branches)
 
 
-def _decides(check: Any) -> bool:
+def _decides(check: Check) -> bool:
     """Whether a check is about who calls, or says openly that this does not matter."""
     if isinstance(check, AnyOf):
         return all(branch.decides for branch in check.branches)
     return isinstance(check, (Public, Deferred)) or _stage_of(check) in _WHO
 
 
-def _stage_of(check: Any) -> Stage:
+def _stage_of(check: Check) -> Stage:
     """Return where a check runs. One without a stage is a finding when it is bound, and decides nothing."""
     stage = getattr(check, "stage", None)
     return stage if isinstance(stage, Stage) else Stage.TRANSPORT
@@ -202,33 +196,26 @@ def _unfit_for_either(branch: Policy) -> list[str]:
     if not branch.decides:
         # ``session() | body_limit(...)`` would let everybody in by the other side.
         found.append(f"one side of '|' ({branch.describe()}) does not say who may call: use '&', or say `public`")
-    if any(check.stage is Stage.EXECUTION for check in branch.checks):
+    if any(_stage_of(check) is Stage.EXECUTION for check in branch.checks):
         # It would answer for the handler before what stands beside the `|` has been asked.
         found.append(f"de-duplication and idempotency go beside '|', not into it: (a | b) & {branch.describe()}")
     return found
 
 
-def describe(check: Any) -> str:
+def describe(check: Check) -> str:
     """Return a check in words: its own `describe()`, else its class name."""
-    method = optional_method(check, "describe")
-    words = str(method()) if method is not None and takes(method) else ""
+    words = str(check.describe())
     # A check that says nothing of itself must not vanish from the matrix.
     return words if words.strip() else type(check).__name__
 
 
-def unfit(policy: Policy, handler: Any, kind: str) -> list[str]:
+def conflicts(policy: Policy, handler: Any, kind: str) -> list[str]:
     """Return why checks of a policy cannot guard a handler, or not together."""
-    found: list[str] = []
-    for check in policy.find(object):
-        try:
-            reasons = [call_method(check, "unfit", handler, kind), call_method(check, "unfit_with", policy)]
-        except ConfigError as error:
-            reasons = list(error.findings)
-        found += [str(reason) for reason in reasons if reason is not None]
-    return found
+    reasons = [check.conflicts(policy, handler, kind) for check in policy.every()]
+    return [str(reason) for reason in reasons if reason is not None]
 
 
-def bind_steps(checks: Sequence[Any], services: Services) -> list[tuple[Stage, BoundCheck]]:
+def bind_steps(checks: Sequence[Check], services: Services) -> list[tuple[Stage, BoundCheck]]:
     """Bind each check, collecting the findings of all before raising ConfigError."""
     findings: list[str] = []
     steps: list[tuple[Stage, BoundCheck]] = []
@@ -242,17 +229,16 @@ def bind_steps(checks: Sequence[Any], services: Services) -> list[tuple[Stage, B
     return steps
 
 
-def _bind_step(check: Any, services: Services) -> tuple[Stage, BoundCheck]:
-    """Bind one check. Raises ConfigError, also where it is no check after all."""
+def _bind_step(check: Check, services: Services) -> tuple[Stage, BoundCheck]:
+    """Bind one check. Raises ConfigError, also where a field or property of it is no stage."""
     name = type(check).__qualname__
-    if not isinstance(check, Check):
-        raise ConfigError(_no_policy(check))
-    if not isinstance(check.stage, Stage):
-        raise ConfigError(f"{name}.stage is {check.stage!r}, not one of routeguard.Stage")
+    stage: object = getattr(check, "stage", None)
+    if not isinstance(stage, Stage):
+        raise ConfigError(f"{name}.stage is {stage!r}, not one of routeguard.Stage")
     run: object = check.bind(services)
     if not callable(run):
         raise ConfigError(f"{name}.bind returned {type(run).__name__}, not the function to run for each request")
-    return check.stage, run
+    return stage, run
 
 
 def check_options(function: str, **options: Any) -> None:
@@ -265,19 +251,6 @@ def check_options(function: str, **options: Any) -> None:
             findings += [f"{function}({name}=...): {finding}" for finding in error.findings]
     if findings:
         raise ConfigError(findings)
-
-
-def _no_policy(part: Any) -> str:
-    """Say what was given in a policy's place, and where it is a function, that it was not called."""
-    name = getattr(part, "__qualname__", None)
-    if name is not None and callable(part):
-        words = f"{name} is a {'class' if isinstance(part, type) else 'function'}, not a policy"
-        if str(getattr(part, "__module__", "")).startswith("routeguard."):
-            return f"{words}: did you mean {name.rpartition('.')[2]}(...)?"
-        code = getattr(part, "__code__", None)
-        place = "" if code is None else f" ({code.co_filename}:{code.co_firstlineno})"
-        return f"{words}: write @guard(policy) above a handler to guard it, and call what makes a policy{place}"
-    return f"{part!r} is neither a policy nor a check"
 
 
 def joined(*policies: Policy | None) -> Policy | None:
@@ -322,18 +295,16 @@ def chain(steps: list[BoundCheck]) -> BoundCheck:
     return run
 
 
-def _presents(checks: Sequence[Any], services: Services) -> tuple[Callable[[Exchange], bool], ...]:
+def _presents(checks: Sequence[Check], services: Services) -> tuple[Callable[[Exchange], bool], ...]:
     """Return what tells whether a branch's credentials were sent. Raises ConfigError."""
     found: list[Callable[[Exchange], bool]] = []
     for check in checks:
-        sent = call_method(check, "presents_for", services)
+        sent: object = check.presents(services)
         if sent is None:
-            sent = optional_method(check, "presents")
-        if sent is not None:
-            if not callable(sent):
-                raise ConfigError(f"{type(check).__qualname__}.presents_for returned {sent!r}, not a function")
-            require_arguments(sent, check, "presents", None)
-            found.append(cast("Callable[[Exchange], bool]", sent))
+            continue
+        if not callable(sent) or not takes(sent, 1):
+            raise ConfigError(f"{type(check).__qualname__}.presents returned {sent!r}, not a function of the exchange")
+        found.append(cast("Callable[[Exchange], bool]", sent))
     return tuple(found)
 
 

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from routeguard.core.check import AskedOnce
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import mark
-from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain, unfit
+from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain, conflicts
 from routeguard.guard.log import logger
 from routeguard.guard.transport import BodyLimited, transport
 
 if TYPE_CHECKING:
     from routeguard.core.decision import Reply
     from routeguard.core.exchange import Exchange
-    from routeguard.core.policy import BoundCheck, Outcome
+    from routeguard.core.policy import BoundCheck, Check, Outcome
     from routeguard.core.request import RequestView
     from routeguard.core.services import Services
     from routeguard.guard.refusals import Shape
@@ -125,7 +124,7 @@ class Guard:
         """Bind `policy` for `handler`. Raises ConfigError with every finding."""
         name = handler_name(handler)
         policy = self.augment(policy, kind)
-        findings = unfit(policy, handler, kind)
+        findings = conflicts(policy, handler, kind)
         try:
             # Headers for the response first, so that what is unreadable is refused with them; then our own look, which
             # holds every request to its limit and so does the work of `body_limit()` too.
@@ -137,7 +136,7 @@ class Guard:
         if findings:
             raise ConfigError([f"{name}: {finding}" for finding in findings])
         spent = {id(run) for check, (stage, run) in zip(checks, bound, strict=True) if _is_spent(check, stage)}
-        counted = {id(run) for check, (_, run) in zip(checks, bound, strict=True) if isinstance(check, AskedOnce)}
+        counted = {id(run) for check, (_, run) in zip(checks, bound, strict=True) if check.once}
         limits = [check.body_limit for check in policy.checks if isinstance(check, BodyLimited)]
         return Compiled(
             policy=policy,
@@ -156,14 +155,14 @@ async def _readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape 
     return transport(exchange.request, exchange.body_limit or 0)
 
 
-def _only_limits(check: Any) -> bool:
+def _only_limits(check: Check) -> bool:
     """Return whether a check states a limit and does nothing else. Any other check is bound, whatever it is made of."""
     return isinstance(check, BodyLimited) and type(check).bind is BodyLimited.bind
 
 
-def _is_spent(check: Any, stage: Stage) -> bool:
+def _is_spent(check: Check, stage: Stage) -> bool:
     """Return whether a check has done its work once it passed: it counted the request, or runs it once."""
-    return stage is Stage.EXECUTION or isinstance(check, AskedOnce)
+    return stage is Stage.EXECUTION or check.once
 
 
 def _by_stage(step: tuple[Stage, BoundCheck]) -> Stage:

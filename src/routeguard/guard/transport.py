@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from routeguard.core.policy import Stage
+from typing_extensions import override
+
+from routeguard.core.policy import Check, Stage
 from routeguard.core.problem import CONTENT_TOO_LARGE, MALFORMED_REQUEST, UNSUPPORTED_MEDIA_TYPE
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from routeguard.core.policy import BoundCheck, Outcome
     from routeguard.core.problem import Problem
     from routeguard.core.request import RequestView
+    from routeguard.core.services import Services
 
 SINGULAR: Final = frozenset({
     b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin",
@@ -26,7 +29,7 @@ _DISCARDED: Final = 8 * 1024 * 1024
 it reads then finds the answer. For more, connecting again is cheaper."""
 
 
-class BodyLimited:
+class BodyLimited(Check):
     """The base of checks that state a body limit in bytes, which the guard reads before the request is answered.
 
     Only such a check states one: an attribute `body_limit` of any other check is its own.
@@ -34,14 +37,14 @@ class BodyLimited:
 
     __slots__ = ()
 
+    stage = Stage.TRANSPORT
+    statuses: ClassVar[tuple[int, ...]] = (413,)
+    unsafe_only = True
+
     body_limit: int
 
-    @property
-    def stage(self) -> Stage:
-        """Needs the head only."""
-        return Stage.TRANSPORT
-
-    def bind(self, services: object) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Return the check for one side of `|`. Elsewhere the guard holds every request to the limit by itself."""
         limit = self.body_limit
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from routeguard.core.clock import SteadyClock
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import authentication_required
 from routeguard.core.secret import digest
 from routeguard.core.security_log import network_of, note
@@ -61,14 +63,12 @@ def signed_client() -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedClient:
+class SignedClient(Check):
     """A call signed by a registered client."""
 
-    @property
-    def stage(self) -> Stage:
-        """Says who is calling."""
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the clients and the store of nonces. Raises ConfigError without them."""
         verifier = _Verifier(services)
@@ -79,7 +79,7 @@ class SignedClient:
                 exchange.principal = exchange.facts.get(SignedClient) or await verifier.client_of(exchange)
             except SignatureError as error:
                 cause = str(error)
-                if self.presents(exchange):
+                if _presents(exchange):
                     note("client-refused", exchange, reason=cause, network=network_of(site.address(exchange)))
                 return authentication_required(cause)
             # A policy may ask twice, on a mount and on its route: the call is still one call, and its nonce is spent.
@@ -90,18 +90,24 @@ class SignedClient:
 
         return signed
 
-    def presents(self, exchange: Exchange) -> bool:
-        """Return whether a signature was sent."""
-        return b"signature-input" in exchange.request.headers
+    @override
+    def presents(self, services: Services) -> Callable[[Exchange], bool]:
+        """Return what tells whether a signature was sent."""
+        return _presents
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "signed by a registered client"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Yield a call without a signature, and one with a signature that was made up."""
         yield Attack(name="no signature", status=401, anonymous=True)
         yield Attack(name="made-up signature", status=401, anonymous=True, headers=_FORGED)
+
+
+def _presents(exchange: Exchange) -> bool:
+    return b"signature-input" in exchange.request.headers
 
 
 class _Verifier:

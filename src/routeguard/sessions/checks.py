@@ -7,13 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import anyio
+from typing_extensions import override
 
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
 from routeguard.sessions.identify import IdentifiedSession, ResolvedSessions
 from routeguard.sessions.match import FieldMatch, Match, check_fields, flatten
@@ -75,14 +76,13 @@ def asks_for_session(policy: Policy) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRequired:
+class SessionRequired(Check):
     """A live session."""
 
-    @property
-    def stage(self) -> Stage:
-        """Says who is calling."""
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
+    statuses: ClassVar[tuple[int, ...]] = (401, 503)
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the resolver."""
         resume = _resolver(services).resume
@@ -96,10 +96,11 @@ class SessionRequired:
 
         return signed_in
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "signed in"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Yield a caller without a credential, and one with a cookie he made up."""
         yield Attack(name="no credential", status=401, anonymous=True)
@@ -107,7 +108,8 @@ class SessionRequired:
             forged = (("cookie", f"{name}={_FORGED}"),)
             yield Attack(name=f"made-up {name} cookie", status=401, anonymous=True, headers=forged)
 
-    def presents_for(self, services: Services) -> Callable[[Exchange], bool]:
+    @override
+    def presents(self, services: Services) -> Callable[[Exchange], bool]:
         """Return what tells whether the credential was sent: the resolver's own word.
 
         A resolver without one, such as the application's own sign-in, may read anything, so it is always asked.
@@ -117,17 +119,16 @@ class SessionRequired:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionAllowed:
+class SessionAllowed(Check):
     """The signed-in user matches every field and passes the rule: which of the two refused, nobody is told."""
+
+    stage = Stage.ACCESS  # After the identity: 401 comes before 403.
+    statuses: ClassVar[tuple[int, ...]] = (403,)
 
     fields: tuple[FieldMatch, ...] = ()
     rule: Rule[Any] | None = None
 
-    @property
-    def stage(self) -> Stage:
-        """Runs once it is known who is calling: 401 comes before 403."""
-        return Stage.ACCESS
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Check the fields against the user class. Raises ConfigError for a misspelt one and a value it never has."""
         user_class = _resolver(services).user_class
@@ -154,8 +155,8 @@ class SessionAllowed:
 
         return allowed
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         words = [one.describe() for one in self.fields]
         if self.rule is not None:
             words.append(f"rule {getattr(self.rule, '__name__', type(self.rule).__name__)}")
@@ -163,14 +164,13 @@ class SessionAllowed:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionalSession:
+class OptionalSession(Check):
     """A session when there is one."""
 
-    @property
-    def stage(self) -> Stage:
-        """Says who is calling."""
-        return Stage.IDENTITY
+    stage = Stage.IDENTITY
+    statuses: ClassVar[tuple[int, ...]] = (503,)
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the resolver."""
         resume = _resolver(services).resume
@@ -182,22 +182,21 @@ class OptionalSession:
 
         return perhaps
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "anyone, signed in or not"
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
+class Fresh(Check):
     """The caller proved himself no longer than `within` ago."""
+
+    stage = Stage.ASSURANCE
+    statuses: ClassVar[tuple[int, ...]] = (401,)
 
     within: timedelta
 
-    @property
-    def stage(self) -> Stage:
-        """Runs once it is known who is calling."""
-        return Stage.ASSURANCE
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the clock. Raises ConfigError for a duration that is not positive."""
         if self.within <= timedelta(0):
@@ -217,8 +216,8 @@ class Fresh:
 
         return recent
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return f"authenticated within {_words(self.within)}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from routeguard.core.problem import Problem
 from routeguard.traffic.operations import REFRESH, operation
+from routeguard.traffic.rate_limit import RateLimit
 from routeguard.traffic.refunds import Refunds
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class RenewalBudget:
         if self._checks is None:
             limits = operation(self._services, REFRESH)
             # A browser's page must not fail because the counters do: there the rotation is not what was asked for.
-            local = (dataclasses.replace(check, on_outage="local") for check in limits.checks)
+            local = (dataclasses.replace(check, on_outage="local") for check in limits.find(RateLimit))
             self._checks = [check.bind(self._services) for check in local]
         fork = exchange.fork()
         # Of its own: the request goes on when the rotation fails, so its answer does not tell what became of it.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy
 from routeguard.tokens.cookies import TokenCookies
 from routeguard.traffic.csrf import Csrf
@@ -27,6 +29,7 @@ def refresh_not_forged() -> Policy:
 class RefreshNotForged(Csrf):
     """No foreign page makes a browser rotate its tokens. Stands in the place of the default check."""
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the cookies and the default check."""
         cookies, not_forged = services.get(TokenCookies), Csrf.bind(self, services)
@@ -36,10 +39,11 @@ class RefreshNotForged(Csrf):
 
         return check
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "not forged where a cookie carries the token"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Yield a foreign page's request with a token cookie, under whichever name is ours."""
         both = "__Host-routeguard-refresh=x; routeguard-refresh=x"

@@ -151,14 +151,19 @@ def asker(services: Services) -> Callable[[Exchange], str]:
     return asked_by
 
 
-def undecided(policy: Policy, check: str) -> str | None:
-    """Return why the answers of a handler under `policy` cannot be kept, or None.
+def unkept(policy: Policy, handler: Any, kind: str, *, check: str) -> str | None:
+    """Return why `check` cannot keep the answers of a handler under `policy`, or None.
 
-    Where the handler decides in its body, a kept answer would be given to those it never decided about.
+    A stream has no end to keep; where the handler decides in its body, a kept answer would be given to those it never
+    decided about (attacks DDP-01, DDP-07).
     """
-    if next(iter(policy.find(Deferred)), None) is None:
-        return None
-    return f"{check} cannot go with `deferred`: a kept answer would be given before the handler decides who may have it"
+    reasons: list[str] = []
+    if (why := _streams(handler, kind)) is not None:
+        reasons.append(f"{check}: {why}")
+    if next(iter(policy.find(Deferred)), None) is not None:
+        early = "a kept answer would be given before the handler decides who may have it"
+        reasons.append(f"{check} cannot go with `deferred`: {early}")
+    return "; ".join(reasons) or None
 
 
 async def body_of(exchange: Exchange) -> bytes:
@@ -194,7 +199,7 @@ def _digest(parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def streams(handler: Any, kind: str) -> str | None:
+def _streams(handler: Any, kind: str) -> str | None:
     """Return why the answers of a handler cannot be shared, or None (attack DDP-07)."""
     if kind == "websocket":
         return "a WebSocket has no answer that could be shared"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from routeguard.core.policy import Attack, Policy
 from routeguard.core.rate import parse_size
 from routeguard.guard.transport import BodyLimited
@@ -26,10 +28,11 @@ class BodyLimit(BodyLimited):
     body_limit: int
     """In bytes. The guard reads it too, and counts to it while the body comes in."""
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return f"body up to {_words(self.body_limit)}"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """A byte too many, lengths that are none, and a body that grows when it is unpacked."""
         yield Attack(name="one byte over the limit", status=413, method="POST", body=b"x" * (self.body_limit + 1))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.traffic.problems import CLIENT_NOT_ALLOWED
 
 if TYPE_CHECKING:
@@ -30,19 +32,17 @@ def clients(*, deny: Iterable[str] = (), allow: Iterable[str] = (), named: bool 
 
 
 @dataclass(frozen=True, slots=True)
-class Clients:
+class Clients(Check):
     """The User-Agent holds no word of `deny`, or one of `allow`."""
+
+    stage = Stage.NETWORK
 
     deny: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     named: bool = False
 
-    @property
-    def stage(self) -> Stage:
-        """Looks at the head only."""
-        return Stage.NETWORK
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for a rule that matches everything or nothing."""
         words = (*self.deny, *self.allow)
         findings = [f"client rule {word!r} is empty or not ASCII" for word in words if not _usable(word)]
@@ -70,13 +70,14 @@ class Clients:
 
         return welcome
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         words = [f"no client called {' or '.join(self.deny)}"] if self.deny else []
         if self.allow:
             words.append(f"but {' or '.join(self.allow)}")
         return ", ".join([*words, "no client without a name"] if self.named else words)
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Each denied word, shouted; and padding before it."""
         for word in self.deny:

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError
 from routeguard.core.media_types import are_parameters
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import UNSUPPORTED_MEDIA_TYPE
 
 if TYPE_CHECKING:
@@ -49,17 +51,15 @@ def media_type(value: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class ContentTypes:
+class ContentTypes(Check):
     """The body's media type is one of `types`."""
+
+    stage = Stage.TRANSPORT
 
     types: tuple[str, ...]
 
-    @property
-    def stage(self) -> Stage:
-        """Needs the head only."""
-        return Stage.TRANSPORT
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for anything that is not a media type in lower case, without parameters."""
         bad = [one for one in self.types if not _TYPE.fullmatch(one) or one.startswith("*")]
         if bad or not self.types:
@@ -86,10 +86,11 @@ class ContentTypes:
 
         return readable
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return " or ".join(self.types)
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """JSON in the clothes of a simple form, and types that parsers disagree about."""
         ours = self.types[0].replace("*", "x")

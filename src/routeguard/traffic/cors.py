@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.request import is_preflight
 from routeguard.traffic.origins import parse_origins
 
@@ -72,8 +74,10 @@ def preflight(policy: Policy, request: RequestView) -> Reply | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Cors:
+class Cors(Check):
     """Pages of `origins` may read the answer."""
+
+    stage = Stage.RESPONSE  # First, so that a page can read a refusal too.
 
     origins: tuple[str, ...]
     credentials: bool = False
@@ -83,12 +87,8 @@ class Cors:
     max_age: int = 600
     """In seconds."""
 
-    @property
-    def stage(self) -> Stage:
-        """Runs first, so that a refusal can be read by the page too."""
-        return Stage.RESPONSE
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for "*" with credentials and for anything that is not exact."""
         if findings := self.findings():
             raise ConfigError(findings)
@@ -141,8 +141,8 @@ class Cors:
         allowed.append((b"access-control-max-age", str(self.max_age).encode("ascii")))
         return Reply(204, (*allowed, _VARY_PREFLIGHT))
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return f"readable by {'any page' if '*' in self.origins else ' and '.join(self.origins)}"
 
     def _may_send(self, names: bytes) -> bool:

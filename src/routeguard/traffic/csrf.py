@@ -15,10 +15,12 @@ from datetime import timedelta
 from hashlib import blake2b
 from logging import WARNING
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from typing_extensions import override
 
 from routeguard.core.cookies import cookie_name, format_cookie
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.request import SAFE_METHODS
 from routeguard.core.secret import DeploymentKeys, Purpose, equal, new_token
 from routeguard.core.security_log import network_of, note
@@ -186,16 +188,16 @@ def with_csrf(policy: Policy) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Csrf:
+class Csrf(Check):
     """An unsafe request comes from our own pages, or from no browser at all."""
+
+    stage = Stage.FORGERY  # When it is known whether the credential is one that browsers send by themselves.
+    statuses: ClassVar[tuple[int, ...]] = (403,)
+    unsafe_only = True
 
     token: bool = False
 
-    @property
-    def stage(self) -> Stage:
-        """Runs when it is known whether the credential is one that browsers send by themselves."""
-        return Stage.FORGERY
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the trusted origins and keys."""
         tokens = services.get(CsrfTokens)
@@ -238,10 +240,11 @@ class Csrf:
 
         return not_forged
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "CSRF token" if self.token else "not forged"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """What a foreign page can make a browser send, and tokens nobody issued."""
         evil = ("origin", "https://attacker.example")
@@ -257,20 +260,18 @@ class Csrf:
 
 
 @dataclass(frozen=True, slots=True)
-class WithoutCsrf:
+class WithoutCsrf(Check):
     """The default CSRF check is left out, on purpose."""
 
-    @property
-    def stage(self) -> Stage:
-        """Runs where the check would."""
-        return Stage.FORGERY
+    stage = Stage.FORGERY
 
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Return a check that passes."""
         return _pass
 
+    @override
     def describe(self) -> str:
-        """Say so in the matrix."""
         return "NO CSRF CHECK"
 
 

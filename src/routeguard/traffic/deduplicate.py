@@ -10,14 +10,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from typing_extensions import override
 
 from routeguard.core.errors import ConfigError, GuardNotApplied, Unavailable
-from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.rate import parse_duration, parse_size
 from routeguard.core.secret import new_token
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral, Read
-from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, streams, undecided
+from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, unkept
 from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import REQUEST_IN_PROGRESS
 
@@ -55,35 +56,29 @@ def deduplicate(
 
 
 @dataclass(frozen=True, slots=True)
-class Deduplicate:
+class Deduplicate(Check):
     """One run for equal requests. `wait` and `lease` are in seconds, `small` in bytes."""
+
+    stage = Stage.EXECUTION  # Last: a caller who is refused joins no other.
 
     wait: float = 10.0
     lease: float = 30.0
     small: int = 65536
     share_cookies: bool = False
 
-    @property
-    def stage(self) -> Stage:
-        """Last: whoever may not call at all joins nobody."""
-        return Stage.EXECUTION
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
         store: Ephemeral = services.get(Ephemeral)
         return _Joiner(self, store, asker(services)).join
 
-    def unfit(self, handler: Any, kind: str) -> str | None:
-        """Return why this check cannot guard a handler, or None (attack DDP-07)."""
-        why = streams(handler, kind)
-        return None if why is None else f"deduplicate(): {why}"
+    @override
+    def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:
+        """Refuse streams, which have no end to keep (attack DDP-07), and handlers that decide (attack DDP-01)."""
+        return unkept(policy, handler, kind, check="deduplicate()")
 
-    def unfit_with(self, policy: Policy) -> str | None:
-        """Return why this check cannot be part of a policy, or None (attack DDP-01)."""
-        return undecided(policy, "deduplicate()")
-
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "equal requests at once run once"
 
 

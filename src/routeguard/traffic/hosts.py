@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.ports import is_port
 from routeguard.traffic.problems import HOST_NOT_ALLOWED
 
@@ -29,17 +31,15 @@ def hosts(*names: str) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Hosts:
+class Hosts(Check):
     """The `Host` field is one of `names`."""
+
+    stage = Stage.TRANSPORT
 
     names: tuple[str, ...]
 
-    @property
-    def stage(self) -> Stage:
-        """Needs the head only."""
-        return Stage.TRANSPORT
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for a name no client would send, wildcards included."""
         bad = [name for name in self.names if not _is_host(name)]
         if bad or not self.names:
@@ -60,10 +60,11 @@ class Hosts:
 
         return named
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return f"host {' or '.join(self.names)}"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Other hosts, and look-alikes of ours."""
         ours = self.names[0]

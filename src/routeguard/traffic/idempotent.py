@@ -11,14 +11,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+from typing_extensions import override
 
 from routeguard.core.errors import ConfigError, GuardNotApplied, Unavailable
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import MALFORMED_REQUEST
 from routeguard.core.rate import parse_duration
 from routeguard.core.secret import digest, equal, new_token
 from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, streams, undecided
+from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, unkept
 from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import IDEMPOTENCY_KEY_MISSING, IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS
 
@@ -64,36 +65,31 @@ def idempotent(
 
 
 @dataclass(frozen=True, slots=True)
-class Idempotent:
+class Idempotent(Check):
     """One run for each key of a caller. All three are in seconds."""
+
+    stage = Stage.EXECUTION  # Last: what is refused is not remembered.
 
     keep: float = 86400.0
     wait: float = 10.0
     lease: float = 60.0
 
-    @property
-    def stage(self) -> Stage:
-        """Last: what is refused is not remembered."""
-        return Stage.EXECUTION
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
         store: Ephemeral = services.get(Ephemeral)
         return _Keeper(self, store, asker(services)).admit
 
-    def unfit(self, handler: Any, kind: str) -> str | None:
-        """Return why this check cannot guard a handler, or None (attack DDP-07)."""
-        why = streams(handler, kind)
-        return None if why is None else f"idempotent(): {why}"
+    @override
+    def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:
+        """Refuse streams, which have no end to keep (attack DDP-07), and handlers that decide (attack DDP-01)."""
+        return unkept(policy, handler, kind, check="idempotent()")
 
-    def unfit_with(self, policy: Policy) -> str | None:
-        """Return why this check cannot be part of a policy, or None (attack DDP-01)."""
-        return undecided(policy, "idempotent()")
-
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "once per Idempotency-Key"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Yield keys that are none."""
         for name, key in (("empty", ""), ("10 KB", "k" * 10240), ("NUL", "a\0b"), ("CRLF", "a\r\nb"), ("space", "a b")):

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import METHOD_NOT_ALLOWED
 
 if TYPE_CHECKING:
@@ -28,17 +30,15 @@ def method(*names: str) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class Method(Check):
     """The request's method is one of `names`."""
+
+    stage = Stage.TRANSPORT
 
     names: tuple[str, ...]
 
-    @property
-    def stage(self) -> Stage:
-        """Needs the request line only."""
-        return Stage.TRANSPORT
-
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for a name that no method has."""
         bad = [name for name in self.names if not _NAME.fullmatch(name)]
         if bad or not self.names:
@@ -53,10 +53,11 @@ class Method:
 
         return answers
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return " or ".join(self._allowed())
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Methods nobody asked for, and one dressed as another."""
         allowed = self._allowed()

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from routeguard.core.address import Address, Network, parse_networks
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.traffic.problems import NETWORK_NOT_ALLOWED
 from routeguard.traffic.site import site_of
 
@@ -32,17 +34,15 @@ def networks(*, allow: Iterable[str] = (), deny: Iterable[str] = ()) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
+class Networks(Check):
     """The client's address is in `allow`, when there is one, and not in `deny`."""
+
+    stage = Stage.NETWORK
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
 
-    @property
-    def stage(self) -> Stage:
-        """Looks at the address only."""
-        return Stage.NETWORK
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the trusted proxies. Raises ConfigError naming every bad entry."""
         if not self.allow and not self.deny:
@@ -72,8 +72,8 @@ class Networks:
 
         return admitted
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         words = [f"from {' or '.join(self.allow)}"] if self.allow else []
         return ", ".join([*words, f"not from {' or '.join(self.deny)}"] if self.deny else words)
 

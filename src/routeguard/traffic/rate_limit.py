@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
-from routeguard.core.check import AskedOnce
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.rate import Rate, parse_rate
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Algorithm, Attempt, Ephemeral, Hit, Quota
@@ -100,8 +101,11 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit(AskedOnce):
+class RateLimit(Check):
     """At most so many calls by one caller."""
+
+    statuses: ClassVar[tuple[int, ...]] = (429, 503)
+    once = True
 
     tiers: tuple[Tier, ...]
     by: Key = ip
@@ -113,10 +117,12 @@ class RateLimit(AskedOnce):
     """Whether a request that is answered with 503 gets its units back (see `refunds`)."""
 
     @property
-    def stage(self) -> Stage:
+    @override
+    def stage(self) -> Stage:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """By address before anybody is looked up, else once it is known who calls."""
         return self.by.stage
 
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
         store: Ephemeral = services.get(Ephemeral)
@@ -135,13 +141,14 @@ class RateLimit(AskedOnce):
 
         return limited
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         words = [
             f"{tier.plan} {' and '.join(map(str, tier.rates))}".strip() for tier in self.tiers
         ]  # fmt: skip
         return f"at most {', '.join(words)} by {self.by.name}"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """Yield one call too many."""
         most = min(min(quota.burst for quota in tier.quotas) for tier in self.tiers) // self.cost

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Final, Literal
 
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.traffic.site import site_of
 
 if TYPE_CHECKING:
@@ -112,17 +114,15 @@ def csp_nonce(exchange: Exchange) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class SecurityHeaders:
+class SecurityHeaders(Check):
     """Responses carry the headers of `preset`, changed by `change`."""
+
+    stage = Stage.RESPONSE  # First, so that refusals carry them.
 
     preset: Preset = "api"
     change: tuple[tuple[str, str | None], ...] = ()
 
-    @property
-    def stage(self) -> Stage:
-        """Runs first, so that refusals carry them."""
-        return Stage.RESPONSE
-
+    @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile to ready pairs. Raises ConfigError as `header_bytes` does."""
         change = dict(self.change)
@@ -149,8 +149,8 @@ class SecurityHeaders:
 
         return described
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return f"{self.preset} headers"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from typing_extensions import override
+
 from routeguard.core.errors import ConfigError
-from routeguard.core.policy import BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -26,20 +28,18 @@ def stream_policy(stream: StreamEnd) -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamsFinish:
+class StreamsFinish(Check):
     """A response that has begun is sent to its end, although its principal has ended meanwhile."""
 
-    @property
-    def stage(self) -> Stage:
-        """Runs early, and says nothing of who may call."""
-        return Stage.TRANSPORT
+    stage = Stage.TRANSPORT
 
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Return a check that notes it."""
         return _finish
 
+    @override
     def describe(self) -> str:
-        """Return its words in the matrix."""
         return "streams finish"
 
 

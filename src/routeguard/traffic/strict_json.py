@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from routeguard.core.errors import GuardNotApplied
-from routeguard.core.policy import Attack, BoundCheck, Outcome, Policy, Stage
+from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import MALFORMED_REQUEST
 from routeguard.core.strict_json import JSONRefused, load_json
 from routeguard.traffic.content_types import ContentTypes
@@ -27,22 +29,21 @@ def strict_json() -> Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class StrictJson:
+class StrictJson(Check):
     """A body that every JSON parser reads alike."""
 
-    @property
-    def stage(self) -> Stage:
-        """Runs last: nobody's body is read before it is known that he may send one."""
-        return Stage.EXECUTION
+    stage = Stage.EXECUTION  # Last: no body is read before it is known that the caller may send one.
 
-    def bind(self, services: Services) -> BoundCheck:  # noqa: ARG002 - the protocol's shape
+    @override
+    def bind(self, services: Services) -> BoundCheck:
         """Return the check."""
         return _unambiguous
 
+    @override
     def describe(self) -> str:
-        """Say it in words."""
         return "JSON of one meaning"
 
+    @override
     def attacks(self) -> Iterable[Attack]:
         """What two parsers read differently (BODY-08 to BODY-11, BODY-22)."""
         headers = (("content-type", "application/json"),)
