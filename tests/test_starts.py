@@ -33,6 +33,7 @@ from routeguard.db.migrate import migrate
 from routeguard.signatures.keys import new_secret
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
+from tests.rounds import rounds
 from tests.test_app import AppUser, resolver
 
 PASSWORD = "correct horse battery staple 9"
@@ -216,11 +217,12 @@ def test_an_event_loop_that_is_closed_with_tasks_that_were_never_cancelled(valke
     settles(before)
 
 
-def test_requests_without_a_lifespan_then_with_one_then_without(settings: Settings) -> None:
-    # Without a lifespan each request has a loop of its own, which is closed under whatever runs in it. A feed that is
-    # asked seldom is not in the middle of a statement then, for whose end SQLAlchemy may wait forever on SQLite.
-    quiet = replace(settings.sessions, poll=timedelta(seconds=3))
-    client = client_of(served(Routeguard(replace(settings, sessions=quiet))))
+@rounds(20, 500)
+def test_requests_without_a_lifespan_then_with_one_then_without(settings: Settings, rounds: int) -> None:
+    # Without a lifespan each request has a loop of its own, which is closed under whatever runs in it: here under a
+    # feed that is asked all the time, and so in the middle of statements.
+    busy = replace(settings.sessions, poll=timedelta(milliseconds=1))
+    client = client_of(served(Routeguard(replace(settings, sessions=busy))))
     sign_up(client, "ann")
     works(client)
     works(client)
@@ -229,6 +231,9 @@ def test_requests_without_a_lifespan_then_with_one_then_without(settings: Settin
     works(client)
     with client:
         works(client)
+    for _ in range(rounds):
+        assert client.get("/public").status_code == 200
+        assert client.get("/me").status_code == 200
 
 
 def test_a_private_file_keeps_its_tables_from_start_to_start() -> None:

@@ -56,10 +56,11 @@ class HotPool:
 
     async def fetch(self, text: bytes, params: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Return the first row of a query. Raises Unavailable."""
-        if self._places.locked():
-            await self._wait()
+        places = self._places  # A start counts anew, and what ends late must give nothing back to that.
+        if places.locked():
+            await self._wait(places)
         else:
-            await self._places.acquire()
+            await places.acquire()
         try:
             row = await self._query(text, params)
         except psycopg.ProgrammingError as error:
@@ -72,17 +73,17 @@ class HotPool:
             self._source.outage.back()
             return row
         finally:
-            self._places.release()
+            places.release()
 
     async def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
             await self._idle.pop().close()
 
-    async def _wait(self) -> None:
+    async def _wait(self, places: asyncio.Semaphore) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await self._places.acquire()
+                await places.acquire()
         except TimeoutError:
             raise Unavailable("database: pool exhausted") from None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import weakref
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import sqlalchemy as sa
@@ -17,6 +19,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.db.errors import Outage, fault_of
 from routeguard.db.private_file import PrivateFile
 from routeguard.db.rewriting import follow
+from routeguard.db.sqlite_thread import ThreadConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -50,17 +53,18 @@ class SqliteBackend:
         self._patience = max(settings.statement_timeout.total_seconds(), _LINE_SECONDS)
         self._line = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
+        self._threads: weakref.WeakSet[ThreadConnection] = weakref.WeakSet()
         address = sa.URL.create("sqlite+aiosqlite", database=path)
         options: dict[str, Any] = {
             "poolclass": sa.AsyncAdaptedQueuePool, "pool_timeout": settings.timeout.total_seconds(),
-            "max_overflow": 0, "hide_parameters": True,
+            "max_overflow": 0, "hide_parameters": True, "connect_args": {"async_creator_fn": self._in_thread},
         }  # fmt: skip
         self.writes = create_async_engine(address, pool_size=1, **options)
         self.reads = create_async_engine(address, pool_size=settings.pool_size, **options)
         for engine in (self.writes, self.reads):
-            # "Terminating" ends the thread of a connection and then waits for its answer, for ever: an event loop that
-            # ends in the middle of a statement would hang. Closing waits for the thread in the right order.
-            engine.dialect.has_terminate = False
+            # SQLAlchemy's own begins a task to close it, which an event loop that ends would have to wait for.
+            dialect: Any = engine.dialect
+            dialect.do_terminate = _terminate
             event.listen(engine.sync_engine, "do_connect", self._make_private)
             event.listen(engine.sync_engine, "connect", self._configure)
             follow(engine.sync_engine, self._names)
@@ -83,6 +87,10 @@ class SqliteBackend:
             self._reader = None
         await self.writes.dispose()
         await self.reads.dispose()
+        # Those of tasks whose event loop was closed under them, and those that are ending.
+        for connection in tuple(self._threads):
+            if connection.left:
+                await connection.close()
         if self._private is not None:
             self._private.leave(self)
 
@@ -95,15 +103,16 @@ class SqliteBackend:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait in line: first come, first served, where SQLite's own lock lets the luckiest poller in."""
+        line = self._line  # A start makes a new one, and what ends late must not let two into that.
         try:
             async with asyncio.timeout(self._patience):
-                await self._line.acquire()
+                await line.acquire()
         except TimeoutError:
             raise Unavailable("database: too many writers wait") from None
         try:
             yield
         finally:
-            self._line.release()
+            line.release()
 
     async def unhurried(self, connection: AsyncConnection) -> None:
         """Nothing to lift: only the wait for another process is limited."""
@@ -156,8 +165,13 @@ class SqliteBackend:
         except OSError as error:
             raise sqlite3.OperationalError(f"cannot open: {error.strerror}") from None
 
+    def _in_thread(self, path: str, **options: Any) -> ThreadConnection:
+        # We say BEGIN ourselves.
+        connection = ThreadConnection(partial(sqlite3.connect, path, **options, isolation_level=None))
+        self._threads.add(connection)
+        return connection
+
     def _configure(self, connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # We say BEGIN ourselves.
         cursor = connection.cursor()
         patience = int(self._patience * 1000)
         # busy_timeout first: switching to WAL itself needs the lock.
@@ -186,6 +200,10 @@ def _faults(outage: Outage) -> Iterator[None]:
         raise
     except (sqlite3.Error, OSError) as error:
         raise fault_of(error, outage) from None
+
+
+def _terminate(connection: Any) -> None:
+    connection.driver_connection.stop()
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
