@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -39,6 +40,17 @@ def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("ROUTEGUARD_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """Take back what pages say about logging: it is set for the whole process."""
+    loggers = [logging.getLogger(name) for name in (None, "routeguard")]
+    before = [(one.level, [*one.handlers]) for one in loggers]
+    yield
+    for one, (level, handlers) in zip(loggers, before, strict=True):
+        one.setLevel(level)
+        one.handlers[:] = handlers
 
 
 def with_tables():
