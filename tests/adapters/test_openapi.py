@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
@@ -12,6 +12,7 @@ from fastapi.security import APIKeyQuery
 from pydantic import BaseModel
 
 from routeguard import (
+    Attack,
     Check,
     Policy,
     Routeguard,
@@ -116,6 +117,54 @@ def test_a_check_of_any_kind_is_asked_for_its_attacks() -> None:
         return ""
 
     assert statuses(app.openapi()["paths"]["/late"]["put"]) == {"200", "403"}
+
+
+class Allows(Check):
+    """A check of the application's, which refuses nobody here."""
+
+    stage = Stage.ACCESS
+
+    def bind(self, services: Any) -> Any:
+        async def passes(exchange: Any) -> None: ...
+
+        return passes
+
+    def attacks(self) -> list[Attack]:
+        return [Attack(name="shown", status=410)]
+
+
+class States(Allows):
+    statuses: ClassVar[tuple[int, ...]] = (418, 451)
+
+
+class StatesForUnsafe(States):
+    unsafe_only = True
+
+
+@pytest.mark.parametrize(
+    ("check", "read", "written"),
+    [
+        (Allows(), {"200", "410"}, {"200", "410"}),
+        (States(), {"200", "418", "451"}, {"200", "418", "451"}),
+        (StatesForUnsafe(), {"200"}, {"200", "418", "451"}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_check_of_ones_own_says_what_it_refuses_with(
+    check: Check, read: set[str], written: set[str], nested: bool
+) -> None:
+    app, guard = build()
+
+    @guard((public | Policy.of(check)) if nested else Policy.of(check))
+    async def own() -> str:
+        return ""
+
+    app.get("/own")(own)
+    app.post("/own")(own)
+
+    described = app.openapi()["paths"]["/own"]
+    assert (statuses(described["get"]), statuses(described["post"])) == (read, written)
 
 
 @dataclass(frozen=True)

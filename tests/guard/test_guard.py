@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.exchange import Exchange
 from routeguard.core.marks import policy_of
-from routeguard.core.policy import Policy, deferred, public
+from routeguard.core.policy import Check, Policy, Stage, deferred, public
+from routeguard.core.request import RequestView
 from routeguard.core.services import Services
 from routeguard.guard.guard import Ask, Guard, handler_name
 from routeguard.guard.inventory import Entry, matrix, verify
-from tests.conformance.wire import Key, Limit, Unbindable, admin, key
+from tests.conformance.wire import KEY, Key, Limit, Unbindable, admin, key
 
 
 @pytest.fixture
@@ -70,6 +72,27 @@ class TestCompile:
         assert caught.value.findings == (
             f"{__name__}.handler: first finding", f"{__name__}.handler: second finding",
         )  # fmt: skip
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("once", [False, True])
+    async def test_what_spends_something_is_not_asked_again(self, guard: Guard, once: bool) -> None:
+        asked: list[str] = []
+
+        class Counts(Check):
+            stage = Stage.QUOTA
+
+            def bind(self, services: Services) -> Any:
+                async def count(exchange: Exchange) -> None:
+                    asked.append("counted")
+
+                return count
+
+        Counts.once = once
+        compiled = guard.compile(Policy.of(Counts(), Key()), handler, "http")
+        for run in (compiled.run, compiled.again, compiled.unsafe):
+            request = {"type": "http", "method": "GET", "path": "/", "headers": [KEY]}
+            assert await run(Exchange(RequestView.from_scope(request))) is None
+        assert len(asked) == (1 if once else 3)
 
     def test_augment_sees_policy_and_kind(self) -> None:
         guard = Guard(Services(), augment=lambda policy, kind: policy & admin if kind == "websocket" else policy)
