@@ -15,16 +15,19 @@ def runs_here(task: asyncio.Future[Any] | None) -> bool:
     return task is not None and task.get_loop() is asyncio.get_running_loop()
 
 
-async def end(task: asyncio.Future[Any] | None, *, patience: float = 0.0) -> None:
-    """Wait up to `patience` seconds for a task to end by itself, then cancel it and wait for that.
+async def end(task: asyncio.Future[Any] | None, *, patience: float | None = 0.0) -> None:
+    """Wait up to `patience` seconds (None: without end) for a task to end by itself, then cancel it and wait for that.
 
     Does nothing for a task of an event loop that has ended. Raises nothing of what the task raised.
     """
     if task is None or not runs_here(task):
         return
-    if patience:
-        await asyncio.wait({task}, timeout=patience)
-    task.cancel()
+    try:
+        if patience != 0:
+            await asyncio.wait({task}, timeout=patience)
+    finally:
+        # Also when the one who waits is cancelled: no task is left behind.
+        task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # Seen.
