@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections import deque
@@ -10,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from routeguard.core.errors import Unavailable
-from routeguard.core.tasks import end
+from routeguard.core.periodic import Periodic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,13 +47,12 @@ class Feed:
         self.keep = keep
         self._read = read
         self._clock = clock
-        self._poll_every = poll
         self._trust = trust
         self._seen: dict[Row, float] = {}
         self._last_id = 0
         self._expiry: deque[tuple[float, str, int]] = deque()
         self._last_answer: tuple[float, float] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._polling = Periodic("routeguard-session-invalidations", self._attempt, pause=lambda: poll)
         self._told = False
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self.repeats = False
@@ -89,13 +87,12 @@ class Feed:
     async def start(self) -> None:
         """Load what is still relevant and begin polling. A source that is down is waited for, trusting nothing."""
         await self._attempt()
-        self._task = asyncio.create_task(self._run(), name="routeguard-session-invalidations")
+        self._polling.start()
 
     async def close(self) -> None:
         """Stop polling; from now on nothing is trusted."""
         self.trusted_until = -math.inf
-        task, self._task = self._task, None
-        await end(task)
+        await self._polling.close()
 
     def learn(self, *subjects: str) -> None:
         """Distrust what is remembered of `subjects` from now on, and wake whoever watches them."""
@@ -161,11 +158,6 @@ class Feed:
                 del self.stale[subject]
         if len(self._seen) > _SEEN_CAPACITY:
             self._seen = {row: at for row, at in self._seen.items() if at > now - self.keep - 2 * OVERLAP}
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_every)
-            await self._attempt()
 
     async def _attempt(self) -> None:
         try:
