@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys import store
 from routeguard.core.errors import Unavailable
-from routeguard.core.tasks import runs_here
+from routeguard.core.periodic import Periodic
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -33,27 +32,22 @@ class UseCounter:
     def __init__(self, database: Database, *, clock: SteadyClock, flush: timedelta) -> None:
         self._database = database
         self._clock = clock
-        self._every = flush.total_seconds()
         self._counted: dict[str, store.Uses] = {}
         self._writing: dict[str, store.Uses] = {}
         self._lock = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._flushing = Periodic("routeguard-api-key-uses", self.flush, pause=flush.total_seconds)
 
     async def start(self) -> None:
         """Begin writing."""
-        self._lock, self._closing = asyncio.Lock(), asyncio.Event()
-        self._task = asyncio.create_task(self._run(), name="routeguard-api-key-uses")
+        self._lock = asyncio.Lock()
+        self._flushing.start()
 
     async def close(self) -> None:
         """Write what is left. What cannot be written now is lost, and said in the log."""
-        task, self._task = self._task, None
-        if task is not None and runs_here(task):
-            # Told and not cancelled: of a write that was cut off nobody knows whether it counts.
-            self._closing.set()
-            await task
-        else:
-            self._lock = asyncio.Lock()
+        # Waited for and not cancelled: of a write that was cut off nobody knows whether it counts.
+        await self._flushing.close(patience=None)
+        # Nobody writes any more; the one of before may belong to an event loop that has ended.
+        self._lock = asyncio.Lock()
         try:
             await self.flush()
         except Unavailable:
@@ -95,14 +89,6 @@ class UseCounter:
                 for key_id, use in self._writing.items():
                     _add(self._counted, key_id, use)
                 self._writing = {}
-
-    async def _run(self) -> None:
-        while not self._closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._closing.wait()
-            with contextlib.suppress(Unavailable):
-                await self.flush()
 
 
 async def _added(tx: Transaction, *, batch: list[tuple[str, store.Uses]]) -> None:
