@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import math
@@ -10,9 +9,9 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.periodic import Periodic
 from routeguard.core.single_flight import SingleFlight
 from routeguard.core.strict_json import JSONRefused, load_json
-from routeguard.core.tasks import end
 from routeguard.jose.jwk import KeySet
 from routeguard.jose.models import InvalidToken
 from routeguard.remote.breaker import SERVICE
@@ -61,8 +60,7 @@ class RemoteKeys:
         self._asked_at = -math.inf
         self._failed = False
         self._fetches: SingleFlight[None, None] = SingleFlight("routeguard-remote-keys-fetch")
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._fetching = Periodic("routeguard-remote-keys", self._fetch, pause=self._pause)
         self.epoch = 0
         feed.listen(SUBJECT, self._changed)
 
@@ -73,15 +71,13 @@ class RemoteKeys:
 
     async def start(self) -> None:
         """Fetch the keys and look after them. A service that is away is waited for, verifying nothing."""
-        self._wake = asyncio.Event()
         with contextlib.suppress(Unavailable):
             await self._fetch()
-        self._task = asyncio.create_task(self._run(), name="routeguard-remote-keys")
+        self._fetching.start()
 
     async def close(self) -> None:
         """Stop looking after them."""
-        await end(self._task)
-        self._task = None
+        await self._fetching.close()
         await self._fetches.close()
 
     def find(self, kid: str) -> KeySet | None:
@@ -109,22 +105,15 @@ class RemoteKeys:
     def _changed(self) -> None:
         if self._feed.repeats:
             # They were fetched since. Looked at once more, they count meanwhile, should the service go away just now.
-            self._wake.set()
+            self._fetching.wake()
             return
         self._due = True
         self._changed_at = self._feed.tick
         self.epoch += 1
-        self._wake.set()
+        self._fetching.wake()
 
-    async def _run(self) -> None:
-        while True:
-            wait = _RETRY if self._due or self._failed else _EVERY * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._wake.wait()
-            self._wake.clear()
-            with contextlib.suppress(Unavailable):
-                await self._fetch()
+    def _pause(self) -> float:
+        return _RETRY if self._due or self._failed else _EVERY * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
 
     async def _fetch(self) -> None:
         """Fetch once for everybody who waits. Raises Unavailable."""

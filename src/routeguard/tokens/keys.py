@@ -14,9 +14,9 @@ from anyio import to_thread
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
 from routeguard.core.errors import Unavailable
+from routeguard.core.periodic import Periodic
 from routeguard.core.secret import Purpose, new_token
 from routeguard.core.single_flight import SingleFlight
-from routeguard.core.tasks import end, runs_here
 from routeguard.db.errors import UniqueViolation
 from routeguard.db.sealing import Sealer
 from routeguard.jose.jwk import AnyKey, Key, KeySet
@@ -86,11 +86,9 @@ class SigningKeys:
         self._offset = 0.0
         self._read_at = -math.inf
         self._looks: SingleFlight[None, None] = SingleFlight("routeguard-signing-keys-read")
-        self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._tending = Periodic("routeguard-signing-keys", self._tend, pause=lambda: _READ_EVERY)
         self._stop_listening: Callable[[], None] | None = None
         self._begun = False
-        self._stopping = False
         self.epoch = 0
         """Counts the times that a key was taken out of use before its time: what was verified before is void."""
 
@@ -98,24 +96,19 @@ class SigningKeys:
 
     async def start(self) -> None:
         """Load the keys, or make the first. A database that is away is waited for; until then nothing is signed."""
-        self._stopping, self._wake = False, asyncio.Event()
-        self._stop_listening = self._feed.listen(SUBJECT, self._wake.set)
+        self._stop_listening = self._feed.listen(SUBJECT, self._tending.wake)
         try:
             await self._tend()
         except Unavailable as error:
             logger.warning("signing keys cannot be read yet: %s", error)
-        self._task = asyncio.create_task(self._run(), name="routeguard-signing-keys")
+        self._tending.start()
 
     async def close(self) -> None:
         """Stop looking after them. A look that is under way has a moment to end."""
         if self._stop_listening is not None:
             self._stop_listening()
             self._stop_listening = None
-        self._stopping = True
-        if runs_here(self._task):
-            self._wake.set()
-        await end(self._task, patience=_DRAIN)
-        self._task = None
+        await self._tending.close(patience=_DRAIN)
         await self._looks.close(patience=_DRAIN)
 
     async def ready(self) -> None:
@@ -176,7 +169,7 @@ class SigningKeys:
         raise Unavailable("signing keys")
 
     async def _tend(self) -> None:
-        """Read the keys, and make the next one when it is time."""
+        """Read the keys, and make the next one when it is time. Raises Unavailable: what is known goes on counting."""
         await self._read()
         live = [row for row in self._rows if row.revoked_at is None]
         if not self._keys:
@@ -219,18 +212,6 @@ class SigningKeys:
         return self._last_generation + 1
 
     # -- reading -------------------------------------------------------------------------------------------------------
-
-    async def _run(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_READ_EVERY):
-                    await self._wake.wait()
-            if self._stopping:
-                return
-            self._wake.clear()
-            # Unavailable: what is known goes on counting.
-            with contextlib.suppress(Unavailable):
-                await self._tend()
 
     async def _read_soon(self) -> None:
         await asyncio.sleep(max(0.0, self._read_at + _PAUSE - self._clock.monotonic()))
