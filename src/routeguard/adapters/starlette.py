@@ -52,6 +52,7 @@ from routeguard.guard.facts import Seen
 from routeguard.guard.guard import Compiled
 from routeguard.guard.layers import Around, Layer, Within, has_changed, run_below
 from routeguard.guard.log import logger
+from routeguard.guard.outside import passes_outside
 from routeguard.guard.unguarded import refuse_unguarded
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def hook(kind: type[BaseRoute]) -> None:
             changed = False
         else:
             changed = has_changed(connection, scope)
+            if changed and connection.outer is not None and not await passes_outside(connection, scope, send):
+                return
         if not changed and connection.current is self:
             await original(self, scope, receive, send)
             return
@@ -201,6 +204,8 @@ async def _look_inside(connection: Connection, proceed: App, scope: Scope, recei
     route: Any = connection.current
     if route is None or not has_changed(connection, scope):
         await proceed(scope, receive, send)
+        return
+    if connection.outer is not None and not await passes_outside(connection, scope, send):
         return
     before = connection.layers, connection.above
     if connection.layers and connection.layers[-1].owners[0] is handler_of(route):

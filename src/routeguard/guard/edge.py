@@ -9,6 +9,7 @@ from __future__ import annotations
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
@@ -22,6 +23,7 @@ from routeguard.guard.capture import Capture
 from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
 from routeguard.guard.facts import Seen
 from routeguard.guard.layers import ask_all
+from routeguard.guard.outside import passes_outside
 from routeguard.guard.runs import Run
 from routeguard.guard.transport import refuse_framing
 
@@ -107,7 +109,8 @@ class Edge:
             if not ready:
                 connection.guard = await self._enter(lifespan=False)
             _refuse_unreadable(connection)
-            await self.app(scope, connection.receive, connection.send)
+            app = self.app if connection.outer is None else partial(_serve_inside, connection, self.app)
+            await app(scope, connection.receive, connection.send)
         except BodyTooLarge:
             if not connection.started:
                 await connection.refuse(CONTENT_TOO_LARGE())
@@ -171,6 +174,12 @@ class Edge:
             await self.app(scope, starting, stopping)
         finally:
             await stop()
+
+
+async def _serve_inside(connection: Connection, app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve an application that is mounted in a guarded one."""
+    if await passes_outside(connection, scope, send):
+        await app(scope, receive, send)
 
 
 def _refuse_unreadable(connection: Connection) -> None:
