@@ -112,6 +112,14 @@ def test_the_code_of_a_page_runs_and_its_application_starts(page):
                 assert http.get("/no-such-page").status_code == 404
 
 
+def test_the_tests_of_a_page_pass():
+    space = run_page(ROOT / "docs" / "how-to" / "start-stop-and-test.md")
+    tests = [value for name, value in space.items() if name.startswith("test_")]
+    assert [test.__name__ for test in tests] == ["test_home", "test_orders"]
+    for test in tests:
+        test()
+
+
 def test_the_readme_example_does_what_it_says():
     with_tables()
     with client(run_page(ROOT / "README.md")["app"]) as http:

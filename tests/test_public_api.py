@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 import routeguard
+import routeguard.testing
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 # Others script against these (see docs/reference); a rename breaks them.
@@ -30,11 +31,12 @@ def test_stable_names_are_there():
 
 
 def describe_all():
-    tree = ast.parse(Path(routeguard.__file__).read_text("utf-8"))
-    names = [node.asname for node in ast.walk(tree) if isinstance(node, ast.alias) and node.asname]
-    for name in sorted(names):
-        value = getattr(routeguard, name)
-        yield from describe(name, value) if inspect.isclass(value) else [f"{name}{shape(value)}"]
+    for package, prefix in ((routeguard, ""), (routeguard.testing, "testing.")):
+        tree = ast.parse(Path(package.__file__).read_text("utf-8"))
+        names = [node.asname for node in ast.walk(tree) if isinstance(node, ast.alias) and node.asname]
+        for name in sorted(names):
+            value, shown = getattr(package, name), prefix + name
+            yield from describe(shown, value) if inspect.isclass(value) else [f"{shown}{shape(value)}"]
 
 
 def describe(name, kind):

@@ -236,7 +236,7 @@ def test_what_features_find_is_told_at_once() -> None:
 def test_an_argument_of_another_type_is_a_finding(arguments: dict[str, Any], words: str) -> None:
     found = Settings(**{"environment": "staging", **arguments}).findings()
     assert words in found
-    assert "environment must be 'production' or 'development'" in found
+    assert "environment must be 'production', 'development' or 'test'" in found
 
 
 def test_arguments_are_written_as_in_the_environment_too(tmp_path: Path) -> None:

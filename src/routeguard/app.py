@@ -15,33 +15,37 @@ from typing_extensions import Self, TypeVar
 
 from routeguard.adapters.attach import attach, listed
 from routeguard.adapters.connections import connection_of
+from routeguard.adapters.overrides import Overrides
 from routeguard.adapters.section import Section
 from routeguard.adapters.starlette import hook_routes, wrap
 from routeguard.adapters.wrapping import is_router
 from routeguard.api_keys import checks as key_checks
 from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
 from routeguard.assembly import (
+    asks,
     assemble,
     assemble_again,
     checked_settings,
     credentials_of,
     defaults,
     guard_over,
+    overridable,
     remote_feature,
+    session_of,
     warn_of_others,
 )
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.marks import mark, needs_guard, policy_of
-from routeguard.core.policy import Policy, check_options, public
+from routeguard.core.policy import Policy, check_options
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Ask, Compiled, Guard, Mode, handler_name
+from routeguard.guard.guard import Compiled, Guard, Mode, handler_name
 from routeguard.guard.inventory import Installed, Row, matrix
 from routeguard.guard.refusals import check_shape
 from routeguard.guard.runs import Run, Runs
 from routeguard.sessions import checks
-from routeguard.sessions.models import SessionResolver, UserSession
+from routeguard.sessions.models import UserSession
 from routeguard.settings import Settings
 from routeguard.traffic.body_limit import body_limit
 from routeguard.traffic.cors import identity_cors
@@ -95,16 +99,15 @@ class Routeguard(Generic[U]):
             features = [] if identify is not None else defaults()
         self.features = tuple(features)
         self.settings = checked_settings(settings, self.features, user or User)
-        services = assemble(self.settings, self.features, user=user or User, identify=identify)
+        values = overridable(self)
+        overrides = Overrides(values) if self.settings.testing else None
+        services = assemble(self.settings, self.features, user=user or User, identify=identify, overrides=overrides)
         self._runs = Runs(
             services, lambda: assemble_again(services, self.features, user=user or User, identify=identify)
         )
         self._guard = guard_over(services, self.features, sign_in=f"{PREFIX}/sign-in")
-        self._guard.asks += [
-            Ask(self.current_session, self.session(), _provides_session),
-            Ask(self.current, self.session(), _provides_principal),
-            Ask(self.current_key, self.api_key(), _provides_key),
-        ]
+        self._guard.asks = asks(self)
+        self._guard.overridable = tuple(one.call for one in values)
         self._installed: list[Installed] = []
         self._required: dict[tuple[Policy, str, Services], Compiled] = {}
         hook_routes()
@@ -229,7 +232,7 @@ class Routeguard(Generic[U]):
         exchange.guarded = True
         if isinstance(exchange.principal, UserSession):
             return cast("UserSession[U]", exchange.principal)
-        found = await exchange.guard.services.get(SessionResolver).resume(exchange)
+        found = await session_of(exchange.guard.services)(exchange)
         if exchange.principal is None:
             exchange.principal = found
             if is_foreign_socket(exchange, exchange.guard.services):
@@ -383,15 +386,3 @@ class Routeguard(Generic[U]):
     async def close(self) -> None:
         """Stop the services in the running event loop once all that started them there have; safe to call twice."""
         await self._runs.leave(self)
-
-
-def _provides_session(policy: Policy) -> bool:
-    return any(policy.find(checks.SessionRequired))
-
-
-def _provides_principal(policy: Policy) -> bool:
-    return policy != public and bool(policy.checks)
-
-
-def _provides_key(policy: Policy) -> bool:
-    return any(policy.find(key_checks.ApiKeyRequired))

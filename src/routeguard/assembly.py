@@ -9,22 +9,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from routeguard.adapters.overrides import Overridable, Overrides
 from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired
-from routeguard.api_keys.models import KeyVerifier
+from routeguard.api_keys.checks import api_key as key_policy
+from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.cookies import cookie_name
 from routeguard.core.errors import ConfigError, ServiceMissing
+from routeguard.core.overrides import IdentityOverrides, resumed
+from routeguard.core.policy import Policy, public
 from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.core.services import Services
 from routeguard.ephemeral.factory import EphemeralCheck, open_ephemeral
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.one_process import OneProcess
 from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.guard.guard import Guard
+from routeguard.guard.guard import Ask, Guard
 from routeguard.sessions import checks
 from routeguard.sessions.identify import ResolvedSessions
-from routeguard.sessions.models import SessionResolver
+from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.sessions.sign_in import SignIn
 from routeguard.settings import Settings, keep_development_secret
 from routeguard.traffic.cors import preflight
@@ -33,11 +37,11 @@ from routeguard.traffic.site import Site
 from routeguard.users.reader import UserCodec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from routeguard.adapters.openapi_security import Credentials
+    from routeguard.core.exchange import Exchange
     from routeguard.core.feature import Feature
-    from routeguard.core.policy import Policy
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
 
@@ -145,9 +149,10 @@ def _check_identify(identify: Any, features: Sequence[Feature]) -> None:
 
 
 def assemble(
-    settings: Settings, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None
-) -> Services:
-    """Make every service, without I/O. Raises ConfigError."""
+    settings: Settings, features: Sequence[Feature], *, user: type[Any], identify: Resolver | None,
+    overrides: Overrides | None = None,
+) -> Services:  # fmt: skip
+    """Make every service, without I/O. `overrides` are those of test mode. Raises ConfigError."""
     if settings.secret is None:
         settings = replace(settings, secret=keep_development_secret(Path.cwd()))
     if identify is not None:
@@ -155,6 +160,8 @@ def assemble(
     services = Services()
     services.add(Settings, settings)
     services.add(Clock, SystemClock())
+    if overrides is not None:
+        services.add(IdentityOverrides, overrides, start=overrides.start)
     assert settings.secret is not None
     services.add(DeploymentKeys, DeploymentKeys(settings.issuer, settings.secret, settings.older_secrets))
     proxies = parse_networks(settings.trusted_proxies)
@@ -218,7 +225,45 @@ def assemble_again(
         from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
 
         settings = replace(settings, database_url=first.get(Database).url)
-    return assemble(settings, features, user=user, identify=identify)
+    overrides = first.find(IdentityOverrides)
+    assert overrides is None or isinstance(overrides, Overrides)
+    return assemble(settings, features, user=user, identify=identify, overrides=overrides)
+
+
+def overridable(guard: Any) -> list[Overridable]:
+    """Return the values of a `Routeguard` that tests may override to say who is calling: the first one counts."""
+    return [
+        Overridable(guard.current_session, (UserSession,)),
+        Overridable(guard.current_session_or_none, (UserSession,), guest=True),
+        Overridable(guard.current, (UserSession, ApiKey)),
+        Overridable(guard.current_key, (ApiKey,)),
+    ]
+
+
+def asks(guard: Any) -> list[Ask]:
+    """Return the values of a `Routeguard` that a handler can take, and the policy that each of them requires."""
+    return [
+        Ask(guard.current_session, checks.session(), _provides_session),
+        Ask(guard.current, checks.session(), _provides_principal),
+        Ask(guard.current_key, key_policy(), _provides_key),
+    ]
+
+
+def _provides_session(policy: Policy) -> bool:
+    return any(policy.find(checks.SessionRequired))
+
+
+def _provides_principal(policy: Policy) -> bool:
+    return policy != public and bool(policy.checks)
+
+
+def _provides_key(policy: Policy) -> bool:
+    return any(policy.find(ApiKeyRequired))
+
+
+def session_of(services: Services) -> Callable[[Exchange], Awaitable[UserSession[Any] | None]]:
+    """Return what finds the session of any request, as its policies would. Raises ConfigError without sessions."""
+    return resumed(services, UserSession, services.get(SessionResolver).resume)
 
 
 def guard_over(services: Services, features: Sequence[Feature], *, sign_in: str) -> Guard:
@@ -310,6 +355,6 @@ def _csrf(services: Services, settings: Settings) -> None:
         services.get(DeploymentKeys), origins=settings.origins,
         clock=services.get(Clock),
         secure_cookies=settings.secure_cookies, base=settings.cookie_base,
-        resume=resolver.resume if resolver is not None else None,
+        resume=session_of(services) if resolver is not None else None,
     )  # fmt: skip
     services.add(CsrfTokens, tokens)

@@ -76,6 +76,17 @@ def test_serve_lists_every_unsafe_setting_and_does_not_start(tmp_path: Path) -> 
     assert "Traceback" not in ended.stderr
 
 
+def test_serve_does_not_start_in_test_mode(command: Command) -> None:
+    # Attack OPS-11: in test mode, code decides who is calling, without a credential.
+    ended = command("serve", "--port", "0", ROUTEGUARD_ENVIRONMENT="test")
+    assert ended.returncode == 2
+    assert "environment is 'test' (environment ROUTEGUARD_ENVIRONMENT), and serve is no test" in ended.stderr
+    shown = command("config", "show", "--format", "json", ROUTEGUARD_ENVIRONMENT="test")
+    assert {"setting": "environment", "value": "test", "source": "environment ROUTEGUARD_ENVIRONMENT"} in (
+        json.loads(shown.stdout)["settings"]
+    )
+
+
 def test_serve_lists_what_is_wrong_with_values_names_files_and_arguments_too(command: Command) -> None:
     wrong = {"ROUTEGUARD_ISUER": "x", "ROUTEGUARD_BODY_LIMIT": "much", "ROUTEGUARD_SESSIONS_IDLE": "-1d"}
     ended = command("serve", "--drain", "2h", "--tls-certificate", "none.pem", "--tls-key", "none.pem", **wrong)

@@ -128,6 +128,7 @@ def test_dev_on_postgresql_only_when_told_and_only_where_nobody_is(
         ({"ROUTEGUARD_ISSUER": "https://127.0.0.1:8000"}, ["not http on this machine"]),
         ({"ROUTEGUARD_ISSUER": "http://id.example.com"}, ["not http on this machine"]),
         ({"ROUTEGUARD_ENVIRONMENT": "production"}, ["environment is 'production'"]),
+        ({"ROUTEGUARD_ENVIRONMENT": "test"}, ["environment is 'test'"]),
         (
             {"ROUTEGUARD_ENVIRONMENT": "production", "ROUTEGUARD_ISSUER": "https://id.example.com"},
             ["environment is 'production'", "https://id.example.com"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from routeguard.adapters import listing
 from routeguard.adapters.errors import answer_errors
+from routeguard.guard.overrides import warn_of_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,4 +37,5 @@ def listed(app: Any, guard: Guard, credentials: Callable[[], Credentials]) -> It
         from routeguard.adapters.fastapi import describe_mounted  # noqa: PLC0415 - adapters load their framework
 
         describe_mounted(app, guard, credentials())
+        warn_of_overrides(guard, [app, *(mounted for mounted, _ in listing.applications_below(app))])
     return listing.entries(guard, app)

@@ -14,6 +14,7 @@ from routeguard.api_keys.models import PRIVILEGES, ApiKey, KeyVerifier, Privileg
 from routeguard.api_keys.problems import insufficient_scope
 from routeguard.core.credentials import credential_of
 from routeguard.core.errors import ConfigError
+from routeguard.core.overrides import identified, presented
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, Problem, authentication_required
 from routeguard.core.security_log import network_of, note
@@ -92,12 +93,12 @@ class ApiKeyRequired(Check):
             came_by_header(exchange, found)
             return None
 
-        return by_key
+        return identified(services, ApiKey, by_key, _MISSING)
 
     @override
     def presents(self, services: Services) -> Callable[[Exchange], bool]:
         """Return what tells whether a key was sent."""
-        return _presents
+        return presented(services, ApiKey, _presents)
 
     @override
     def describe(self) -> str:

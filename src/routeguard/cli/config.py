@@ -62,7 +62,7 @@ def show(*, format: Literal["table", "json"] = "table") -> int:  # noqa: A002 - 
 def _in_force(settings: Settings, name: str) -> str | None:
     """Return what a setting comes to where its value alone does not say, or None."""
     if name == "environment":
-        return "production" if settings.production else "development"
+        return "test" if settings.testing else "production" if settings.production else "development"
     if name == "users.require_verified_email":
         return str(settings.users.verified_email_required(production=settings.production))
     if name == "secret":

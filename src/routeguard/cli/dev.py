@@ -77,7 +77,7 @@ def _deployment(configured: Settings, unusable: set[str]) -> list[str]:
     """Return what is configured for a deployment; nothing is said of settings that are no good for anything."""
     found: list[str] = []
     given = configured.provenance.keys() - unusable
-    if "environment" in given and configured.production:
+    if "environment" in given and (configured.production or configured.testing):
         source = configured.provenance["environment"]
         found.append(f"environment is {configured.environment!r} ({source}), and dev is for development only")
     if "issuer" in given and not configured.on_loopback:

@@ -102,6 +102,9 @@ def service_settings() -> tuple[Settings, list[str]]:
     settings, findings = Settings.read()
     if "environment" not in settings.provenance:
         settings = replace(settings, environment="production")
+    if settings.testing:
+        source = settings.provenance["environment"]
+        findings.append(f"environment is 'test' ({source}), and serve is no test: it takes production or development")
     return settings, findings
 
 

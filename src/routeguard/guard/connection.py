@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from routeguard.core.decision import ALLOW, Refuse, Reply
 from routeguard.core.errors import GuardNotApplied, ProblemError, Unavailable
 from routeguard.core.exchange import SCOPE_KEY, Exchange
+from routeguard.core.overrides import OverrideRaised
 from routeguard.core.policy import Outcome, decision_of
 from routeguard.core.problem import (
     CONTENT_TOO_LARGE,
@@ -24,6 +25,7 @@ from routeguard.guard.denial import let_server_close
 from routeguard.guard.finish import finish
 from routeguard.guard.framework import answered_by_framework, leads_astray
 from routeguard.guard.log import logger, record
+from routeguard.guard.overrides import explained
 from routeguard.guard.place import public_root, route_path
 from routeguard.guard.refusals import reply_to
 from routeguard.guard.subprotocols import hide_credentials, subprotocol, without_credentials
@@ -313,6 +315,8 @@ class Connection(Exchange):
         except (Unavailable, TimeoutError) as error:
             outcome = cannot_tell(error)
             decision = Refuse(outcome)
+        except OverrideRaised as raised:
+            raise raised.error from raised.error.__cause__
         except Exception:  # noqa: BLE001 - a policy that breaks in any way refuses
             logger.exception("a policy broke and the request is refused: %s", compiled.handler)
             outcome = INTERNAL_ERROR()
@@ -377,7 +381,7 @@ class Connection(Exchange):
 
     def log(self, problem: Problem, handler: str, verb: str) -> str:
         """Write one line per refusal, cause included, and return the request's id."""
-        return record(self, problem, handler, verb)
+        return record(self, explained(self.guard, self, problem), handler, verb)
 
 
 def cannot_tell(error: Unavailable | TimeoutError) -> Problem:

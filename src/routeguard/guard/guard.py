@@ -92,6 +92,10 @@ class Guard:
     asks_for_session: Callable[[Policy], bool] = field(default=lambda _policy: False)
     """Whether a policy lets nobody pass without a session: around the sign-in itself that is a mistake."""
     asks: list[Ask] = field(default_factory=list)
+    overridable: tuple[Callable[..., Any], ...] = ()
+    """The values that tests may override to say who is calling."""
+    overrides_reported: bool = False
+    """Whether the log says already that an application overrides them outside test mode."""
 
     def compare_root(self, found: str) -> None:
         """Log once that links in mails, which are made without a request, lack the prefix that pages have."""

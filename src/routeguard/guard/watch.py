@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from routeguard.core.decision import ALLOW
+from routeguard.core.overrides import is_overridden
 from routeguard.core.principal import Standing
 from routeguard.core.problem import authentication_required
 
@@ -35,10 +36,12 @@ def watch_stream(connection: Connection) -> None:
 def watch_principal(connection: Connection) -> None:
     """Wait in the background until the principal of a connection ends, and end the connection then (attack WS-05).
 
-    Once a connection; nothing is done where nobody knows how long principals stand.
+    Once a connection; nothing is done where nobody knows how long principals stand, or for one that a test gave.
     """
     standing = connection.guard.services.find(Standing)
-    if standing is not None and connection.principal is not None and connection.watcher is None:
+    if standing is None or connection.principal is None or connection.watcher is not None:
+        return
+    if not is_overridden(connection):
         connection.watcher = asyncio.create_task(_end_after(connection, standing, connection.principal))
 
 

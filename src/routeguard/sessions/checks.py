@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
+from routeguard.core.overrides import identified, presented
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
 from routeguard.sessions.identify import IdentifiedSession, ResolvedSessions
@@ -94,7 +95,7 @@ class SessionRequired(Check):
             exchange.principal = found
             return None
 
-        return signed_in
+        return identified(services, UserSession, signed_in, _REFUSED)
 
     @override
     def describe(self) -> str:
@@ -115,7 +116,7 @@ class SessionRequired(Check):
         A resolver without one, such as the application's own sign-in, may read anything, so it is always asked.
         """
         found: Callable[[Exchange], bool] = getattr(_resolver(services), "presents", _always)
-        return found
+        return presented(services, UserSession, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class OptionalSession(Check):
             exchange.principal = await resume(exchange)
             return None
 
-        return perhaps
+        return identified(services, UserSession, perhaps, None)
 
     @override
     def describe(self) -> str:

@@ -68,8 +68,14 @@ def malformed(settings: Settings) -> list[str]:
             f"cookie_name {settings.cookie_name!r} must be up to 40 letters, digits, '-', '_', '.' and {{port}}; the "
             "prefix __Host- is added to it where browsers take it"
         )
-    if settings.environment not in {"", "production", "development"}:
-        found.append("environment must be 'production' or 'development'")
+    if settings.environment not in {"", "production", "development", "test"}:
+        found.append("environment must be 'production', 'development' or 'test'")
+    if settings.testing and not settings.issuer_is_local:
+        # Attack OPS-11: a switch for tests that has come along into a deployment.
+        found.append(
+            f"environment 'test' lets overrides say who is calling, so the issuer has to be on this machine, such as "
+            f"http://127.0.0.1:8000 or https://app.localhost, and not {settings.issuer!r}"
+        )
     # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
     found += [f"trusted {finding}" for finding in _unreadable_origins(settings.trusted_origins)]
     found += [f"cors_origins: {finding}" for finding in _unreadable_origins(settings.cors_origins)]

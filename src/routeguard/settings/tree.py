@@ -51,7 +51,7 @@ class Settings:
     older_secrets: tuple[Secret, ...] = field(default=(), repr=False)
     """Secrets still accepted after a rotation, newest first."""
     environment: str = ""
-    """`production` or `development`; when empty, decided by the issuer: http on loopback is development."""
+    """`production`, `development` or `test`; when empty, decided by the issuer: http on loopback is development."""
     database_url: str = "sqlite:///routeguard.db"
     """`sqlite:///FILE` or `postgresql://...`, without a driver in the name."""
     ephemeral_url: str = "memory://"
@@ -115,8 +115,13 @@ class Settings:
     def production(self) -> bool:
         """Whether the strict rules of production apply."""
         if self.environment:
-            return self.environment != "development"
+            return self.environment not in {"development", "test"}
         return not self.on_loopback
+
+    @property
+    def testing(self) -> bool:
+        """Whether tests may say who is calling, without a credential."""
+        return self.environment == "test"
 
     @property
     def on_loopback(self) -> bool:
@@ -124,9 +129,13 @@ class Settings:
 
         Names below `.localhost` are this machine's too: browsers ask no resolver for them (RFC 6761 section 6.3).
         """
-        parts = _split(self.issuer)
-        host = parts.hostname or ""
-        return parts.scheme == "http" and (is_loopback(host) or host.endswith(".localhost"))
+        return self.issuer_is_local and _split(self.issuer).scheme == "http"
+
+    @property
+    def issuer_is_local(self) -> bool:
+        """Whether the issuer names this very machine, by whatever scheme."""
+        host = _split(self.issuer).hostname or ""
+        return is_loopback(host) or host.endswith(".localhost")
 
     @property
     def secure_cookies(self) -> bool:

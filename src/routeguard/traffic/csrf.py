@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from typing_extensions import override
 
 from routeguard.core.cookies import cookie_name, format_cookie
+from routeguard.core.overrides import is_overridden, unless_overridden
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.request import SAFE_METHODS
 from routeguard.core.secret import DeploymentKeys, Purpose, equal, new_token
@@ -238,7 +239,8 @@ class Csrf(Check):
             # 5. Neither: no browser of today. With a credential a browser might have added, the token decides.
             return None if proof is not None or not _is_ambient(exchange) else suspect(exchange, _NO_PROOF)
 
-        return not_forged
+        # What a test says who is calling is no credential that a browser adds: there is nothing to forge.
+        return unless_overridden(services, not_forged)
 
     @override
     def describe(self) -> str:
@@ -314,7 +316,7 @@ def is_foreign_socket(exchange: Exchange, services: Services) -> bool:
     tokens = services.find(CsrfTokens)
     if tokens is None or exchange.request.kind != "websocket":
         return False
-    return not _may_shake_hands(exchange, tokens.origins)
+    return not (is_overridden(exchange) or _may_shake_hands(exchange, tokens.origins))
 
 
 def _may_shake_hands(exchange: Exchange, origins: frozenset[bytes]) -> bool:
