@@ -129,12 +129,13 @@ async def test_a_fault_is_logged_once_until_a_run_succeeds(caplog: pytest.LogCap
     work.error = ZeroDivisionError("why")
     periodic.start()
     await until(lambda: time.pauses)
-    for _ in range(3):
+    for _ in range(6):
         await time.go_on()
+    assert work.begun == 3
     [record] = caplog.records
     assert record.getMessage() == "test-work failed, and is tried again"
     assert record.exc_info is not None
-    assert time.pauses == [0.0, 1.0, 1.0, 1.0], "what fails at once does not keep the processor busy"
+    assert time.pauses == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
     work.error = None
     await time.go_on()
     assert work.ended == 1
@@ -143,6 +144,34 @@ async def test_a_fault_is_logged_once_until_a_run_succeeds(caplog: pytest.LogCap
     await time.go_on()
     assert len(caplog.records) == 2
     await periodic.close()
+
+
+async def test_work_that_fails_at_once_and_is_woken_does_not_fill_a_processor() -> None:
+    work, time = Work(), Time()
+    periodic = _periodic(work, time, pause=0.0)
+    work.error = ZeroDivisionError("why")
+    periodic.wake()
+    periodic.start()
+    await until(lambda: time.pauses[-1:] == [1.0])
+    for _ in range(5):
+        periodic.wake()
+        await asyncio.sleep(0)
+    assert work.begun == 1
+    work.error = None
+    await time.go_on()
+    await until(lambda: work.ended == 1)
+    await periodic.close()
+
+
+async def test_a_close_after_a_fault_does_not_wait_for_the_next_run() -> None:
+    work, time = Work(), Time()
+    periodic = _periodic(work, time)
+    work.error = ZeroDivisionError("why")
+    periodic.wake()
+    periodic.start()
+    await until(lambda: time.pauses[-1:] == [1.0])
+    await periodic.close(patience=None)
+    assert work.begun == 1
 
 
 async def test_an_outage_is_not_its_to_tell_and_changes_no_pause(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from routeguard.core.tasks import end, runs_here
 logger = logging.getLogger("routeguard")
 
 _AFTER_A_FAULT: Final = 1.0
-"""Seconds at least between a run that failed and the next, unless it is woken: it may have failed at once."""
+"""Seconds between a fault and the pause that follows: what fails at once, and is woken, must not fill a processor."""
 
 Wait = Callable[[asyncio.Event, "float | None"], Awaitable[None]]
 """Returns when the event is set, or after so many seconds; None: only when it is set."""
@@ -36,7 +36,7 @@ class Periodic:
     May be started and closed any number of times, each time in another event loop. Needs asyncio.
     """
 
-    __slots__ = ("_call", "_closing", "_event", "_failing", "_name", "_pause", "_task", "_wait", "_woken")
+    __slots__ = ("_call", "_closed", "_event", "_failing", "_name", "_pause", "_task", "_wait", "_woken")
 
     def __init__(
         self, name: str, call: Callable[[], Awaitable[Any]], *, pause: Callable[[], float | None], wait: Wait = wait
@@ -49,7 +49,7 @@ class Periodic:
         self._task: asyncio.Task[None] | None = None
         self._event = asyncio.Event()
         self._woken = False
-        self._closing = False
+        self._closed = asyncio.Event()
         self._failing = False
 
     @property
@@ -59,7 +59,7 @@ class Periodic:
 
     def start(self) -> None:
         """Begin with a pause, or at once if it was woken before. Call it once until `close`."""
-        self._closing, self._event = False, asyncio.Event()
+        self._closed, self._event = asyncio.Event(), asyncio.Event()
         if self._woken:
             self._event.set()
         self._task = asyncio.create_task(self._run(), name=self._name)
@@ -77,17 +77,16 @@ class Periodic:
         task, self._task = self._task, None
         if not runs_here(task):
             return
-        self._closing = True
+        self._closed.set()
         self._event.set()
         await end(task, patience=patience)
 
     async def _run(self) -> None:
         while True:
-            seconds = self._pause()
-            if self._failing and seconds is not None:
-                seconds = max(seconds, _AFTER_A_FAULT)
-            await self._wait(self._event, seconds)
-            if self._closing:
+            if self._failing:
+                await self._wait(self._closed, _AFTER_A_FAULT)
+            await self._wait(self._event, self._pause())
+            if self._closed.is_set():
                 return
             self._woken = False
             self._event.clear()
