@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.periodic import Periodic
 from routeguard.core.secret import Purpose, new_token
 from routeguard.core.tasks import runs_here
 from routeguard.db.schema import metadata
@@ -81,10 +82,9 @@ class Outbox:
         self._suffix = f"@{keys.label}"
         self._deliver: dict[str, Deliver] = {}
         self._kinds: dict[type[Event], list[str]] = {}
-        self._wake = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
+        self._taking = Periodic("routeguard-outbox", self._take_due, pause=self._pause)
         self._flying: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._full = False
         database.recorder = self._record
 
     # -- what may be registered before start ---------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Outbox:
         await tx.execute(
             sa.insert(outbox).values(id=row_id, kind=stored, payload=sealed, due_at=self._clock.time(), attempts=0)
         )
-        tx.after_commit(self._wake.set)
+        tx.after_commit(self._taking.wake)
 
     async def _record(self, tx: Transaction, events: list[Event]) -> None:
         for event in events:
@@ -133,19 +133,16 @@ class Outbox:
 
     async def start(self) -> None:
         """Start the worker."""
-        self._stopping, self._wake, self._flying = False, asyncio.Event(), set()
-        self._worker = asyncio.create_task(self._work(), name="routeguard-outbox")
+        self._flying, self._full = set(), False
+        self._taking.start()
+        self._taking.wake()
 
     async def close(self) -> None:
         """Take no more, and give what is being delivered three seconds to end. The rest becomes due again."""
-        worker, self._worker = self._worker, None
-        if worker is None or not runs_here(worker):
-            return
-        self._stopping = True
-        self._wake.set()
-        await worker
-        if self._flying:
-            _, left = await asyncio.wait(self._flying, timeout=_DRAIN)
+        await self._taking.close(patience=None)
+        flying = {task for task in self._flying if runs_here(task)}
+        if flying:
+            _, left = await asyncio.wait(flying, timeout=_DRAIN)
             for task in left:
                 task.cancel()
             if left:
@@ -166,30 +163,26 @@ class Outbox:
             statement = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.dead_at.is_not(None))
             return int(await tx.scalar(statement))
 
-    async def _work(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            full = False
-            # Unavailable: the database is away; the rows are safe in it.
-            with contextlib.suppress(Unavailable):
-                free = _AT_ONCE - len(self._flying)
-                taken = await self._take(free) if free else []
-                full = len(taken) == free
-                for row in taken:
-                    task = asyncio.create_task(self._deliver_one(row), name=f"routeguard-outbox-{row.kind}")
-                    self._flying.add(task)
-                    task.add_done_callback(self._landed)
-            if full and len(self._flying) < _AT_ONCE:
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL):
-                    await self._wake.wait()
+    async def _take_due(self) -> None:
+        """Begin to deliver as much as there are places for. Raises Unavailable; the rows are safe in the database."""
+        self._full = False
+        free = _AT_ONCE - len(self._flying)
+        taken = await self._take(free) if free else []
+        self._full = len(taken) == free
+        for row in taken:
+            task = asyncio.create_task(self._deliver_one(row), name=f"routeguard-outbox-{row.kind}")
+            self._flying.add(task)
+            task.add_done_callback(self._delivered)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _pause(self) -> float:
+        # Some have been delivered meanwhile, and more may be due.
+        return 0.0 if self._full and len(self._flying) < _AT_ONCE else _POLL
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
         self._flying.discard(task)
         # More may be due than there were places for.
         if len(self._flying) == _AT_ONCE - 1:
-            self._wake.set()
+            self._taking.wake()
 
     async def _take(self, limit: int) -> list[_Taken]:
         """Claim due rows in one statement, so that no two workers take the same; the lease is their new due time."""
