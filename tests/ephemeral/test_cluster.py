@@ -199,8 +199,7 @@ async def test_a_map_that_makes_no_sense_is_an_outage_and_is_asked_for_again(slo
                 await store.get("k")
             await asyncio.sleep(0.15)
         assert store._cluster is not None
-        assert store._cluster._keeper is not None
-        assert not store._cluster._keeper.done()
+        assert store._cluster._keeping.running
     finally:
         await store.close()
         server.close()

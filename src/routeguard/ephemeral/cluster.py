@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import hiredis
 
 from routeguard.core.errors import Unavailable
-from routeguard.core.tasks import end
+from routeguard.core.periodic import Periodic
 from routeguard.ephemeral.connection import Connection
 from routeguard.ephemeral.replies import gives_up, refusal_of
 
@@ -47,8 +47,7 @@ class Cluster:
         self._seeds: Final = [(seed.host, seed.port) for seed in seeds]
         self._connections: dict[Place, Connection] = {}
         self._owners: list[Connection | None] = [None] * SLOTS
-        self._stale = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeping = Periodic("routeguard-valkey-cluster", self._keep, pause=lambda: _LOOK_AGAIN)
         self._refusal: str | None = None
 
     @property
@@ -67,20 +66,18 @@ class Cluster:
 
     async def start(self) -> None:
         """Ask for the map; when nobody answers now, go on trying in the background."""
-        if self._keeper is not None:
+        if self._keeping.running:
             return
-        self._stale = asyncio.Event()
         try:
             await self._learn()
         except Unavailable as error:
             logger.warning("the valkey cluster is away: %s", error.what)
-            self._stale.set()
-        self._keeper = asyncio.create_task(self._keep(), name="routeguard-valkey-cluster")
+            self._keeping.wake()
+        self._keeping.start()
 
     async def close(self) -> None:
         """Close every connection."""
-        keeper, self._keeper = self._keeper, None
-        await end(keeper)
+        await self._keeping.close()
         self._owners = [None] * SLOTS
         while self._connections:
             await self._connections.popitem()[1].close()
@@ -98,7 +95,7 @@ class Cluster:
             try:
                 return await _send(connection, parts, asking=asking)
             except Unavailable:
-                self._stale.set()
+                self._keeping.wake()
                 raise
             except hiredis.ReplyError as error:
                 word, _, rest = str(error).partition(" ")
@@ -108,9 +105,9 @@ class Cluster:
                     raise
                 asking = word == "ASK"
                 if not asking:
-                    self._stale.set()
+                    self._keeping.wake()
                 connection = await self._connect(_place_of(rest, connection.address))
-        self._stale.set()
+        self._keeping.wake()
         raise Unavailable("valkey: nobody serves this slot", retry_after=1)
 
     async def _connect(self, place: Place) -> Connection:
@@ -157,20 +154,16 @@ class Cluster:
 
     async def _keep(self) -> None:
         """Hold the map current: when somebody found it wrong, while a server is away, and now and then."""
-        while True:
-            try:
-                async with asyncio.timeout(_LOOK_AGAIN):
-                    await self._stale.wait()
-            except TimeoutError:
-                pass
-            self._stale.clear()
-            try:
-                await self._learn()
-            except Unavailable:
-                self._stale.set()
-            if not self.is_up:
-                self._stale.set()
-            await asyncio.sleep(_SHORTEST)
+        learned = False
+        try:
+            await self._learn()
+            learned = True
+        except Unavailable as error:
+            logger.debug("%s", error.what)
+        finally:
+            if not (learned and self.is_up):
+                self._keeping.wake()
+        await asyncio.sleep(_SHORTEST)
 
 
 async def _send(connection: Connection, parts: Sequence[Part], *, asking: bool) -> Any:
