@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import ssl
 from collections import deque
@@ -27,8 +28,8 @@ from weakref import WeakSet
 import hiredis
 
 from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.periodic import Periodic
 from routeguard.core.ports import PORT_RANGE, is_port, port_of
-from routeguard.core.tasks import end
 from routeguard.ephemeral import replies
 
 logger = logging.getLogger("routeguard.ephemeral")
@@ -208,10 +209,11 @@ class Connection:
         self._greeting = greeting
         self._deadline = deadline
         self._wire: _Wire | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._dropped = asyncio.Event()
+        self._keeping = Periodic("routeguard-valkey", self._reopen, pause=self._pause)
         self._tried = asyncio.Event()
         self._closing = False
+        self._opened = -math.inf
+        self._next_pause = _FIRST_PAUSE
         self._retired: WeakSet[_Wire] = WeakSet()
         self._said: str | None = None
         """What the log was told last, while the server is away: each reason is said once."""
@@ -225,20 +227,21 @@ class Connection:
 
     async def start(self) -> None:
         """Connect; when that fails now, go on trying in the background."""
-        if self._keeper is not None:
+        if self._keeping.running:
             return
-        self._closing, self._dropped, self._tried = False, asyncio.Event(), asyncio.Event()
+        self._closing, self._tried = False, asyncio.Event()
+        self._opened, self._next_pause = -math.inf, _FIRST_PAUSE
         try:
             await self._open()
         except _ERRORS as error:
             self._failed(error)
-        self._keeper = asyncio.create_task(self._keep(), name="routeguard-valkey")
+            self._keeping.wake()
+        self._keeping.start()
 
     async def close(self) -> None:
         """Close for good."""
         self._closing = True
-        keeper, self._keeper = self._keeper, None
-        await end(keeper)
+        await self._keeping.close()
         wire, self._wire = self._wire, None
         for one in (wire, *self._retired):
             if one is not None:
@@ -282,7 +285,6 @@ class Connection:
             except _ERRORS as error:
                 failure = error
             else:
-                self._dropped.clear()
                 self._wire = wire
                 return
         raise failure
@@ -314,7 +316,7 @@ class Connection:
         if self._wire is wire:
             self._wire = None
             self._tried.clear()
-            self._dropped.set()
+            self._keeping.wake()
             if not self._closing:
                 self._away(why)
 
@@ -335,25 +337,26 @@ class Connection:
             self._said = why
             logger.warning("valkey at %s:%d is away: %s", self.address.host, self.address.port, why)
 
-    async def _keep(self) -> None:
-        """Hold the connection open: reconnect when it drops, with growing pauses of at most a second."""
+    async def _reopen(self) -> None:
+        """Connect again after the connection dropped."""
+        if self._wire is not None:
+            return
         loop = asyncio.get_running_loop()
-        pause, opened = _FIRST_PAUSE, -_LONGEST_PAUSE
-        while True:
-            if self._wire is not None:
-                await self._dropped.wait()
-                # At once, unless the last one did not last: a server that takes greetings and nothing else.
-                if loop.time() - opened < _FIRST_PAUSE:
-                    await asyncio.sleep(_FIRST_PAUSE)
-                pause = _FIRST_PAUSE
-            try:
-                await self._open()
-            except _ERRORS as error:
-                self._failed(error)
-                self._tried.set()
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
-                opened, self._said, self.refusal = loop.time(), None, None
-                self._tried.set()
-                logger.info("valkey at %s:%d is back", self.address.host, self.address.port)
+        # At once, unless the last one did not last: a server that takes greetings and nothing else.
+        if loop.time() - self._opened < _FIRST_PAUSE:
+            await asyncio.sleep(_FIRST_PAUSE)
+        try:
+            await self._open()
+        except _ERRORS as error:
+            self._failed(error)
+        else:
+            self._opened, self._next_pause, self._said, self.refusal = loop.time(), _FIRST_PAUSE, None, None
+            logger.info("valkey at %s:%d is back", self.address.host, self.address.port)
+        self._tried.set()
+
+    def _pause(self) -> float | None:
+        """Wait for the connection to drop; while there is none, for a while that grows up to a second."""
+        if self._wire is not None:
+            return None
+        pause, self._next_pause = self._next_pause, min(self._next_pause * 2, _LONGEST_PAUSE)
+        return pause
