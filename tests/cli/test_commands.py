@@ -274,7 +274,7 @@ def test_a_port_out_of_range_is_refused(command: Command, name: str, port: str) 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("ROUTEGUARD_ENVIRONMENT", "prod", "environment must be 'production' or 'development'"),
+        ("ROUTEGUARD_ENVIRONMENT", "prod", "environment must be 'production', 'development' or 'test'"),
         ("ROUTEGUARD_ISSUER", "localhost:8000", "issuer 'localhost:8000' must be an origin"),
         ("ROUTEGUARD_TRUSTED_ORIGINS", "a.example", "trusted origin 'a.example'"),
     ],
