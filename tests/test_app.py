@@ -362,7 +362,7 @@ def test_observe_needs_an_explicit_word_in_production(tmp_path: Any, monkeypatch
 def test_unsafe_settings_stop_construction(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        Routeguard(Settings(issuer="http://id.example.com"))
+        Routeguard(Settings(issuer="https://id.example.com"))
     assert len(caught.value.findings) >= 2
 
 
