@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from routeguard.ephemeral.protocol import Attempt, Quota, Read
 from routeguard.ephemeral.redis import RedisEphemeral, slot_of
 from routeguard.ephemeral.round_trip import RoundTrip
 from tests.ephemeral.server import ValkeyProcess
+from tests.steady import PATIENCE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +133,27 @@ class TestFaults:
             await comes_back(store)
             # The script was lost with the server.
             assert (await store.hit([Attempt("k", TEN)]))[0].remaining == 9
+
+    async def test_closed_while_it_greets_leaves_no_connection(self) -> None:
+        accepted, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            accepted.set()
+            with contextlib.suppress(OSError):
+                while await reader.read(1024):
+                    pass
+            ended.set()
+            writer.close()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as listener:
+            port = listener.sockets[0].getsockname()[1]
+            store = RedisEphemeral.from_url(f"valkey://127.0.0.1:{port}", deadline=PATIENCE)
+            starting = asyncio.create_task(store.start())
+            await accepted.wait()
+            starting.cancel()
+            await asyncio.wait([starting])
+            await store.close()
+            await until(ended.is_set)
 
     async def test_away_at_the_start_is_no_error(self, server: ValkeyProcess) -> None:
         server.stop()

@@ -300,14 +300,19 @@ class Connection:
             )
         # A stopped server still accepts connections, in its kernel: only an answer proves that it is back.
         greeting = [*self.address.greeting(), *self._greeting]
-        answers = await asyncio.gather(
-            *[wire.command(hiredis.pack_command(parts)) for parts in greeting],  # type: ignore[arg-type]
-            return_exceptions=True,
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException) and not replies.is_full(answer):
+        ready = False
+        try:
+            answers = await asyncio.gather(
+                *[wire.command(hiredis.pack_command(parts)) for parts in greeting],  # type: ignore[arg-type]
+                return_exceptions=True,
+            )
+            for answer in answers:
+                if isinstance(answer, BaseException) and not replies.is_full(answer):
+                    raise answer
+            ready = True
+        finally:
+            if not ready:  # Also when the store is closed meanwhile.
                 wire.fail("valkey: not ready")
-                raise answer
         return wire
 
     def _on_lost(self, wire: _Wire, why: str) -> None:
