@@ -62,6 +62,16 @@ def test_only_the_callers_of_foreign_code_catch_whatever_comes():
     assert broad == []
 
 
+def test_few_begin_a_task_by_themselves():
+    """Each has to be ended by its service, also when its event loop ended first: SingleFlight and Periodic do that."""
+    begun = re.compile(r"\b(create_task|ensure_future|shield)$")
+    found = {file for file, node in everything(ast.Call) if begun.search(ast.unparse(node.func))}
+    assert found == {
+        "client/aio.py", "core/periodic.py", "core/services.py", "core/single_flight.py", "db/outbox.py",
+        "guard/watch.py", "traffic/leases.py",
+    }  # fmt: skip
+
+
 def test_time_comes_from_the_clock():
     forbidden = {"time.time", "datetime.now", "datetime.utcnow", "date.today", "time.time_ns"}
     calls = [f"{file}:{node.lineno}" for file, node in everything(ast.Call) if ast.unparse(node.func) in forbidden]

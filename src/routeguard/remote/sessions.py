@@ -130,6 +130,8 @@ class TokenSessions(Generic[U]):
         self._feed = feed
         self._clock = clock
         self._trust = trust
+        # Not `Remembered`: what a verified token says, read into objects once. It is looked at only after `_speaks` has
+        # found that the token's own word counts, which it may longer than an answer would: `Trust.offline`.
         self._known: dict[str, UserSession[U]] = {}
 
     async def find(self, exchange: Exchange, token: bytes) -> UserSession[U] | None:

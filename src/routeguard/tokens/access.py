@@ -103,6 +103,8 @@ class AccessTokens:
         self._audience = settings.audience or issuer
         self._life = settings.access.total_seconds()
         self._expected = Expected(issuer=issuer, audience=self._audience, typ=TYPE, skew=skew)
+        # Not `Remembered`: that a signature was valid stays true whatever is revoked. Only the end of the token or of
+        # its key voids it, also while the feed is away; whether the session lives is asked of others each time.
         self._known: dict[bytes, _Known] = {}
 
     def mint(self, session: UserSession[Any], *, client_id: str, now: float | None = None, lean: bool = False) -> str:

@@ -22,7 +22,8 @@ class Leases:
 
     A store that froze carries out what it was sent once it thaws: a claim whose answer nobody waited for any more
     would shut out the same caller's next try for its whole life, and so would one that could not be given back. These
-    are given back as soon as the store answers again (OPS-04: an outcome that is not known).
+    are given back as soon as the store answers again (OPS-04: an outcome that is not known). The task that does it
+    lives only while there are some: not a `core.periodic.Periodic`, since a check has no start and no close.
     """
 
     __slots__ = ("_orphans", "_store", "_task")
