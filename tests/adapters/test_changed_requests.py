@@ -413,7 +413,7 @@ async def test_a_middleware_that_hides_what_it_wraps_is_a_finding() -> None:
         __slots__ = ("_get",)
 
         def __init__(self, app: Any) -> None:
-            self._get = [app]
+            self._get = (app,)  # Nothing can be put into it.
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             await self._get[0](scope, receive, send)

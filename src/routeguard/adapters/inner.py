@@ -1,72 +1,126 @@
-"""Behind a route's own middleware: the policy is asked again where that has passed on other facts.
+"""Behind an application's own middleware: the policy is asked again where that has passed on other facts.
 
-``Route(..., middleware=[...])`` and ``Mount(..., middleware=[...])`` wrap the handler; the guard stands before both.
-A middleware there that makes a POST of a GET would run the handler of a method that no policy was asked about. So a
-second look is put between the innermost middleware and the handler, once, when the route is first entered.
+``Route(..., middleware=[...])``, ``Mount(..., middleware=[...])``, an ASGI application that wraps another, and a
+`route_class` of FastAPI stand between the guard and the handler. A middleware there that makes a POST of a GET would
+run the handler of a method that no policy was asked about. So a second look is put between what is innermost and the
+handler, once, when the route is first entered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from inspect import Parameter, getattr_static, iscoroutinefunction, signature
 from operator import is_
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from starlette.routing import Host, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
-from routeguard.adapters.handlers import handler_of, inside, is_endpoint_class
-from routeguard.adapters.wrapping import is_router, references
+from routeguard.adapters.handlers import handler_of, inside, is_endpoint_class, marked
+from routeguard.adapters.wrapping import is_router, references, wrapped_by
+from routeguard.core.errors import GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import policy_of
 from routeguard.guard.connection import Connection
+from routeguard.guard.guard import handler_name
+from routeguard.guard.unguarded import refuse_unguarded
 
 if TYPE_CHECKING:
     from routeguard.guard.connection import App, Receive, Scope, Send
 
 HIDDEN: Final = (
-    "its middleware hides what it wraps, so the policy cannot be asked about what that gets: keep it as `app`"
+    "its middleware or route class hides what it wraps, so the policy cannot be asked about what that gets: keep it as "
+    "`app`, or in a variable of the function around it"
 )
 _INNER: Final = "__routeguard_inner__"
 _DEEPEST: Final = 32
+_WIRE: Final = ("scope", "receive", "send")
 _FRAMEWORKS: Final = frozenset({"starlette.routing", "fastapi.routing"})
 _ENDPOINTS: Final = frozenset({"request_response.<locals>.app", "websocket_session.<locals>.app"})
+_HANDLER: Final = "get_request_handler.<locals>.app"
+_LIMITS: Final = "fastapi._body_limit"
 
 Look: TypeAlias = "Callable[[Connection, App, Scope, Receive, Send], Awaitable[None]]"
+HandedLook: TypeAlias = "Callable[[Connection, Scope], Awaitable[None]]"
+_Make: TypeAlias = "Callable[[Any], Inner | Handed]"
+_IsTarget: TypeAlias = "Callable[[Any], bool]"
 
 
 class Inner:
-    """The second look: an ASGI application around the handler."""
+    """The second look: an ASGI application around the handler. `marked` is the name of a handler that has a mark."""
 
-    def __init__(self, app: App, look: Look) -> None:
+    def __init__(self, app: App, look: Look, marked: str) -> None:
         self.app = app
         self.look = look
+        self.marked = marked
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Look at what the middleware passes on, and run the handler."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *rest: Any, **named: Any) -> None:
+        """Look at what the middleware passes on, and run the handler; `rest` and `named` are for that alone."""
+        app = _with(self.app, rest, named) if rest or named else self.app
         connection = scope.get(SCOPE_KEY)
         if isinstance(connection, Connection):
-            await self.look(connection, self.app, scope, receive, send)
+            await self.look(connection, app, scope, receive, send)
+        elif self.marked and scope["type"] in {"http", "websocket"}:
+            # Its middleware passes on a scope of its own making: nobody could tell what was asked about it.
+            await refuse_unguarded(self.marked, scope, send)
         else:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the wrapped application has: what keeps it may use more than the call."""
+        if name.startswith("__") or name == "app":
+            raise AttributeError(name)
+        return getattr(self.app, name)
 
 
-def stand_inside(route: Any, look: Look) -> bool:
-    """Put the second look where there is middleware. False where it cannot be seen what the middleware wraps."""
-    if not has_middleware(route):
+def _with(app: Any, rest: tuple[Any, ...], named: dict[str, Any]) -> App:
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send, *rest, **named)
+
+    return called
+
+
+class Handed:
+    """The second look behind FastAPI's `get_route_handler`, whose wrapper may hand on another request."""
+
+    def __init__(self, app: Callable[[Any], Awaitable[Any]], look: HandedLook, marked: str) -> None:
+        self.app = app
+        self.look = look
+        self.marked = marked
+
+    async def __call__(self, request: Any) -> Any:
+        """Look at the request, and run the handler. Raises ProblemError for a refusal."""
+        connection = request.scope.get(SCOPE_KEY)
+        if isinstance(connection, Connection):
+            await self.look(connection, request.scope)
+        elif self.marked:
+            raise GuardNotApplied(f"the route class of {self.marked} hands on a scope of its own making")
+        return await self.app(request)
+
+
+def stand_inside(route: Any, holder: Any, look: Look, handed: HandedLook) -> bool:
+    """Put the second look where there is middleware. False where it cannot be seen what the middleware wraps.
+
+    `holder` keeps the application of the route: FastAPI makes one for each inclusion of a router.
+    """
+    if not has_middleware(route, holder):
         return True
-    if not vars(route).get(_INNER, False):
-        vars(route)[_INNER] = all(
-            _insert(route, is_target, lambda app: Inner(app, look), 0, set()) for is_target in _targets(route)
-        )
-    return bool(vars(route)[_INNER])
+    holder = _keeper(route, holder)
+    if not vars(holder).get(_INNER, False):
+        insertions = _insertions(route, holder, look, handed)
+        vars(holder)[_INNER] = bool(insertions) and all(each.into(holder) for each in insertions)
+    return bool(vars(holder)[_INNER])
 
 
-def has_middleware(route: Any) -> bool:
+def has_middleware(route: Any, holder: Any = None) -> bool:
     """Whether something of the application's own runs between a route and its handler."""
-    if not isinstance(route, Route | WebSocketRoute | Mount | Host) or hasattr(route, "get_route_handler"):
+    if not isinstance(route, Route | WebSocketRoute | Mount | Host):
         return False
-    if _decided(route):
+    if _is_of_fastapi(route):
+        app = _without_limits(_keeper(route, holder).app)
+        return not _is_made(app) or not _ends_in_request_handler(app)
+    if _wrapped(route):
         return True
     handler = handler_of(route)
     if isinstance(route, Mount | Host):
@@ -74,44 +128,116 @@ def has_middleware(route: Any) -> bool:
     return not _is_endpoint(route.app, handler)
 
 
-def _decided(route: Any) -> list[Any]:
-    """Return what the application of a route wraps and a policy is asked for: what is marked, and what has methods."""
+def _is_of_fastapi(route: Any) -> bool:
+    return isinstance(route, Route) and hasattr(route, "get_route_handler")
+
+
+def _keeper(route: Any, holder: Any) -> Any:
+    return holder if _is_of_fastapi(route) and getattr(holder, "app", None) is not None else route
+
+
+def _without_limits(app: Any) -> Any:
+    """Return an application without FastAPI's own limit of the body around it."""
+    while type(app).__module__ == _LIMITS and hasattr(app, "app"):
+        app = app.app
+    return app
+
+
+def _ends_in_request_handler(app: Any) -> bool:
+    return any(_is_request_handler(kept) for kept, _ in references(app))
+
+
+def _wrapped(route: Any) -> list[Any]:
+    """Return what the application of a route wraps and a request may run: classes, what is marked, applications."""
     return [
         each
         for each in inside(route)
-        if not is_router(each) and (is_endpoint_class(each) or policy_of(each) is not None)
+        if not is_router(each)
+        and not isinstance(each, BaseRoute | Inner)
+        and (is_endpoint_class(each) or policy_of(each) is not None or _is_application(each))
     ]
 
 
-def _targets(route: Any) -> list[Callable[[Any], bool]]:
-    """Return what tells the places before which the second look stands."""
-    handler, decided = handler_of(route), _decided(route)
-    if not decided and not isinstance(route, Mount | Host):
-        return [lambda app: _is_endpoint(app, handler)]
-    return [partial(is_, each) for each in decided or [handler]]
+def _is_application(each: Any) -> bool:
+    """Whether an object can be called as an ASGI application, by the names of what it takes or by their number."""
+    if isinstance(each, type):
+        return False
+    called = each.func if isinstance(each, partial) else each
+    try:
+        taken = [one for one in signature(each).parameters.values() if one.default is Parameter.empty]
+    except (TypeError, ValueError):
+        return False
+    placed = [one for one in taken if one.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}]
+    if tuple(one.name for one in placed) == _WIRE:
+        return True
+    if not (iscoroutinefunction(called) or iscoroutinefunction(getattr_static(type(called), "__call__", None))):
+        return False
+    return len(placed) == len(_WIRE) or any(one.kind is Parameter.VAR_POSITIONAL for one in taken)
+
+
+def _insertions(route: Any, holder: Any, look: Look, handed: HandedLook) -> list[_Insertion]:
+    """Return what puts the second look before each place where it has to stand."""
+    handler, wrapped = handler_of(route), [] if _is_of_fastapi(route) else _wrapped(route)
+    if wrapped or isinstance(route, Mount | Host):
+        if route.app is not handler and not is_router(handler):
+            wrapped = [*wrapped, handler]
+        # They may be part of another application too, which has no guard.
+        return [_Insertion(partial(is_, each), partial(Inner, look=look, marked="")) for each in wrapped]
+    name = handler_name(handler) if marked(route) is not None else ""
+    before, behind = partial(Inner, look=look, marked=name), partial(Handed, look=handed, marked=name)
+    if not _is_of_fastapi(route):
+        return [_Insertion(lambda app: _is_endpoint(app, handler), before)]
+    app = _without_limits(holder.app)
+    made = [app] if _is_made(app) else [each for each in wrapped_by(app) if _is_made(each)]
+    needed = [_Insertion(_is_request_handler, behind)]
+    if made and all(_ends_in_request_handler(each) for each in made):
+        needed = []
+    return needed if _is_made(app) else [*needed, _Insertion(_is_made, before)]
+
+
+def _is_made(app: Any) -> bool:
+    """Whether `app` is what the framework made of a function."""
+    return isinstance(app, FunctionType) and app.__module__ in _FRAMEWORKS and app.__qualname__ in _ENDPOINTS
+
+
+def _is_request_handler(app: Any) -> bool:
+    """Whether `app` is what FastAPI made of a function, as `get_route_handler` returns it."""
+    return isinstance(app, FunctionType) and app.__module__ in _FRAMEWORKS and app.__qualname__ == _HANDLER
 
 
 def _is_endpoint(app: Any, handler: Any) -> bool:
     """Whether `app` is the handler itself, or what the framework made of a function."""
-    made = isinstance(app, FunctionType) and app.__module__ in _FRAMEWORKS and app.__qualname__ in _ENDPOINTS
-    return app is handler or made
+    return app is handler or _is_made(app)
 
 
-def _insert(
-    holder: Any, is_target: Callable[[Any], bool], make: Callable[[Any], Inner], depth: int, seen: set[int]
-) -> bool:
-    """Replace the application that a chain of middleware ends in, in every place that keeps it: any may be called."""
-    if depth > _DEEPEST or id(holder) in seen:
-        return False
-    seen.add(id(holder))
-    found, nexts = False, []
-    # Of a route only `app` is called.
-    for kept, put in [(holder.app, partial(setattr, holder, "app"))] if depth == 0 else list(references(holder)):
-        if is_target(kept) and put is not None:
-            put(make(kept))
-            found = True
-        elif callable(kept) and not isinstance(kept, type):
-            nexts.append(kept)
-    for each in nexts:
-        found = _insert(each, is_target, make, depth + 1, seen) or found
-    return found
+class _Insertion:
+    """Replaces the application that a chain of middleware ends in, in every place that keeps it: any may be called."""
+
+    def __init__(self, is_target: _IsTarget, make: _Make) -> None:
+        self._is_target = is_target
+        self._make = make
+        self._seen: set[int] = set()
+        self._fixed = False
+
+    def into(self, holder: Any) -> bool:
+        """Replace it in what is called from `holder.app` on. False where it is not found, or kept unchangeably."""
+        # Of a route only `app` is called.
+        found = self._look([(holder.app, partial(setattr, holder, "app"))], 0)
+        return found and not self._fixed
+
+    def _look(self, places: Any, depth: int) -> bool:
+        found, nexts = False, []
+        for kept, put in places:
+            if isinstance(kept, Inner | Handed) and self._is_target(kept.app):
+                found = True
+            elif self._is_target(kept):
+                found, self._fixed = True, self._fixed or put is None
+                if put is not None:
+                    put(self._make(kept))
+            elif callable(kept) and not isinstance(kept, type | BaseRoute) and not is_router(kept):
+                nexts.append(kept)
+        for each in nexts:
+            if depth < _DEEPEST and id(each) not in self._seen:
+                self._seen.add(id(each))
+                found = self._look(list(references(each)), depth + 1) or found
+        return found

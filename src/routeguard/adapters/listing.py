@@ -143,7 +143,7 @@ def _problem(guard: Guard, place: _Place) -> str | None:
         return fault
     if not is_hooked(route):
         return _UNHOOKED
-    if hides_handler(route):
+    if hides_handler(route, place.holder):
         return HIDDEN
     for router in routers_with(place.original or route):
         if all(router.routes is not each.routes for each in place.inside):

@@ -40,6 +40,7 @@ from routeguard.adapters.handlers import (
 from routeguard.adapters.inner import HIDDEN, has_middleware, stand_inside
 from routeguard.adapters.pages import docs_policy
 from routeguard.adapters.wrapping import is_router
+from routeguard.core.decision import Refuse
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import MADE, observe_marks
@@ -50,7 +51,7 @@ from routeguard.guard.connection import Connection
 from routeguard.guard.edge import Edge, enter
 from routeguard.guard.facts import Seen
 from routeguard.guard.guard import Compiled
-from routeguard.guard.layers import Around, Layer, Within, has_changed, run_below
+from routeguard.guard.layers import Around, Layer, Within, ask_all, has_changed, run_below
 from routeguard.guard.log import logger
 from routeguard.guard.outside import passes_outside
 from routeguard.guard.unguarded import refuse_unguarded
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from routeguard.core.decision import Reply
+    from routeguard.core.policy import Outcome
     from routeguard.guard.connection import App, Receive, Scope, Send
     from routeguard.guard.guard import Guard
 
@@ -71,6 +73,7 @@ _CACHE: Final = "__routeguard_compiled__"
 _CACHES: Final = "__routeguard_compiled_by_guard__"
 _MOST_CACHES: Final = 8
 _EDGE: Final = "__routeguard_edge__"
+_HANDED: Final = "its route class hands on another method than its policy was asked about: change it in a middleware"
 
 
 def hook(kind: type[BaseRoute]) -> None:
@@ -228,9 +231,36 @@ async def _look_inside(connection: Connection, proceed: App, scope: Scope, recei
         connection.layers, connection.above = before
 
 
-def hides_handler(route: Any) -> bool:
+async def _look_at_handed(connection: Connection, scope: Scope) -> None:
+    """Ask again where a route class of FastAPI hands on another request. Raises ProblemError for a refusal.
+
+    There is no `send` to keep an answer by, as `idempotent()` does for unsafe methods: another method is refused.
+    """
+    route, method = connection.current, connection.request.method
+    if route is None or not has_changed(connection, scope):
+        return
+    if connection.outer is not None and not await passes_outside(connection, scope, connection.send):
+        raise (connection.refusal or GUARD_NOT_APPLIED(debug=_HANDED)).error()
+    ready = _ready(connection, route, scope, chosen=True)
+    if connection.request.method != method:
+        ready = GUARD_NOT_APPLIED(debug=_HANDED)
+    if isinstance(ready, Problem):
+        outcome: Outcome = ready
+        if connection.guard.mode == "observe":
+            connection.log(ready, "", "would be refused")
+            return
+    else:
+        compiled = ready.compiled if isinstance(ready, Within | Around) else ready
+        outcome = await ask_all(connection, compiled, changed=True, again=True)
+    if outcome is not None:
+        problem = outcome if isinstance(outcome, Problem) else GUARD_NOT_APPLIED(debug=_HANDED)
+        connection.decision = Refuse(problem)  # The wrapper may answer in its place.
+        raise problem.error()
+
+
+def hides_handler(route: Any, holder: Any) -> bool:
     """Whether the middleware of a route hides what it wraps."""
-    return not stand_inside(route, _look_inside)
+    return not stand_inside(route, holder, _look_inside, _look_at_handed)
 
 
 async def _run_below(
@@ -307,7 +337,7 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
     policy = docs_policy(guard, handler, marked(route, method, original))
     if is_frontend(route):
         policy = joined(guard.frontend, policy_around_frontend(original or route))
-    if hides_handler(route):
+    if hides_handler(route, holder):
         return GUARD_NOT_APPLIED(debug=HIDDEN)
     if is_router(handler):
         # The routes below carry their own decisions; what only limits is added to those.
@@ -319,7 +349,7 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
     compiled = guard.compile(policy, handler, kind)
     if holds_more(route):
         return Around((handler, *inside(route)), compiled)
-    return Within(compiled) if has_middleware(route) else compiled
+    return Within(compiled) if has_middleware(route, holder) else compiled
 
 
 def has_edge(app: Any) -> bool:

@@ -12,8 +12,9 @@ from starlette.applications import Starlette
 from starlette.routing import Router
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+_NESTED: Final = 4
 _MOST: Final = 1000
 """How many objects are looked at in one application: a bound for object graphs that were made to be large."""
 
@@ -39,14 +40,32 @@ def wrapped_by(app: Any) -> Iterator[Any]:
 
 
 def references(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None] | None]]:
-    """Yield what an object keeps, each with a function that puts another in its place; attributes `app` first."""
+    """Yield what an object keeps, each with a function that puts another in its place; attributes `app` first.
+
+    What it keeps in lists, dictionaries, tuples and sets is yielded too. Nothing can be put into the last two.
+    """
+    for kept, put in _kept_by(holder):
+        yield kept, put
+        yield from _contained(kept, 0)
+
+
+def _contained(kept: Any, depth: int) -> Iterator[tuple[Any, Callable[[Any], None] | None]]:
+    if depth > _NESTED or not isinstance(kept, dict | list | tuple | set | frozenset):
+        return
+    places: Iterable[tuple[Any, Any]] = list(kept.items()) if isinstance(kept, dict) else enumerate(list(kept))
+    for place, each in places:
+        yield each, partial(kept.__setitem__, place) if isinstance(kept, dict | list) else None
+        yield from _contained(each, depth + 1)
+
+
+def _kept_by(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None] | None]]:
     if isinstance(holder, MethodType):
         # Its object is no other application: what that keeps is what the method can call.
         if is_router(holder.__self__):
             yield holder.__self__, None
         elif not isinstance(holder.__self__, type):
-            yield from references(holder.__self__)
-        yield from references(holder.__func__)
+            yield from _kept_by(holder.__self__)
+        yield from _kept_by(holder.__func__)
         return
     kept = vars(holder) if hasattr(holder, "__dict__") else {}
     for name in sorted(kept, key=lambda name: name != "app"):
@@ -55,12 +74,14 @@ def references(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None] | None]
         yield from _arguments(holder)
     elif isinstance(holder, FunctionType):
         yield from _cells(holder)
+        yield from _defaults(holder)
     else:
         yield from _slots(holder)
         # A class that was made inside a function keeps in its methods what the function was given.
         called = getattr_static(type(holder), "__call__", None)
         if isinstance(called, FunctionType):
             yield from _cells(called)
+            yield from _defaults(called)
 
 
 def is_router(app: Any) -> bool:
@@ -72,6 +93,19 @@ def _cells(function: FunctionType) -> Iterator[tuple[Any, Callable[[Any], None]]
     for cell in function.__closure__ or ():
         if cell != CellType():
             yield cell.cell_contents, partial(setattr, cell, "cell_contents")
+
+
+def _defaults(function: FunctionType) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    for at, kept in enumerate(function.__defaults__ or ()):
+        yield kept, partial(_put_default, function, at)
+    named = function.__kwdefaults__ or {}
+    for name, kept in list(named.items()):
+        yield kept, partial(named.__setitem__, name)
+
+
+def _put_default(function: FunctionType, at: int, made: Any) -> None:
+    kept = function.__defaults__ or ()
+    function.__defaults__ = (*kept[:at], made, *kept[at + 1 :])
 
 
 def _slots(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None]]]:
