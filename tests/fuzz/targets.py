@@ -38,7 +38,7 @@ from routeguard.traffic.cors import cors
 from routeguard.traffic.csrf import CsrfTokens, csrf
 from routeguard.traffic.hosts import hosts
 from routeguard.traffic.networks import networks
-from routeguard.traffic.origins import parse_origins
+from routeguard.traffic.origins import parse_origins, read_origins
 from routeguard.traffic.site import Site
 from routeguard.users.addresses import parse_email
 from routeguard.web.body import _parse_form, media_type_of
@@ -256,6 +256,7 @@ ADDRESS_WORDS: Final = (
     b"\t",
     b"\n",
 )
+PATTERNS: Final = read_origins(["https://*-a.b.com"])
 ORIGIN_WORDS: Final = (
     b"https://",
     b"http://",
@@ -370,6 +371,14 @@ TARGETS: Final = (
     Target("duration", text(parse_duration), (ConfigError,), (b"15m",), RATE_WORDS),
     Target("size", text(parse_size), (ConfigError,), (b"2 KB",), (*RATE_WORDS, b"KB", b"MiB")),
     Target("origin", text(lambda one: parse_origins([one])), (ConfigError,), (b"https://a.com:81",), ORIGIN_WORDS),
+    Target(
+        "pattern of origins",
+        text(lambda one: read_origins([one])),
+        (ConfigError,),
+        (b"https://*-a.b.com:81",),
+        (*ORIGIN_WORDS, b"*"),
+    ),
+    Target("origin under a pattern", PATTERNS.trusts, (), (b"https://x-a.b.com",), ORIGIN_WORDS),
     Target("media type", read_media_type, (), (b"application/json; charset=utf-8",), TYPE_WORDS),
     Target("form", _parse_form, (ProblemError,), (b"a=1&b=%20+x",), (b"&", b"=", b"%", b"+", b"%ff")),
     Target("redirect", read_redirect, (), (b"/home?next=/a#b",), PATH_WORDS),

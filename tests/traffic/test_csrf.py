@@ -380,7 +380,7 @@ async def test_routes_that_asked_for_no_session_find_it(make_exchange: Any, cloc
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://a.com/", "https://A.com", "a.com", "*", "https://*.a.com", "https://a.com:443", "http://a.com:80",
+    ["https://a.com/", "https://A.com", "a.com", "*", "https://a.com:443", "http://a.com:80",
      "https://a.com.", "https://u@a.com", "https://ä.com", "null", "", "https://a.com:0", "https://a.com:70000",
      "ftp://a.com", "https://a..com", "https://a.com\n", "https://-a.com",
      "http://127.1", "http://2130706433", "http://0x7f.0.0.1", "http://1.2.3.256", "http://a.0x1", "http://[0:0::1]"],
@@ -393,7 +393,7 @@ def test_origins_are_exact_at_start_up(origin: str, clock: SetClock) -> None:
 def test_origins_browsers_send(clock: SetClock) -> None:
     given = ["https://a.com", "http://a.com:8080", "http://localhost", "http://[::1]:8000", "https://xn--4ca.com"]
     given += ["http://127.0.0.1", "http://[2001:db8::1]", "http://1.example", "http://a.b1"]
-    assert CsrfTokens(deployment(), origins=given, clock=clock).origins == {one.encode() for one in given}
+    assert CsrfTokens(deployment(), origins=given, clock=clock).origins.exact == {one.encode() for one in given}
 
 
 def test_default_and_exemption() -> None:

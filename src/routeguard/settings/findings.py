@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
@@ -16,7 +16,7 @@ from routeguard.db.urls import url_finding
 from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.mail.addresses import parse_sender
 from routeguard.mail.queue import mailer_for
-from routeguard.traffic.origins import parse_origins
+from routeguard.traffic.origins import parse_origins, read_origins
 
 if TYPE_CHECKING:
     from routeguard.core.secret import Secret
@@ -48,7 +48,7 @@ def named(findings: Iterable[str], settings: Settings) -> set[str]:
 def malformed(settings: Settings) -> list[str]:
     """Return what cannot be used in any environment."""
     found: list[str] = []
-    wrong = _unreadable_origins([settings.issuer.removesuffix("/")])
+    wrong = _origin_findings(parse_origins, [settings.issuer.removesuffix("/")])
     if any(PORT_RANGE in finding for finding in wrong):
         found.append(f"issuer {settings.issuer!r}: {PORT_RANGE}")
     elif wrong:
@@ -77,8 +77,8 @@ def malformed(settings: Settings) -> list[str]:
             f"http://127.0.0.1:8000 or https://app.localhost, and not {settings.issuer!r}"
         )
     # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
-    found += [f"trusted {finding}" for finding in _unreadable_origins(settings.trusted_origins)]
-    found += [f"cors_origins: {finding}" for finding in _unreadable_origins(settings.cors_origins)]
+    found += [f"trusted {finding}" for finding in _origin_findings(read_origins, settings.trusted_origins)]
+    found += [f"cors_origins: {finding}" for finding in _origin_findings(read_origins, settings.cors_origins)]
     if parse_sender(settings.mail.sender) is None:
         found.append("mail.sender must be an address such as 'Example <no-reply@example.com>'")
     found += _proxies(settings)
@@ -132,9 +132,9 @@ def _unusable_urls(settings: Settings) -> list[str]:
     return found
 
 
-def _unreadable_origins(origins: Iterable[str]) -> tuple[str, ...]:
+def _origin_findings(read: Callable[[list[str]], object], origins: Iterable[str]) -> tuple[str, ...]:
     try:
-        parse_origins(list(origins))
+        read(list(origins))
     except ConfigError as error:
         return error.findings
     return ()

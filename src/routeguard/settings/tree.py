@@ -57,7 +57,7 @@ class Settings:
     ephemeral_url: str = "memory://"
     """Counters and locks: `memory://` for one process, `redis://` or `valkey://` for several."""
     trusted_origins: tuple[str, ...] = ()
-    """Origins, beside the issuer's, whose pages may send requests with our cookies. Compared exactly."""
+    """Origins, beside the issuer's, whose pages may send requests with our cookies: exact, or `https://*-team.example.app`."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the identity routes and read their answers, credentials included (CORS)."""
     trusted_proxies: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
@@ -14,7 +15,7 @@ from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.request import is_preflight
-from routeguard.traffic.origins import parse_origins
+from routeguard.traffic.origins import Origins, read_origins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +40,11 @@ def cors(
 ) -> Policy:  # fmt: skip
     """Return the policy that lets pages of `origins` read the answers, refusals included.
 
-    `origins` are exact, or ``["*"]`` for everybody; `credentials` lets such pages send our cookies, and with "*" is
-    a ConfigError. `methods` and `headers` are what they may send, `expose` what they may read beside the usual, and
-    `max_age` how long a browser remembers. It opens and refuses nothing: a request of any origin is still judged by
-    the other checks, and a page that may read answers is not thereby trusted by `csrf()`.
+    `origins` are exact, patterns such as ``"https://*-team.example.app"``, or ``["*"]`` for everybody; `credentials`
+    lets such pages send our cookies, and with "*" is a ConfigError. `methods` and `headers` are what they may send,
+    `expose` what they may read beside the usual, and `max_age` how long a browser remembers. It opens and refuses
+    nothing: a request of any origin is still judged by the other checks, and a page that may read answers is not
+    thereby trusted by `csrf()`.
     """
     return Policy((Cors(
         _texts(origins), credentials, _texts(methods), _texts(headers), _texts(expose), int(max_age.total_seconds())
@@ -114,7 +116,7 @@ class Cors(Check):
                 found.append("cors() with origin '*' names other origins as well")
         else:
             try:
-                parse_origins(self.origins)
+                read_origins(self.origins)
             except ConfigError as error:
                 found += error.findings
         if not self.origins:
@@ -165,13 +167,25 @@ def _lookup(origins: tuple[str, ...], grants: Callable[[bytes], Headers]) -> Cal
     if "*" in origins:
         everybody = grants(b"*")
         return lambda _: everybody
-    ready = {origin.encode("ascii"): grants(origin.encode("ascii")) for origin in origins}
+    known = _read(origins)
+    ready = {origin: grants(origin) for origin in known.exact}
+    patterns = known.patterns
 
     def find(request: RequestView) -> Headers:
-        found = ready.get(request.headers.get(b"origin", b""))
+        origin = request.headers.get(b"origin", b"")
+        found = ready.get(origin)
+        # What a pattern matches has no byte but those of a host and a port, so it can be repeated in a field.
+        if found is None and patterns and known.trusts(origin):
+            found = grants(origin)
         return _FOREIGN if found is None or b"origin" in request.repeated else found
 
     return find
+
+
+@lru_cache(maxsize=256)
+def _read(origins: tuple[str, ...]) -> Origins:
+    """Read a policy's origins once: a preflight is answered without what `bind` made."""
+    return read_origins(origins)
 
 
 def _texts(texts: Iterable[str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, S
 from routeguard.core.request import SAFE_METHODS
 from routeguard.core.secret import DeploymentKeys, Purpose, equal, new_token
 from routeguard.core.security_log import network_of, note
-from routeguard.traffic.origins import parse_origins
+from routeguard.traffic.origins import Origins, read_origins
 from routeguard.traffic.problems import FORGERY_SUSPECTED
 from routeguard.traffic.site import Site, site_of
 
@@ -91,13 +91,13 @@ class CsrfTokens:
         self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, secure_cookies: bool = True,
         base: str = "routeguard", life: timedelta = timedelta(hours=12), resume: Resume | None = None,
     ) -> None:  # fmt: skip
-        """Parse the origins; raises ConfigError for any that is not exact.
+        """Parse the origins and patterns; raises ConfigError for any that no browser sends or anybody could match.
 
         `origins` are all whose pages may use our cookies, our own included; `base` is what the cookies are called.
         `life` is how long a token is good for.
         `resume` finds the session of an exchange on routes whose policy did not ask for one.
         """
-        self.origins = parse_origins(origins)
+        self.origins = read_origins(origins)
         self.cookie_name = cookie_name(base, "csrf", secure=secure_cookies)
         # The session's own cookie, and those of its tokens.
         self._session_cookies = [cookie_name(base, part, secure=secure_cookies).encode() + b"=" for part in _PARTS]
@@ -202,14 +202,14 @@ class Csrf(Check):
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the trusted origins and keys."""
         tokens = services.get(CsrfTokens)
-        origins, verify, demanded = tokens.origins, tokens.verify, self.token
+        trusts, verify, demanded = tokens.origins.trusts, tokens.verify, self.token
         site = site_of(services)
-        suspect, foreign = _suspect(site), _foreign(site, origins)
+        suspect, foreign = _suspect(site), _foreign(site, tokens.origins)
 
         async def not_forged(exchange: Exchange) -> Outcome:
             request = exchange.request
             if request.kind == "websocket":
-                return None if _may_shake_hands(exchange, origins) else suspect(exchange, foreign(exchange))
+                return None if _may_shake_hands(exchange, trusts) else suspect(exchange, foreign(exchange))
             # 1. A safe method changes nothing (that it does not is for the audit: attack CSRF-12).
             if request.method in SAFE_METHODS:
                 return None
@@ -225,9 +225,9 @@ class Csrf(Check):
                     return suspect(exchange, _WRONG_TOKEN)
             elif demanded:
                 return suspect(exchange, _NO_TOKEN)
-            # 2. An exact trusted Origin.
+            # 2. A trusted Origin.
             origin = headers.get(b"origin")
-            if origin in origins:
+            if trusts(origin):
                 return None
             # 3. Fetch Metadata. Evidence against a browser's attack only: it grants nothing.
             sent_by = headers.get(b"sec-fetch-site")
@@ -292,12 +292,12 @@ def _suspect(site: Site) -> Callable[[Exchange, Problem], Problem]:
     return suspect
 
 
-def _foreign(site: Site, origins: frozenset[bytes]) -> Callable[[Exchange], Problem]:
+def _foreign(site: Site, origins: Origins) -> Callable[[Exchange], Problem]:
     """Return what says why the Origin of a request, or the lack of one, is refused.
 
     On a developer's machine it says what was expected: another port than the issuer's is the usual cause there.
     """
-    ours = b", ".join(sorted(origins)).decode("latin-1")
+    ours = ", ".join(origins.written())
     advice = "" if site.https else f"; expected from {ours}: set ROUTEGUARD_ISSUER to the origin you open"
     untrusted = _FOREIGN_ORIGIN.because(f"{_FOREIGN_ORIGIN.debug}{advice}")
 
@@ -316,16 +316,16 @@ def is_foreign_socket(exchange: Exchange, services: Services) -> bool:
     tokens = services.find(CsrfTokens)
     if tokens is None or exchange.request.kind != "websocket":
         return False
-    return not (is_overridden(exchange) or _may_shake_hands(exchange, tokens.origins))
+    return not (is_overridden(exchange) or _may_shake_hands(exchange, tokens.origins.trusts))
 
 
-def _may_shake_hands(exchange: Exchange, origins: frozenset[bytes]) -> bool:
+def _may_shake_hands(exchange: Exchange, trusts: Callable[[bytes | None], bool]) -> bool:
     """Return whether no foreign page opens this socket with our cookies (attacks WS-01, WS-02).
 
     Browsers apply no CORS to sockets and always send Origin, so a trusted one is the only proof.
     """
     headers = exchange.request.headers
-    if headers.get(b"origin") in origins and b"origin" not in exchange.request.repeated:
+    if trusts(headers.get(b"origin")) and b"origin" not in exchange.request.repeated:
         return True
     return _is_explicit(exchange) or not _is_ambient(exchange)
 
