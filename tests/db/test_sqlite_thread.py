@@ -8,6 +8,7 @@ import gc
 import sqlite3
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy import event
 
 from routeguard.core.clock import SystemClock
 from routeguard.db.database import Database
+from routeguard.db.migrate import migrate
 from routeguard.db.sqlite_thread import ThreadConnection
 from tests.steady import PATIENCE, PATIENT, until
 
@@ -163,3 +165,17 @@ def test_a_connection_is_closed_any_number_of_times(held: Held) -> None:
             await connection.commit()
 
     ends(lambda: asyncio.run(main()))
+
+
+def test_a_closed_database_is_whole_in_its_file(tmp_path: Path) -> None:
+    # Who copies the file then has everything: no connection that is still ending keeps the log beside it.
+    async def work(url: str) -> None:
+        database = Database(url, clock=SystemClock(), settings=PATIENT)
+        await database.start()
+        await migrate(database)
+        await database.close()
+
+    for number in range(8):
+        path = tmp_path / f"{number}.db"
+        asyncio.run(work(f"sqlite:///{path}"))
+        assert [one.name for one in tmp_path.glob(f"{number}.db*")] == [path.name]

@@ -19,7 +19,7 @@ from routeguard.core.errors import Unavailable
 from routeguard.db.errors import Outage, fault_of
 from routeguard.db.private_file import PrivateFile
 from routeguard.db.rewriting import follow
-from routeguard.db.sqlite_thread import ThreadConnection
+from routeguard.db.sqlite_thread import ThreadConnection, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -53,7 +53,8 @@ class SqliteBackend:
         self._patience = max(settings.statement_timeout.total_seconds(), _LINE_SECONDS)
         self._line = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
-        self._threads: weakref.WeakSet[ThreadConnection] = weakref.WeakSet()
+        # Each lives for as long as its thread, and its connection need not: pools forget those that are ending.
+        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         address = sa.URL.create("sqlite+aiosqlite", database=path)
         options: dict[str, Any] = {
             "poolclass": sa.AsyncAdaptedQueuePool, "pool_timeout": settings.timeout.total_seconds(),
@@ -82,15 +83,18 @@ class SqliteBackend:
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        await self.writes.dispose()
-        await self.reads.dispose()
-        # Those of tasks whose event loop was closed under them, and those that are ending.
-        for connection in tuple(self._threads):
-            if connection.left:
-                await connection.close()
+        try:
+            await self.writes.dispose()
+            await self.reads.dispose()
+            # Those of tasks whose event loop was closed under them, and those that are ending.
+            for worker in tuple(self._workers):
+                if worker.left:
+                    await worker.close()
+        finally:
+            # Last and alone: of two that close at once, neither writes the log into the file.
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
         if self._private is not None:
             self._private.leave(self)
 
@@ -168,7 +172,7 @@ class SqliteBackend:
     def _in_thread(self, path: str, **options: Any) -> ThreadConnection:
         # We say BEGIN ourselves.
         connection = ThreadConnection(partial(sqlite3.connect, path, **options, isolation_level=None))
-        self._threads.add(connection)
+        self._workers.add(connection.worker)
         return connection
 
     def _configure(self, connection: Any, _record: Any) -> None:

@@ -34,16 +34,17 @@ class ThreadConnection:
 
     def __init__(self, open_file: Callable[[], sqlite3.Connection]) -> None:
         self.loop: Final = asyncio.get_running_loop()
-        self._worker = _Worker(self.loop, open_file)
+        self.worker: Final = Worker(self.loop, open_file)
+        """What runs in the thread, and lives for as long as that does."""
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._open().__await__()
 
     async def _open(self) -> Self:
-        threading.Thread(target=self._worker.run, name="routeguard-sqlite", daemon=True).start()
+        threading.Thread(target=self.worker.run, name="routeguard-sqlite", daemon=True).start()
         opened = False
         try:
-            await self.call(self._worker.open)
+            await self.call(self.worker.open)
             opened = True
         finally:
             if not opened:
@@ -53,45 +54,38 @@ class ThreadConnection:
     @property
     def _connection(self) -> sqlite3.Connection | None:
         """The driver's connection, None when it is closed. SQLAlchemy rolls nothing back then."""
-        return self._worker.connection
+        return self.worker.connection
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """Run `function` in the thread. Raises what it raises, and ValueError when the connection is closed."""
         future = asyncio.get_running_loop().create_future()
-        if not self._worker.put(future, function):
+        if not self.worker.put(future, function):
             raise ValueError("Connection closed")  # The words by which SQLAlchemy knows it.
         return await future
 
     def cursor(self) -> ThreadCursor:
         """Return a new cursor."""
-        return ThreadCursor(self, self._worker.cursor)
+        return ThreadCursor(self, self.worker.cursor)
 
     async def commit(self) -> None:
         """Commit the transaction."""
-        await self.call(lambda: self._worker.opened().commit())
+        await self.call(lambda: self.worker.opened().commit())
 
     async def rollback(self) -> None:
         """Roll the transaction back."""
-        await self.call(lambda: self._worker.opened().rollback())
+        await self.call(lambda: self.worker.opened().rollback())
 
     async def create_function(self, *args: Any, **options: Any) -> None:
         """Make a function known to SQL."""
-        await self.call(lambda: self._worker.opened().create_function(*args, **options))
+        await self.call(lambda: self.worker.opened().create_function(*args, **options))
 
     async def close(self) -> None:
         """Close it after what was called before, and wait for that."""
-        future = asyncio.get_running_loop().create_future()
-        if self._worker.stop(future):
-            await future
+        await self.worker.close()
 
     def stop(self) -> None:
         """Close it after what was called before, and do not wait for that. Needs no event loop."""
-        self._worker.stop()
-
-    @property
-    def left(self) -> bool:
-        """Whether nobody will close it, or somebody did not wait for its end."""
-        return self._worker.stopped or self.loop.is_closed()
+        self.worker.stop()
 
     def __del__(self) -> None:
         self.stop()
@@ -146,7 +140,7 @@ class ThreadCursor:
         return self._opened().lastrowid
 
 
-class _Worker:
+class Worker:
     """What runs in the thread. Holds no `ThreadConnection`, so that one that is forgotten ends its thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_file: Callable[[], sqlite3.Connection]) -> None:
@@ -168,6 +162,17 @@ class _Worker:
             if not self.stopped:
                 self._calls.put((future, function))
             return not self.stopped
+
+    @property
+    def left(self) -> bool:
+        """Whether nobody will close the connection, or somebody did not wait for its end."""
+        return self.stopped or self._loop.is_closed()
+
+    async def close(self) -> None:
+        """Close the connection after what was called before, and wait for that."""
+        future = asyncio.get_running_loop().create_future()
+        if self.stop(future):
+            await future
 
     def stop(self, future: asyncio.Future[None] | None = None) -> bool:
         """Take no more calls, and tell `future` the end; False when it has ended already."""
