@@ -184,7 +184,7 @@ class Routeguard(Generic[U]):
 
         Raises GuardNotApplied when the route's policy provides none.
         """
-        principal = connection_of(connection).principal
+        principal = connection_of(connection, self._runs).principal
         if isinstance(principal, UserSession):
             return cast("UserSession[U]", principal)
         raise authentication_required("a handler took a session its policy did not provide").error()
@@ -192,13 +192,13 @@ class Routeguard(Generic[U]):
     @needs_guard
     async def current_session_or_none(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session, or None for guests. For routes under `optional_session()`."""
-        principal = connection_of(connection).principal
+        principal = connection_of(connection, self._runs).principal
         return cast("UserSession[U]", principal) if isinstance(principal, UserSession) else None
 
     @needs_guard
     async def current(self, connection: HTTPConnection) -> Principal:
         """Return whoever calls: a session, or another principal the policy accepts."""
-        principal = connection_of(connection).principal
+        principal = connection_of(connection, self._runs).principal
         if principal is None:
             raise authentication_required("a handler took a principal its policy did not provide").error()
         return principal
@@ -206,7 +206,7 @@ class Routeguard(Generic[U]):
     @needs_guard
     async def current_key(self, connection: HTTPConnection) -> ApiKey:
         """Return the API key the guard found. A FastAPI dependency; asking for it requires one."""
-        principal = connection_of(connection).principal
+        principal = connection_of(connection, self._runs).principal
         if isinstance(principal, ApiKey):
             return principal
         raise authentication_required("a handler took an API key its policy did not provide").error()
@@ -219,7 +219,7 @@ class Routeguard(Generic[U]):
         """
         from routeguard.api_keys.routes import perform  # noqa: PLC0415 - the identity extra
 
-        return await perform(connection_of(request).guard.services, request)
+        return await perform(connection_of(request, self._runs).guard.services, request)
 
     @needs_guard
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
@@ -227,7 +227,7 @@ class Routeguard(Generic[U]):
 
         None, too, for a WebSocket that a page of a foreign origin opened with our cookie (attack WS-01).
         """
-        exchange = connection_of(connection)
+        exchange = connection_of(connection, self._runs)
         # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.
         exchange.guarded = True
         if isinstance(exchange.principal, UserSession):
@@ -247,7 +247,7 @@ class Routeguard(Generic[U]):
 
         Returns the session. Raises ProblemError when the policy refuses, Unavailable when it cannot be told.
         """
-        exchange = connection_of(connection)
+        exchange = connection_of(connection, self._runs)
         key = (policy, exchange.request.kind, exchange.guard.services)
         compiled = self._required.get(key)
         if compiled is None:

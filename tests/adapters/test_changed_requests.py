@@ -367,7 +367,7 @@ async def test_a_second_caller_is_not_taken_for_the_first() -> None:
     for marks in (guard.session(), guard.session(user={"role": "admin"})):
         app = Starlette()
         app.mount("/at", guard(marks)(Starlette(routes=[Route("/x", who)], middleware=use(become))))
-        Routeguard(SETTINGS, user=Person, identify=identify).install(app)
+        guard.install(app)
         answer = await send(app, path="/at/x", headers=[(b"x-user", b"root")])
         assert (answer.status, answer.body == b"ann") == ((200, True) if marks == guard.session() else (403, False))
 

@@ -11,21 +11,31 @@ from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.request import RequestView
 from routeguard.guard.connection import Connection
 from routeguard.guard.guard import handler_name
+from routeguard.guard.log import logger
 from routeguard.guard.unguarded import warn_of_missing_guard
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
+    from routeguard.guard.runs import Runs
+
 
 class NotInstalled(GuardNotApplied, HTTPException):
-    """A handler took a value of the guard where none is installed: answered by the framework, and no traceback."""
+    """A handler took a value of the guard where it is not installed: answered by the framework, and no traceback."""
 
 
-def connection_of(connection: HTTPConnection) -> Connection:
-    """Return the guard's connection. Raises NotInstalled where no guard is."""
+def connection_of(connection: HTTPConnection, runs: Runs) -> Connection:
+    """Return the connection that the guard with `runs` made of a request. Raises NotInstalled where it made none.
+
+    Another guard's will not do: who is known to one is nobody to the other, and this one has neither its services
+    started for the request nor its answers in the response.
+    """
     found = connection.scope.get(SCOPE_KEY)
-    if not isinstance(found, Connection):
-        handler = handler_name(connection.scope.get("endpoint", "a handler"))
-        warn_of_missing_guard(handler, RequestView(connection.scope), "")
-        raise NotInstalled(500, "No guard is installed in the application that this request came through.")
-    return found
+    if isinstance(found, Connection) and runs.has(found.guard.services):
+        return found
+    handler = handler_name(connection.scope.get("endpoint", "a handler"))
+    if isinstance(found, Connection):
+        logger.error("%s asks a guard that is not installed in its application, where another one is", handler)
+        raise NotInstalled(500, "The guard that was asked is not installed in the application of this handler.")
+    warn_of_missing_guard(handler, RequestView(connection.scope), "")
+    raise NotInstalled(500, "No guard is installed in the application that this request came through.")

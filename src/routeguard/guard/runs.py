@@ -64,6 +64,10 @@ class Runs:
             return first.services
         return next((run for run in self._runs if run.loop is loop), first).services
 
+    def has(self, services: Services) -> bool:
+        """Return whether a set is one of these."""
+        return any(run.services is services for run in self._runs)
+
     async def enter(self, holder: object | None) -> Run:
         """Return the set of the running event loop, started. It runs until all who hold it leave.
 
