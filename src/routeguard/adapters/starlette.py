@@ -225,8 +225,7 @@ async def _look_inside(connection: Connection, proceed: App, scope: Scope, recei
             proceed = partial(run_not_allowed, handler_of(route))
         if isinstance(ready, Around):
             proceed = partial(_run_below, connection, Layer(ready.owners, ready.compiled, asked=True), proceed)
-        again = compiled is not None and compiled is connection.own
-        await enter(connection, compiled, proceed, (scope, receive, send), changed=True, again=again)
+        await enter(connection, compiled, proceed, (scope, receive, send), changed=True, passed=connection.own)
     finally:
         connection.layers, connection.above = before
 
@@ -251,7 +250,7 @@ async def _look_at_handed(connection: Connection, scope: Scope) -> None:
             return
     else:
         compiled = ready.compiled if isinstance(ready, Within | Around) else ready
-        outcome = await ask_all(connection, compiled, changed=True, again=True)
+        outcome = await ask_all(connection, compiled, changed=True, passed=connection.own)
     if outcome is not None:
         problem = outcome if isinstance(outcome, Problem) else GUARD_NOT_APPLIED(debug=_HANDED)
         connection.decision = Refuse(problem)  # The wrapper may answer in its place.

@@ -296,14 +296,12 @@ class Connection(Exchange):
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
-    async def decide(self, compiled: Compiled, *, again: bool = False) -> Outcome:
+    async def decide(self, compiled: Compiled, *, passed: Compiled | None = None) -> Outcome:
         """Run a compiled policy and record the decision. Whatever goes wrong is a refusal (attack AZ-16).
 
-        `again`: it has passed with other facts, so that what a request is counted by is not asked a second time. What
-        runs a request once lets a safe method pass, so it is asked about the unsafe one (attack: a method override that
-        makes a POST of a GET, without the Idempotency-Key).
+        `passed` has let the request through with other facts: what that counted is not counted a second time.
         """
-        run = compiled.run if not again else compiled.unsafe if self.unsafe else compiled.again
+        run = compiled.run if passed is None else compiled.beyond(passed, unsafe=self.unsafe)
         self.guarded = self.guarded or compiled.guarded
         self._bound(compiled.body_limit)
         try:

@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 async def enter(
     connection: Connection, compiled: Compiled | None, proceed: App, wire: tuple[Scope, Receive, Send],
-    *, changed: bool = False, again: bool = False,
+    *, changed: bool = False, passed: Compiled | None = None,
 ) -> None:  # fmt: skip
     """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step.
 
     `compiled` is None for a handler that leaves the decision to what stands around it. `changed` says that this was
-    asked about other facts, `again` that `compiled` was.
+    asked about other facts; `passed` is the policy that was, in the place of `compiled`.
     """
     scope, receive, send = wire
     handler = "" if compiled is None else compiled.handler
     try:
         if changed or connection.layers:
-            outcome = await ask_all(connection, compiled, changed=changed, again=again)
+            outcome = await ask_all(connection, compiled, changed=changed, passed=passed)
         else:
             outcome = None if compiled is None else await connection.decide(compiled)
         if outcome is not None:

@@ -57,6 +57,28 @@ class Compiled:
     """True when the handler decides in its body."""
     decides: bool
     """Whether it says who may call. What only limits leaves that to others."""
+    steps: tuple[tuple[Check | None, Stage, BoundCheck], ...] = ()
+    """What `run` is made of, each with the check that it is bound from."""
+
+    def beyond(self, passed: Compiled, *, unsafe: bool) -> BoundCheck:
+        """Return what is asked of a request that `passed` has let through with other facts.
+
+        What that has counted or run already is not asked a second time, also where another method has a policy of its
+        own. What runs a request once lets a safe method pass, so it is asked where the method has become an `unsafe`
+        one (attack: a method override that makes a POST of a GET, without the Idempotency-Key).
+        """
+        if passed is self:
+            return self.unsafe if unsafe else self.again
+        done = passed.policy.checks
+        return chain(
+            [
+                run
+                for check, stage, run in self.steps
+                if check is None
+                or not (check.once if unsafe else _is_spent(check, stage))
+                or not any(check == each for each in done)
+            ]
+        )
 
 
 @dataclass(slots=True)
@@ -141,6 +163,7 @@ class Guard:
             raise ConfigError([f"{name}: {finding}" for finding in findings])
         spent = {id(run) for check, (stage, run) in zip(checks, bound, strict=True) if _is_spent(check, stage)}
         counted = {id(run) for check, (_, run) in zip(checks, bound, strict=True) if check.once}
+        of = {id(run): check for check, (_, run) in zip(checks, bound, strict=True)}
         limits = [check.body_limit for check in policy.checks if isinstance(check, BodyLimited)]
         return Compiled(
             policy=policy,
@@ -152,6 +175,7 @@ class Guard:
             guarded=_is_guarded(policy),
             deferred=any(isinstance(check, Deferred) for check in policy.find(Deferred)),
             decides=policy.decides,
+            steps=tuple((of.get(id(run)), stage, run) for stage, run in steps),
         )
 
 

@@ -72,18 +72,21 @@ def has_changed(connection: Connection, scope: Scope) -> bool:
     return changed
 
 
-async def ask_all(connection: Connection, compiled: Compiled | None, *, changed: bool, again: bool) -> Outcome:
+async def ask_all(
+    connection: Connection, compiled: Compiled | None, *, changed: bool, passed: Compiled | None = None
+) -> Outcome:
     """Run the policies on the way to a handler that have not been asked yet, from the outside in; `compiled` last.
 
-    After a change all are asked, `compiled` as `again` says. Header fields that are said anew replace those that were
-    said of other facts; cookies stay, each of them is one.
+    After a change all are asked; `passed` is what has let the request through with other facts, in the place of
+    `compiled`. Header fields that are said anew replace those that were said of other facts; cookies stay, each of
+    them is one.
     """
     before = connection.effects
     if changed:
         connection.effects = []
     outcome = await _ask_layers(connection, changed=changed)
     if outcome is None and compiled is not None:
-        outcome = await connection.decide(compiled, again=again)
+        outcome = await connection.decide(compiled, passed=passed)
     if changed:
         anew = {name for name, _ in connection.effects} - {b"set-cookie"}
         connection.effects = [pair for pair in before if pair[0] not in anew] + connection.effects
@@ -93,7 +96,7 @@ async def ask_all(connection: Connection, compiled: Compiled | None, *, changed:
 async def _ask_layers(connection: Connection, *, changed: bool) -> Outcome:
     for layer in connection.layers:
         if changed or not layer.asked:
-            outcome = await connection.decide(layer.compiled, again=layer.asked)
+            outcome = await connection.decide(layer.compiled, passed=layer.compiled if layer.asked else None)
             if outcome is not None:
                 return outcome
             layer.asked = True

@@ -26,7 +26,7 @@ async def passes_outside(connection: Connection, scope: Scope, send: Send) -> bo
         if not each.layers or not has_changed(each, scope):
             continue
         observed = each.observer
-        outcome = await ask_all(each, None, changed=True, again=True)
+        outcome = await ask_all(each, None, changed=True)
         if outcome is not None:
             await connection.answer(outcome, each.layers[-1].compiled.handler, send)
             return False

@@ -1,0 +1,74 @@
+"""A request whose method a middleware changes is counted and run once, also where each method has its own policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.endpoints import HTTPEndpoint
+from starlette.responses import Response
+from starlette.routing import Route
+
+from routeguard.app import Routeguard
+from routeguard.traffic.csrf import unsafe_without_csrf
+from routeguard.traffic.idempotent import idempotent
+from routeguard.traffic.rate_limit import rate_limit, user
+from tests.adapters.test_changed_requests import LAYERS, handler, override, path_of, ran, use
+from tests.adapters.test_routeguard import SETTINGS, Person, identify
+from tests.conformance.wire import send
+
+pytestmark = pytest.mark.anyio
+
+OVERRIDE = (b"x-http-method-override", b"POST")
+ANN = [(b"x-user", b"ann"), (b"host", b"app.example")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_ran() -> None:
+    ran.clear()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+async def test_a_request_counts_once_whose_method_is_changed(name: str) -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    app = FastAPI(openapi_url=None)
+    LAYERS[name](app, guard(guard.session() & rate_limit("1/minute") & unsafe_without_csrf()), override)
+    guard.install(app)
+    assert (await send(app, path=path_of(name), headers=[*ANN, OVERRIDE])).canary
+    assert ran == ["POST"]
+    assert (await send(app, path=path_of(name), headers=[*ANN, OVERRIDE])).status == 429
+
+
+@pytest.mark.parametrize("name", LAYERS)
+async def test_a_request_runs_once_whose_unsafe_method_is_changed(name: str) -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    app = FastAPI(openapi_url=None)
+    LAYERS[name](app, guard(guard.session() & idempotent(wait="50 ms") & unsafe_without_csrf()), override)
+    guard.install(app)
+    headers = [*ANN, (b"idempotency-key", b"k1"), (b"x-http-method-override", b"GET")]
+    assert (await send(app, "POST", path=path_of(name), headers=headers)).canary
+    assert ran == ["GET"]
+
+
+async def test_methods_of_a_class_that_share_a_limit() -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    limit = rate_limit("1/minute", by=user)
+
+    class View(HTTPEndpoint):
+        @guard(guard.session() & limit)
+        async def get(self, request: Any) -> Response:
+            return await handler(request)
+
+        @guard(guard.session(user={"role": "admin"}) & limit & unsafe_without_csrf())
+        async def post(self, request: Any) -> Response:
+            return await handler(request)
+
+    app = FastAPI(openapi_url=None)
+    app.router.routes.append(Route("/x", View, middleware=use(override)))
+    guard.install(app)
+    root = [(b"x-user", b"root"), OVERRIDE]
+    assert (await send(app, path="/x", headers=[*ANN, OVERRIDE])).status == 403
+    assert (await send(app, path="/x", headers=root)).canary
+    assert ran == ["POST"]
+    assert (await send(app, path="/x", headers=root)).status == 429
