@@ -147,7 +147,7 @@ def _pattern_finding(pattern: str) -> str:
     wrong = _finding(f"{head}a{tail}")
     if wrong and PORT_RANGE in wrong:
         return wrong
-    if wrong or not parent or "." in head or "*" in tail or len(head) + len(name) >= len(_HTTPS) + _NAME_SIZE:
+    if wrong or not parent or "." in head or len(head) + len(name) >= len(_HTTPS) + _NAME_SIZE:
         return f"{_EXACTLY}, or a pattern with one * in the first label, such as https://*-team.example.com"
     if not head.startswith(_HTTPS.decode()):
         return "is a pattern, which must be https: over http, anybody in the network answers for each of its names"
