@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route, Router
 
 from routeguard.app import Routeguard
 from routeguard.traffic.csrf import unsafe_without_csrf
+from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
 from routeguard.traffic.rate_limit import rate_limit, user
 from tests.adapters.test_changed_requests import LAYERS, handler, override, path_of, ran, use
@@ -72,3 +74,28 @@ async def test_methods_of_a_class_that_share_a_limit() -> None:
     assert (await send(app, path="/x", headers=root)).canary
     assert ran == ["POST"]
     assert (await send(app, path="/x", headers=root)).status == 429
+
+
+@pytest.mark.parametrize("name", ["idempotent", "deduplicate"])
+@pytest.mark.parametrize("inner", ["route", "router", "route with a middleware"])
+async def test_a_mount_and_a_route_that_both_run_a_request_once(name: str, inner: str) -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    policy = idempotent(wait="50 ms") if name == "idempotent" else deduplicate(wait="50 ms")
+    mark = guard(guard.session() & policy & unsafe_without_csrf())
+
+    async def pay(request: Any) -> Response:
+        ran.append(request.method)
+        return PlainTextResponse("paid")
+
+    endpoint = pay if inner == "router" else mark(pay)
+    middleware = use(lambda scope: scope["headers"].append((b"x-request-id", b"1"))) if "middleware" in inner else None
+    served: Any = Router([Route("/x", endpoint, methods=["POST"], middleware=middleware)])
+    app = Starlette(routes=[mark(Mount("/at", app=mark(served) if inner == "router" else served))])
+    guard.install(app)
+    headers = [*ANN, (b"idempotency-key", b"k1")]
+    first = await send(app, "POST", "/at/x", headers)
+    assert (first.status, first.body, ran) == (200, b"paid", ["POST"])
+    again = await send(app, "POST", "/at/x", headers)
+    assert (again.status, again.body, len(ran)) == (200, b"paid", 1 if name == "idempotent" else 2)
+    if name == "idempotent":
+        assert (await send(app, "POST", "/at/x", ANN)).problem == "idempotency-key-missing"

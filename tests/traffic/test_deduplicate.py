@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import Policy, public
@@ -25,7 +26,7 @@ from routeguard.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import DEADLINE, until
 
-from .harness import calling, guarded
+from .harness import Identified, calling, guarded
 
 pytestmark = pytest.mark.anyio
 
@@ -350,3 +351,12 @@ async def test_the_store_going_away_meanwhile_spoils_no_answer(valkey: ValkeyPro
     with pytest.raises(Unavailable):
         await store.get("k")
     await store.close()
+
+
+async def test_a_mount_and_a_route_that_both_say_it_run_a_request_once(stores: list[Ephemeral]) -> None:
+    shop, policy = Shop(), deduplicate(wait="200 ms")
+    app = guarded(stores[0], policy, shop.handler())
+    app.router.routes[:] = [Guard(Services())(policy & Identified())(Mount("", routes=list(app.router.routes)))]
+    async with calling(app) as client:
+        answers = await post(client, 3, shop)
+    assert [(one.status_code, one.text) for one in answers] == [(201, "run 1 ....")] * 3

@@ -56,7 +56,8 @@ def idempotent(
     `idempotency-key-missing`. A server error is not kept, so that a retry runs anew; so does one after a crash, at
     the latest when `lease` is over. Other callers never share a key: those no check has named are told apart by
     address, Host and every credential they send. Safe methods pass.
-    Streams and WebSockets are a ConfigError, and so is `deferred` beside it.
+    Streams and WebSockets are a ConfigError, and so is `deferred` beside it. Of a mount and a route that both say it,
+    the mount claims the key and keeps the answer.
     """
     numbers = [parse_duration(one).total_seconds() for one in (keep, wait, lease)]
     if min(numbers) <= 0:
@@ -131,6 +132,8 @@ class _Keeper:
         # The caller is part of the key, the request is not: the same key for another request must be noticed.
         name = digest(sent.strip(b'"')).hex()
         key = f"{self._subject(exchange)}:idem:{name}"
+        if (Idempotent, key) in exchange.spent:
+            return None  # A mount around the route has claimed it for this request, and keeps the answer.
         wanted = request_digest(exchange, await body_of(exchange), headers=False)
         end = monotonic() + self._check.wait
         pause = _FIRST_PAUSE
@@ -157,6 +160,7 @@ class _Keeper:
     def _run(self, exchange: Exchange, key: str, mark: bytes, wanted: bytes) -> None:
         """Keep what the handler will answer."""
         flight = self._flights[key] = Flight()
+        exchange.spent[Idempotent, key] = True
 
         async def ended(answer: Answer | None) -> None:
             try:
