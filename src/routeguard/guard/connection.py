@@ -172,12 +172,15 @@ class Connection(Exchange):
             await self._start(message)
         elif self.refusal is not None and not self.replying:
             return  # The refusal has been sent in its place; the rest of the handler's answer is dropped.
+        elif kind == "http.response.body" and not self.stream_ended and not message.get("more_body", False):
+            await self.write(message)
         elif kind.startswith("websocket."):
             await self._send_websocket(kind, message)
         else:
-            await self._send_body(message)
+            await self._send_part(message)
 
-    async def _send_body(self, message: Message) -> None:
+    async def _send_part(self, message: Message) -> None:
+        """Send what is not the end of a response."""
         if self.stream_ended:
             # As a server does whose client has gone: frameworks then end the handler (ASGI HTTP specification 2.4).
             raise StreamEnded("the principal of this stream was signed out or revoked")
@@ -303,7 +306,8 @@ class Connection(Exchange):
         """
         run = compiled.run if passed is None else compiled.beyond(passed, unsafe=self.unsafe)
         self.guarded = self.guarded or compiled.guarded
-        self._bound(compiled.body_limit)
+        if compiled.body_limit is not None:
+            self._bound(compiled.body_limit)
         try:
             outcome = await run(self)
             decision = decision_of(outcome)
@@ -332,11 +336,10 @@ class Connection(Exchange):
             outer = outer.outer
         return outcome
 
-    def _bound(self, stated: int | None) -> None:
-        """Set the body limit in bytes: the smallest that a policy on the way states, else the guard's own."""
-        if stated is not None:
-            self._stated_limit = stated if self._stated_limit is None else min(stated, self._stated_limit)
-        self.body_limit = self.guard.body_limit if self._stated_limit is None else self._stated_limit
+    def _bound(self, stated: int) -> None:
+        """Set the body limit in bytes: the smallest that a policy on the way states."""
+        self._stated_limit = stated if self._stated_limit is None else min(stated, self._stated_limit)
+        self.body_limit = self._stated_limit
 
     # -- answering in the handler's place -------------------------------------------------------------------------
 

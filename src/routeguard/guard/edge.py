@@ -185,9 +185,10 @@ async def _serve_inside(connection: Connection, app: App, scope: Scope, receive:
 def _refuse_unreadable(connection: Connection) -> None:
     """Refuse what no route should see. Raises ProblemError."""
     request = connection.request
-    if b"transfer-encoding" in request.headers or b"content-length" in request.headers:
-        # Before any route is looked for: a request hidden in the body would be answered after a 404, too.
-        connection.hold_to(refuse_framing(request))
+    headers = request.headers
+    # Before any route is looked for: a request hidden in the body would be answered after a 404, too.
+    if (b"content-length" in headers or b"transfer-encoding" in headers) and (problem := refuse_framing(request)):
+        connection.hold_to(problem)
     # Nobody's resource is called so, and PostgreSQL takes no such text: it would be a 500.
     if "\0" in request.path:
         raise MALFORMED_REQUEST(debug="NUL in the path").error()

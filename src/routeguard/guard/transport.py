@@ -76,6 +76,9 @@ def refuse_framing(request: RequestView) -> Problem | None:
     headers = request.headers
     length = headers.get(b"content-length")
     coding = headers.get(b"transfer-encoding")
+    # What nearly every body comes with.
+    if coding is None and length is not None and not request.repeated and length.isdigit() and len(length) <= _DIGITS:
+        return None
     # Read by one party as chunked and by another by its length, one request becomes two: smuggling.
     if length is not None and (coding is not None or b"content-length" in request.repeated):
         return _AMBIGUOUS
