@@ -183,6 +183,34 @@ async def test_one_wrapper_that_is_mounted_twice() -> None:
     assert isinstance(wrapper.app.app, Raw)
 
 
+async def of_other_names(first: Any, second: Any, third: Any) -> None:
+    await Raw()(first, second, third)
+
+
+class OfOtherNames:
+    __call__ = staticmethod(of_other_names)
+
+
+@pytest.mark.parametrize("application", [of_other_names, OfOtherNames()])
+async def test_an_application_whose_parameters_have_other_names(application: Any) -> None:
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+    app = Changes(application, override)
+    await overrides_are_judged(Starlette(routes=[guard(guard.session())(Mount("/", app=app))]), guard)
+
+
+@pytest.mark.parametrize("first", [dict, lambda: ("a", "b")])
+async def test_what_takes_three_values_and_is_no_application(first: Any) -> None:
+    async def joined(one: Any, two: Any, three: Any) -> Any:
+        return [one, two, three]
+
+    app, wrapper = StarletteApp(), Changes(Raw(), nothing)
+    wrapper.helper = joined  # type: ignore[attr-defined]
+    app.app.router.routes.append(app.guard(key)(Mount("/", app=wrapper)))
+    app.install()
+    assert (await send(app.asgi(), path="/x", headers=[KEY])).canary
+    assert await wrapper.helper(first(), 2, 3) == [first(), 2, 3]  # type: ignore[attr-defined]
+
+
 async def test_an_application_that_cannot_be_reached_is_a_finding() -> None:
     app = StarletteApp()
     wrapper = Changes(None, override)

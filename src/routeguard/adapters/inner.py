@@ -8,11 +8,11 @@ handler, once, when the route is first entered.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from inspect import Parameter, getattr_static, iscoroutinefunction, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from operator import is_
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
@@ -50,35 +50,39 @@ _IsTarget: TypeAlias = "Callable[[Any], bool]"
 class Inner:
     """The second look: an ASGI application around the handler. `marked` is the name of a handler that has a mark."""
 
-    def __init__(self, app: App, look: Look, marked: str) -> None:
+    def __init__(self, app: Callable[..., Awaitable[Any]], look: Look, marked: str) -> None:
         self.app = app
         self.look = look
         self.marked = marked
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, *rest: Any, **named: Any) -> None:
-        """Look at what the middleware passes on, and run the handler; `rest` and `named` are for that alone."""
-        app = _with(self.app, rest, named) if rest or named else self.app
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *rest: Any, **named: Any) -> Any:
+        """Look at what the middleware passes on, and run the handler; `rest` and `named` are for that alone.
+
+        Returns what it returned: what takes three values need not be an application.
+        """
+        if not isinstance(scope, MutableMapping):
+            return await self.app(scope, receive, send, *rest, **named)
+        returned: Any = None
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            nonlocal returned
+            returned = await self.app(scope, receive, send, *rest, **named)
+
         connection = scope.get(SCOPE_KEY)
         if isinstance(connection, Connection):
             await self.look(connection, app, scope, receive, send)
-        elif self.marked and scope["type"] in {"http", "websocket"}:
+        elif self.marked and scope.get("type") in {"http", "websocket"}:
             # Its middleware passes on a scope of its own making: nobody could tell what was asked about it.
             await refuse_unguarded(self.marked, scope, send)
         else:
             await app(scope, receive, send)
+        return returned
 
     def __getattr__(self, name: str) -> Any:
         """Return what the wrapped application has: what keeps it may use more than the call."""
         if name.startswith("__") or name == "app":
             raise AttributeError(name)
         return getattr(self.app, name)
-
-
-def _with(app: Any, rest: tuple[Any, ...], named: dict[str, Any]) -> App:
-    async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send, *rest, **named)
-
-    return called
 
 
 class Handed:
@@ -162,15 +166,17 @@ def _is_application(each: Any) -> bool:
     """Whether an object can be called as an ASGI application, by the names of what it takes or by their number."""
     if isinstance(each, type):
         return False
-    called = each.func if isinstance(each, partial) else each
+    # Of an object, what its class has for calls, bound: `signature` takes a static method for a plain one.
+    called: Any = each if isinstance(each, partial | FunctionType | MethodType) else getattr(each, "__call__", None)  # noqa: B004 - its signature is wanted
     try:
-        taken = [one for one in signature(each).parameters.values() if one.default is Parameter.empty]
+        taken = [one for one in signature(called).parameters.values() if one.default is Parameter.empty]
     except (TypeError, ValueError):
         return False
     placed = [one for one in taken if one.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}]
     if tuple(one.name for one in placed) == _WIRE:
         return True
-    if not (iscoroutinefunction(called) or iscoroutinefunction(getattr_static(type(called), "__call__", None))):
+    function = called.func if isinstance(called, partial) else called
+    if not (iscoroutinefunction(function) or iscoroutinefunction(getattr(type(function), "__call__", None))):  # noqa: B004
         return False
     return len(placed) == len(_WIRE) or any(one.kind is Parameter.VAR_POSITIONAL for one in taken)
 
