@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from routeguard.core.errors import ConfigError
-from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, Read, hash_tag
+from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, hash_tag
 
 TEN = Quota(limit=10, period=60, burst=10)
 TEN_SLIDING = Quota(limit=10, period=60, burst=10, algorithm="sliding")
@@ -126,26 +126,11 @@ class EphemeralConformance:
         for (first, _), (_, last) in zip(passed, passed[10:], strict=False):
             assert last - first > 0.4 - 0.02
 
-    async def test_read_and_hit_in_one_run(self, store: Ephemeral) -> None:
-        await store.put("{s}:session", b"data", ttl=5)
-        answers = await store.run([Read("{s}:session"), Read("{s}:none")], [Attempt("{s}:l", TEN)])
-        assert list(answers.values) == [b"data", None]
-        assert answers.hits[0] is not None
-        assert answers.hits[0].remaining == 9
-
-    async def test_nothing_is_counted_for_a_missing_session(self, store: Ephemeral) -> None:
-        answers = await store.run([Read("{s}:gone", required=True)], [Attempt("{s}:l", TEN)])
-        assert (list(answers.values), list(answers.hits)) == ([None], [None])
-        assert (await store.hit([Attempt("{s}:l", TEN)]))[0].remaining == 9
-
-    async def test_touch_renews_past_half_of_the_life(self, store: Ephemeral) -> None:
-        await store.put("t", b"x", ttl=1)
-        await store.run([Read("t", touch=60)], [])
-        await store.put("u", b"x", ttl=1)
-        await store.run([Read("u", touch=1)], [])
-        await asyncio.sleep(1.1)
-        assert (await store.run([Read("t")], [])).values[0] == b"x"
-        assert await store.get("u") is None
+    async def test_several_keys_are_read_together(self, store: Ephemeral) -> None:
+        await store.put("{s}:one", b"1", ttl=5)
+        await store.put("{s}:two", b"2", ttl=5)
+        assert list(await store.get_all(["{s}:two", "{s}:none", "{s}:one"])) == [b"2", None, b"1"]
+        assert list(await store.get_all([])) == []
 
     def test_malformed_quotas_are_configuration_errors(self) -> None:
         with pytest.raises(ConfigError) as caught:

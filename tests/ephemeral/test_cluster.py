@@ -11,7 +11,7 @@ import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.ephemeral.connection import Address
-from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, Read
+from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota
 from routeguard.ephemeral.redis import RedisEphemeral, slot_of
 from tests.backends import free_port
 from tests.conformance.ephemeral import EphemeralConformance
@@ -102,9 +102,9 @@ async def test_keys_of_all_slots_in_one_call(store: Ephemeral) -> None:
     keys = [f"{{user{number}}}:n" for number in range(50)]
     for key in keys:
         await store.put(key, key.encode(), ttl=60)
-    found = await store.run([Read(key) for key in keys], [Attempt(key + ":count", quota) for key in keys])
-    assert found.values == [key.encode() for key in keys]
-    assert [hit.remaining for hit in found.hits if hit is not None] == [9] * 50
+    assert await store.get_all([*keys, "{none}"]) == [*(key.encode() for key in keys), None]
+    hits = await store.hit([Attempt(key + ":count", quota) for key in keys])
+    assert [hit.remaining for hit in hits] == [9] * 50
 
 
 async def test_a_slot_that_moves_takes_its_callers_along(cluster: Servers, store: RedisEphemeral) -> None:

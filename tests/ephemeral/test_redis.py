@@ -11,14 +11,11 @@ from pathlib import Path
 import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.core.exchange import Exchange
-from routeguard.core.request import RequestView
 from routeguard.ephemeral.connection import Address
 from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Attempt, Quota, Read
+from routeguard.ephemeral.protocol import Attempt, Quota
 from routeguard.ephemeral.redis import RedisEphemeral, slot_of
-from routeguard.ephemeral.round_trip import RoundTrip
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import PATIENCE, until
 
@@ -188,28 +185,12 @@ class TestFaults:
 
 
 class TestTraffic:
-    async def test_session_and_several_limits_are_one_command(
-        self, server: ValkeyProcess, store: RedisEphemeral
-    ) -> None:
-        await store.put("{s}:ses", b"session", ttl=60)
+    async def test_several_limits_are_one_command(self, server: ValkeyProcess, store: RedisEphemeral) -> None:
         sliding = Quota(limit=5, period=60, burst=5, algorithm="sliding")
         count = _client_commands(server)
-        exchange = Exchange(RequestView({"type": "http", "method": "GET", "path": "/", "headers": []}))
-        trip = RoundTrip.of(exchange, store)
-        session = trip.get("{s}:ses", touch=60, required=True)
-        limits = RoundTrip.of(exchange, store).hit([Attempt("{s}:a", TEN), Attempt("{s}:b", sliding)])
-        assert await session == b"session"
-        hits = await limits
-        assert [hit.remaining for hit in hits if hit] == [9, 4]
+        hits = await store.hit([Attempt("{s}:a", TEN), Attempt("{s}:b", sliding)])
+        assert [hit.remaining for hit in hits] == [9, 4]
         assert _client_commands(server) - count == 1
-
-    async def test_a_trip_that_fails_fails_for_all(self, server: ValkeyProcess, store: RedisEphemeral) -> None:
-        server.stop()
-        trip = RoundTrip(store)
-        parts = trip.get("a"), trip.hit([Attempt("b", TEN)])
-        for part in parts:
-            with pytest.raises(Unavailable):
-                await part
 
     async def test_commands_of_one_turn_share_a_write(self, store: RedisEphemeral) -> None:
         wire = store._connection._wire
@@ -267,12 +248,9 @@ class TestCluster:
             await store.start()
             await store.put("{ses}", b"x", ttl=5)
             count = _client_commands(server)
-            answers = await store.run(
-                [Read("{ses}")], [Attempt("{ip}", TEN), Attempt("{usr}", TEN), Attempt("{ip}b", TEN)]
-            )
-            assert answers.values == [b"x"]
-            assert [hit.remaining for hit in answers.hits if hit] == [9, 9, 9]
-            assert _client_commands(server) - count == 3
+            hits = await store.hit([Attempt("{ip}", TEN), Attempt("{usr}", TEN), Attempt("{ip}b", TEN)])
+            assert [hit.remaining for hit in hits] == [9, 9, 9]
+            assert _client_commands(server) - count == 2
             await store.close()
         finally:
             server.stop()

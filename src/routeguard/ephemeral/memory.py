@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Final, Generic, TypeVar
 
 from routeguard.core.errors import Unavailable
-from routeguard.ephemeral.protocol import BUCKETS, Answers, Attempt, Hit, Quota, Read
+from routeguard.ephemeral.protocol import BUCKETS, Attempt, Hit, Quota
 
 V = TypeVar("V")
 
@@ -140,6 +140,11 @@ class MemoryEphemeral:
         """Return the value of a live key, or None."""
         return self._get(key, self._clock())
 
+    async def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the values of several keys, in order."""
+        now = self._clock()
+        return [self._get(key, now) for key in keys]
+
     async def put(self, key: str, value: bytes, *, ttl: float, expected: bytes | None = None) -> bool:
         """Set a key; with `expected`, only while it holds that. Raises Unavailable when memory is full."""
         now = self._clock()
@@ -167,19 +172,6 @@ class MemoryEphemeral:
     async def hit(self, attempts: Sequence[Attempt]) -> Sequence[Hit]:
         """Spend units of several quotas at once, or of none."""
         return self.hit_now(attempts)
-
-    async def run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
-        """Read keys and spend units."""
-        now = self._clock()
-        values: list[bytes | None] = []
-        for key, touch, _ in reads:
-            value = self._get(key, now)
-            values.append(value)
-            if touch and value is not None and self._values.items[key][1] - now < touch / 2:
-                self._values.items[key] = (value, now + touch)
-        if any(read.required and value is None for read, value in zip(reads, values, strict=True)):
-            return Answers(values, [None] * len(attempts))
-        return Answers(values, self.hit_now(attempts))
 
     def hit_now(self, attempts: Sequence[Attempt]) -> Sequence[Hit]:
         """Do what `hit` does, without the await: nothing here waits for anything."""

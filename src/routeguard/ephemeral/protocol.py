@@ -68,25 +68,6 @@ class Hit(NamedTuple):
     reset: float
 
 
-class Read(NamedTuple):
-    """A wish to read `key`.
-
-    `touch` (seconds) renews the key's life to that much once less than half of it is left. Where a `required` key is
-    missing, the attempts of the same call are not counted and come back as None.
-    """
-
-    key: str
-    touch: float = 0.0
-    required: bool = False
-
-
-class Answers(NamedTuple):
-    """The values read and what became of the attempts, each in the order asked."""
-
-    values: Sequence[bytes | None]
-    hits: Sequence[Hit | None]
-
-
 class Ephemeral(Protocol):
     """Keys that die by themselves.
 
@@ -106,6 +87,10 @@ class Ephemeral(Protocol):
 
     async def get(self, key: str) -> bytes | None:
         """Return the value of a live key, or None."""
+        ...
+
+    async def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the values of several keys, in order; on a cluster those of one hash tag are of one moment."""
         ...
 
     async def put(self, key: str, value: bytes, *, ttl: float, expected: bytes | None = None) -> bool:
@@ -128,10 +113,6 @@ class Ephemeral(Protocol):
 
         On a cluster the all-or-none holds among keys with the same hash tag.
         """
-        ...
-
-    async def run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
-        """Read keys and spend units in one round trip (one command on a single node)."""
         ...
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from binascii import crc_hqx
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import hiredis
@@ -18,11 +18,14 @@ from routeguard.core.errors import Unavailable
 from routeguard.ephemeral import replies
 from routeguard.ephemeral.cluster import SLOTS, Cluster
 from routeguard.ephemeral.connection import Address, Command, Connection, Part
-from routeguard.ephemeral.protocol import BUCKETS, Answers, Attempt, Hit, Quota, Read
+from routeguard.ephemeral.protocol import BUCKETS, Attempt, Hit, Quota
 from routeguard.ephemeral.script import SCRIPT, SCRIPT_SHA, SET_IF
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 _GREETING: Final[tuple[Command, ...]] = (("SCRIPT", "LOAD", SCRIPT),)
 _WRITE: Final[Command] = ("DEL", "{routeguard}:greeting")
@@ -71,6 +74,16 @@ class RedisEphemeral:
         found: bytes | None = await self._ask(key, "GET", key)
         return found
 
+    async def get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the values of several keys, in order. Raises Unavailable."""
+        if not keys:
+            return ()
+        return await (self._get_all(keys) if self._cluster is None else _by_slot(keys, keys, self._get_all))
+
+    async def _get_all(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        found: list[bytes | None] = await self._ask(keys[0], "MGET", *keys)
+        return found
+
     async def put(self, key: str, value: bytes, *, ttl: float, expected: bytes | None = None) -> bool:
         """Set a key; with `expected`, only while it holds that. Raises Unavailable."""
         if expected is None:
@@ -92,20 +105,15 @@ class RedisEphemeral:
 
     async def hit(self, attempts: Sequence[Attempt]) -> Sequence[Hit]:
         """Spend units of several quotas at once, or of none. Raises Unavailable."""
-        answers = await self.run((), attempts)
-        return [hit for hit in answers.hits if hit is not None]
+        if not attempts:
+            return ()
+        if self._cluster is None:
+            return await self._hit(attempts)
+        return await _by_slot(attempts, [attempt.key for attempt in attempts], self._hit)
 
-    async def run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
-        """Read keys and spend units in one command. Raises Unavailable."""
-        if not reads and not attempts:
-            return Answers((), ())
-        if self._cluster is not None:
-            return await self._run_by_slot(reads, attempts)
-        return await self._run(reads, attempts)
-
-    async def _run(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
-        rest = _arguments(reads, attempts)
-        key = reads[0].key if reads else attempts[0].key
+    async def _hit(self, attempts: Sequence[Attempt]) -> Sequence[Hit]:
+        rest = _arguments(attempts)
+        key = attempts[0].key
         try:
             answer = await self._send(key, "EVALSHA", SCRIPT_SHA, *rest)
         except hiredis.ReplyError as error:
@@ -113,28 +121,7 @@ class RedisEphemeral:
                 answer = await self._ask(key, "EVAL", SCRIPT, *rest)
             else:
                 answer = await self._once_more(error, key, "EVALSHA", SCRIPT_SHA, *rest)
-        return _answers(answer, len(reads), len(attempts))
-
-    async def _run_by_slot(self, reads: Sequence[Read], attempts: Sequence[Attempt]) -> Answers:
-        """Send one command a slot, together. A required key that is missing stops what is counted in its slot."""
-        slots: dict[int, tuple[list[int], list[int]]] = {}
-        for place, read in enumerate(reads):
-            slots.setdefault(slot_of(read.key), ([], []))[0].append(place)
-        for place, attempt in enumerate(attempts):
-            slots.setdefault(slot_of(attempt.key), ([], []))[1].append(place)
-        if len(slots) == 1:
-            return await self._run(reads, attempts)
-        parts = await asyncio.gather(
-            *[self._run([reads[i] for i in mine], [attempts[i] for i in hits]) for mine, hits in slots.values()]
-        )
-        values: list[bytes | None] = [None] * len(reads)
-        outcomes: list[Hit | None] = [None] * len(attempts)
-        for (mine, hits), part in zip(slots.values(), parts, strict=True):
-            for place, value in zip(mine, part.values, strict=True):
-                values[place] = value
-            for place, hit in zip(hits, part.hits, strict=True):
-                outcomes[place] = hit
-        return Answers(values, outcomes)
+        return [Hit(hit[0] == 1, hit[1], hit[2] / 1000) for hit in answer]
 
     def _send(self, key: str, *parts: Part) -> Awaitable[Any]:
         """Send a command to whoever has `key`."""
@@ -170,13 +157,26 @@ def slot_of(key: str) -> int:
     return crc_hqx(hashed.encode(), 0) % SLOTS
 
 
-def _arguments(reads: Sequence[Read], attempts: Sequence[Attempt]) -> list[Part]:
-    parts: list[Part] = [len(reads) + len(attempts)]
-    parts += [read.key for read in reads]
-    parts += [attempt.key for attempt in attempts]
-    parts.append(len(reads))
-    for _, touch, required in reads:
-        parts += (int(touch * 1000), int(required))
+async def _by_slot(
+    questions: Sequence[Q], keys: Sequence[str], ask: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]
+) -> Sequence[A]:
+    """Ask each server of a cluster once, together, and return the answers in the order of the questions."""
+    slots: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        slots.setdefault(slot_of(key), []).append(place)
+    if len(slots) == 1:
+        return await ask(questions)
+    parts = await asyncio.gather(*[ask([questions[place] for place in places]) for places in slots.values()])
+    found = {
+        place: answer
+        for places, part in zip(slots.values(), parts, strict=True)
+        for place, answer in zip(places, part, strict=True)
+    }
+    return [found[place] for place in range(len(keys))]
+
+
+def _arguments(attempts: Sequence[Attempt]) -> list[Part]:
+    parts: list[Part] = [len(attempts), *(attempt.key for attempt in attempts)]
     for _, quota, cost in attempts:
         kind, limit, step = _numbers(quota)
         parts += (kind, limit, step, cost)
@@ -188,11 +188,6 @@ def _numbers(quota: Quota) -> tuple[bytes, int, bytes]:
     if quota.algorithm == "gcra":
         return b"g", quota.burst, b"%.6f" % (quota.interval * 1_000_000)
     return b"s", quota.limit, b"%.6f" % (quota.period * 1_000_000 / BUCKETS)
-
-
-def _answers(answer: list[Any], reads: int, attempts: int) -> Answers:
-    hits: list[Hit | None] = [Hit(hit[0] == 1, hit[1], hit[2] / 1000) for hit in answer[reads:]]
-    return Answers(answer[:reads], hits or [None] * attempts)
 
 
 def _milliseconds(ttl: float) -> int:

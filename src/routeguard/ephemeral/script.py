@@ -1,4 +1,4 @@
-"""The one script that runs inside Valkey: read keys and spend quotas in a single atomic command.
+"""The script that spends quotas inside Valkey, in a single atomic command.
 
 Times are the server's own (`TIME`), so the clocks of applications do not matter (attack RL-08). Should the server's
 clock go back, the next attempt, allowed or not, dates the counter to the present; should it jump forward, it is fresh.
@@ -10,32 +10,13 @@ import hashlib
 from typing import Final
 
 SCRIPT: Final = """
-local now = nil
-local reads = tonumber(ARGV[1])
-local arg = 2
+local arg = 1
 local out = {}
-local missing = false
-for i = 1, reads do
-  local value = redis.call('GET', KEYS[i])
-  local touch = tonumber(ARGV[arg])
-  if value then
-    if touch > 0 and redis.call('PTTL', KEYS[i]) < touch / 2 then
-      redis.call('PEXPIRE', KEYS[i], touch)
-    end
-  elseif ARGV[arg + 1] == '1' then
-    missing = true
-  end
-  out[i] = value
-  arg = arg + 2
-end
-if missing or reads == #KEYS then
-  return out
-end
 local time = redis.call('TIME')
-now = time[1] * 1000000 + time[2]
+local now = time[1] * 1000000 + time[2]
 local allowed = true
 local writes = {}
-for i = reads + 1, #KEYS do
+for i = 1, #KEYS do
   local kind, limit, step, cost = ARGV[arg], tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
   arg = arg + 4
   local raw = redis.call('GET', KEYS[i])

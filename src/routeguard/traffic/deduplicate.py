@@ -17,7 +17,7 @@ from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.rate import parse_duration, parse_size
 from routeguard.core.secret import new_token
 from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral, Read
+from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, unkept
 from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import REQUEST_IN_PROGRESS
@@ -145,7 +145,7 @@ class _Joiner:
         place = _place(key, token)
         while monotonic() < end:
             # Both at once: the answer is written before the lease is given up.
-            answer, lease = (await store.run([Read(place), Read(key)], ())).values
+            answer, lease = await store.get_all([place, key])
             if answer is not None:
                 return Answer.decode(answer)
             if lease != token:
