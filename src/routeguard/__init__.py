@@ -20,6 +20,7 @@ from routeguard.app import Routeguard as Routeguard
 from routeguard.assembly import defaults as defaults
 from routeguard.core.address import client_address as client_address
 from routeguard.core.cookies import parse_cookies as parse_cookies
+from routeguard.core.credentials import Credential as Credential
 from routeguard.core.decision import Allow as Allow
 from routeguard.core.decision import Refuse as Refuse
 from routeguard.core.decision import Reply as Reply

@@ -356,5 +356,6 @@ def _csrf(services: Services, settings: Settings) -> None:
         clock=services.get(Clock),
         secure_cookies=settings.secure_cookies, base=settings.cookie_base,
         resume=session_of(services) if resolver is not None else None,
+        presents=getattr(resolver, "presents_cookie", None),
     )  # fmt: skip
     services.add(CsrfTokens, tokens)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from routeguard.core.credentials import Credential
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Stage, public
 from routeguard.core.problem import Problem
@@ -22,7 +23,6 @@ from routeguard.traffic.csrf import (
     PLAIN_COOKIE_NAME,
     Csrf,
     CsrfTokens,
-    came_by_header,
     csrf,
     unsafe_without_csrf,
     with_csrf,
@@ -161,12 +161,12 @@ async def test_an_invented_header_does_not_switch_the_check_off(make_exchange: A
     headers = [SESSION, ("authorization", "Bearer junk"), ("origin", "https://evil.example")]
     exchange = make_exchange("POST", *headers, principal=ME)
     assert await outcome(csrf(), exchange) == 403
-    came_by_header(exchange, ME)
+    exchange.record_credential(ME, Credential("token"))
     assert await outcome(csrf(), exchange) is None
     # A Basic credential is repeated by the browser: as ambient as a cookie.
     assert await outcome(csrf(), make_exchange("POST", ("authorization", "Basic eDp5"))) == 403
     noted = make_exchange("POST", SESSION, ("origin", "https://evil.example"), principal=ME)
-    came_by_header(noted, ME)
+    noted.record_credential(ME, Credential("token"))
     assert await outcome(csrf(), noted) == 403
 
 
@@ -175,9 +175,21 @@ async def test_the_key_of_one_does_not_cover_the_cookie_of_another(make_exchange
     """CSRF-01: an attacker's page sends the attacker's own key, and the browser adds the victim's cookie."""
     headers = [SESSION, ("x-api-key", "the attacker's"), ("origin", "https://evil.example")]
     exchange = make_exchange("GET" if kind == "websocket" else "POST", *headers, kind=kind, principal=OTHER)
-    came_by_header(exchange, OTHER)
+    exchange.record_credential(OTHER, Credential("token"))
     assert await outcome(csrf(), exchange) is None
     exchange.principal = ME  # What a later check found in the cookie.
+    assert await outcome(csrf(), exchange) == 403
+
+
+@pytest.mark.parametrize("found_by", [None, Credential("token", ambient=True)])
+async def test_a_principal_of_no_stated_credential_counts_as_found_in_a_cookie(
+    make_exchange: Any, outcome: Any, found_by: Credential | None
+) -> None:
+    """CSRF-01: an identity check that forgets to say what it read is checked, and so is one that read a cookie."""
+    headers = [("cookie", "sid=alice"), ("x-api-key", "x"), ("origin", "https://evil.example")]
+    exchange = make_exchange("POST", *headers, principal=ME)
+    if found_by is not None:
+        exchange.record_credential(ME, found_by)
     assert await outcome(csrf(), exchange) == 403
 
 
@@ -190,7 +202,7 @@ async def test_an_invented_header_beside_any_cookie(
     for sign in (("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("x-nothing", "said")):
         exchange = make_exchange("POST", ("cookie", cookie), junk, sign, principal=ME)
         assert await outcome(csrf(), exchange) == 403
-        came_by_header(exchange, ME)
+        exchange.record_credential(ME, Credential("token"))
         assert await outcome(csrf(), exchange) is None
     assert await outcome(csrf(), make_exchange("POST", ("cookie", cookie), junk, OURS, principal=ME)) is None
     socket = make_exchange("GET", ("cookie", cookie), junk, kind="websocket", principal=ME)
@@ -366,7 +378,10 @@ async def test_routes_that_asked_for_no_session_find_it(make_exchange: Any, cloc
         asked += 1
         return ME
 
-    tokens = CsrfTokens(deployment(), origins=ORIGINS, clock=clock, resume=resume)
+    def sent(exchange: Any) -> bool:
+        return b"routeguard=" in exchange.request.headers.get(b"cookie", b"")
+
+    tokens = CsrfTokens(deployment(), origins=ORIGINS, clock=clock, resume=resume, presents=sent)
     token = (await tokens.issue(make_exchange("GET", SESSION, principal=ME))).encode()
     exchange = make_exchange("POST", SESSION)
     assert await tokens.verify(exchange, token)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.routing import Host, Mount
 from starlette.websockets import WebSocket
 
 from routeguard.adapters.handlers import effective, handler_of, inside
-from routeguard.core.overrides import NOT_OVERRIDDEN, IdentityOverrides
+from routeguard.core.overrides import NOT_OVERRIDDEN, OVERRIDE, IdentityOverrides
 from routeguard.guard.connection import Connection
 from routeguard.guard.log import logger
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from routeguard.core.exchange import Exchange
     from routeguard.guard.connection import Message, Scope
-
-_ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,7 @@ class Overrides:
             return None
         if not isinstance(found, kind):
             return NOT_OVERRIDDEN
-        for one in exchange.lineage():
-            one.facts[IdentityOverrides] = found
+        exchange.record_credential(found, OVERRIDE)
         return found
 
     def _chosen(self, exchange: Exchange, kind: type[Any]) -> tuple[Overridable, Any] | None:
@@ -96,18 +93,15 @@ class Overrides:
     async def _solved(self, exchange: Exchange, one: Overridable, provider: Any) -> Any:
         """Return the value of an override, which runs once for all policies of a request."""
         key = (IdentityOverrides, one.call, id(provider))
-        value = exchange.facts.get(key, _ABSENT)
-        if value is _ABSENT:
-            value = one.checked(await _solve(_connection(exchange), one, provider))
-            for each in exchange.lineage():
-                each.facts[key] = value
-        return value
+        if key not in exchange.memo:
+            exchange.memo[key] = one.checked(await _solve(_connection(exchange), one, provider))
+        return exchange.memo[key]
 
 
 def _connection(exchange: Exchange) -> Connection:
-    *_, root = exchange.lineage()
-    assert isinstance(root, Connection)
-    return root
+    original = exchange.original
+    assert isinstance(original, Connection)
+    return original
 
 
 def _providers(connection: Connection) -> Iterator[Any]:

@@ -18,7 +18,6 @@ from routeguard.core.overrides import identified, presented
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, Problem, authentication_required
 from routeguard.core.security_log import network_of, note
-from routeguard.traffic.csrf import came_by_header
 from routeguard.traffic.deduplicate import Deduplicate
 from routeguard.traffic.idempotent import Idempotent
 from routeguard.traffic.site import site_of
@@ -89,8 +88,7 @@ class ApiKeyRequired(Check):
             if isinstance(found, Problem):
                 return found
             exchange.principal = found
-            # No page of another origin can set either field, so there is nothing to forge.
-            came_by_header(exchange, found)
+            exchange.record_credential(found, credential)
             return None
 
         return identified(services, ApiKey, by_key, _MISSING)
@@ -238,16 +236,16 @@ def _verifier(services: Services) -> Verify:
     address_of = site_of(services).address
 
     async def verify(exchange: Exchange, key: bytes) -> ApiKey | Problem:
-        known: ApiKey | Problem | None = exchange.facts.get(KeyVerifier)
+        address = address_of(exchange)
+        # For the whole request: another branch of a `|`, or a mount's route, would spend another use (attack KEY-13).
+        asked = (KeyVerifier, key, address)
+        known: ApiKey | Problem | None = exchange.memo.get(asked)
         if known is not None:
             return known
-        address = address_of(exchange)
         found = await verifier.verify(key, address=address)
         if isinstance(found, Problem):
             note("api-key-refused", exchange, level=WARNING, cause=found.debug, network=network_of(address))
-        # For the whole request: another branch of a `|`, or a mount's route, would spend another use (attack KEY-13).
-        for one in exchange.lineage():
-            one.facts[KeyVerifier] = found
+        exchange.memo[asked] = found
         return found
 
     return verify

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from routeguard.core.problem import MALFORMED_REQUEST
@@ -33,10 +33,15 @@ _NOT_IN_URLS: Final = (
 
 
 class Credential(NamedTuple):
-    """What a program put into a header field to say who it is. Its value is a secret."""
+    """By what a caller says who it is. Its value is a secret, and empty where nobody needs it again.
 
-    kind: Literal["token", "key", "ticket"]
-    value: bytes
+    `kind` is ``token`` (access token), ``key`` (API key), ``ticket``, ``signature``, or a name of a check's own.
+    `ambient` says that browsers add it by themselves, as they do cookies, so that a foreign page can use it.
+    """
+
+    kind: str
+    value: bytes = b""
+    ambient: bool = False
 
     def __repr__(self) -> str:
         return f"Credential({self.kind})"

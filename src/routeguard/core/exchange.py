@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from routeguard.core.secret import new_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
+    from routeguard.core.credentials import Credential
     from routeguard.core.decision import Decision
     from routeguard.core.principal import Principal
     from routeguard.core.request import RequestView
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 SCOPE_KEY: Final = "routeguard"
 """Where the exchange lives in an ASGI scope. Set by the edge only; a client cannot reach it (attack AZ-07)."""
 
-_CARRIED: Final = ("principal", "resource", "defaults", "body_limit", "read_body", "observer", "ends_with_principal")
+_CARRIED: Final = (
+    "principal", "_found_by", "resource", "defaults", "body_limit", "read_body", "observer", "ends_with_principal",
+)  # fmt: skip
 _FIELD_VALUE: Final = re.compile(rb"[\x20-\x7e\x80-\xff\t]*")
 
 
@@ -42,16 +45,17 @@ class Exchange:
     `read_body` and `observer` are the edge's two offers to checks that must see a whole request or response
     (de-duplication, idempotency): the first returns the bounded body and replays it to the handler, the second is
     called once with status, headers and body of the response, or with None when there was no whole answer.
-    `spent` holds what became of credentials that are good once, for all branches and whatever headers are changed on
-    the way: the same exchange may ask again. `ends_with_principal` is whether a streamed response is ended when its
+    `memo` holds what is found out once a request, for all branches of `|`, refused ones included, and whatever headers
+    are changed on the way: what a credential that is good once was worth, that an operation has been claimed. Its keys
+    hold all that an answer depends on. `ends_with_principal` is whether a streamed response is ended when its
     principal is signed out or revoked. `departed`, on the exchange that is no branch, is called when the answer's
     first bytes have gone out; `ended`, on the same, once with the status of the answer, or with None when there was
     none.
     """
 
     __slots__ = (
-        "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended",
-        "ends_with_principal", "facts", "observer", "principal", "read_body", "request", "resource", "spent",
+        "_found_by", "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended",
+        "ends_with_principal", "facts", "memo", "observer", "principal", "read_body", "request", "resource",
     )  # fmt: skip
 
     def __init__(self, request: RequestView, *, body_limit: int | None = None) -> None:
@@ -68,7 +72,8 @@ class Exchange:
         self.departed: Callable[[], None] | None = None
         self.ended: Callable[[int | None], Awaitable[None]] | None = None
         self.ends_with_principal = True
-        self.spent: dict[Any, Any] = {}
+        self.memo: dict[Any, Any] = {}
+        self._found_by: tuple[Principal, Credential] | None = None
         self._origin: Exchange | None = None
         self._request_id: str | None = None
 
@@ -100,12 +105,38 @@ class Exchange:
             raise ValueError("a header value holds a control character")
         self.effects.append((name, value))
 
-    def lineage(self) -> Iterator[Exchange]:
-        """Yield this exchange and those it is a branch of: for what has to stay when the branch is refused."""
-        exchange: Exchange | None = self
-        while exchange is not None:
-            yield exchange
-            exchange = exchange._origin  # noqa: SLF001 - of its own class
+    @property
+    def credential(self) -> Credential | None:
+        """By what the principal, as it is now, was found; None where no check said so.
+
+        Who asks whether a browser adds it by itself takes None for yes: a check that forgets to say it is safe.
+        """
+        found = self._found_by
+        return found[1] if found is not None and found[0] is self.principal else None
+
+    def record_credential(self, principal: Principal, credential: Credential) -> None:
+        """Record by which credential `principal` was found. It says nothing of any other principal.
+
+        An attacker's own key beside a victim's cookie must not speak for the cookie (attack CSRF-01).
+        """
+        self._found_by = (principal, credential)
+
+    @property
+    def original(self) -> Exchange:
+        """The exchange this is a branch of, or this one."""
+        return self if self._origin is None else self._origin.original
+
+    def replace_cookie(self, name: bytes, cookie: bytes) -> None:
+        """Put a Set-Cookie in the place of what was said of the cookie `name`, here and in what this is a branch of.
+
+        For cookies whose old value is spent: a browser that is not told the new one where the branch is refused would
+        present the old one again.
+        """
+        mine = name + b"="
+        self.effects[:] = [pair for pair in self.effects if pair[0] != b"set-cookie" or not pair[1].startswith(mine)]
+        self.add_header(b"set-cookie", cookie)
+        if self._origin is not None:
+            self._origin.replace_cookie(name, cookie)
 
     def fork(self) -> Exchange:
         """Return a copy for one branch of `|`, so that a refused branch leaves no trace."""
@@ -113,7 +144,7 @@ class Exchange:
         other.effects = self.effects.copy()
         other.facts = self.facts.copy()
         other._origin = self
-        other.spent = self.spent
+        other.memo = self.memo
         for name in _CARRIED:
             setattr(other, name, getattr(self, name))
         return other

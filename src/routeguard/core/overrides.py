@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from routeguard.core.credentials import Credential
+
 if TYPE_CHECKING:
     from routeguard.core.check import BoundCheck, Outcome
     from routeguard.core.exchange import Exchange
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 
+OVERRIDE: Final = Credential("override")
+"""By what a principal is found that a test gave."""
 NOT_OVERRIDDEN: Final = object()
 """In place of a principal: the credential of the request decides."""
 
@@ -39,7 +43,7 @@ class IdentityOverrides(Protocol):
 
 def is_overridden(exchange: Exchange) -> bool:
     """Return whether the principal, as it is now, is one that a test gave: no credential of a browser carries it."""
-    return exchange.principal is not None and exchange.facts.get(IdentityOverrides) is exchange.principal
+    return exchange.credential is OVERRIDE
 
 
 def identified(services: Services, kind: type[Any], check: BoundCheck, refused: Problem | None) -> BoundCheck:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from typing_extensions import override
 
 from routeguard.core.clock import SteadyClock
+from routeguard.core.credentials import Credential
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import authentication_required
 from routeguard.core.secret import digest
@@ -19,7 +20,6 @@ from routeguard.ephemeral.protocol import Ephemeral, hash_tag
 from routeguard.oauth_server.service import Clients
 from routeguard.signatures.models import Message, SignatureError, authority_of
 from routeguard.signatures.profile import require_current, signature_of, verify
-from routeguard.traffic.csrf import came_by_header
 from routeguard.traffic.site import site_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _BODY_SECONDS: Final = 10.0
 _ONCE: Final = frozenset({b"signature-input", b"signature", b"content-digest", b"content-type"})
+_SIGNATURE: Final = Credential("signature")
 _FORGED_INPUT: Final = (
     'sig=("@method" "@authority" "@path" "@query" "content-digest");created=1;expires=2'
     ';nonce="AAAAAAAAAAAAAAAA";alg="ed25519";keyid="cli_made-up";tag="routeguard"'
@@ -75,17 +76,18 @@ class SignedClient(Check):
         site = site_of(services)
 
         async def signed(exchange: Exchange) -> Outcome:
+            request = exchange.request
+            # A policy may ask twice, on a mount and on its route: the call is still one call, and its nonce is spent.
+            key = (SignedClient, request.method, request.path, request.scope.get("query_string"), *request.raw_headers)
             try:
-                exchange.principal = exchange.facts.get(SignedClient) or await verifier.client_of(exchange)
+                client = exchange.memo.get(key) or await verifier.client_of(exchange)
             except SignatureError as error:
                 cause = str(error)
                 if _presents(exchange):
                     note("client-refused", exchange, reason=cause, network=network_of(site.address(exchange)))
                 return authentication_required(cause)
-            # A policy may ask twice, on a mount and on its route: the call is still one call, and its nonce is spent.
-            for one in exchange.lineage():
-                one.facts[SignedClient] = exchange.principal
-            came_by_header(exchange, exchange.principal)
+            exchange.principal = exchange.memo[key] = client
+            exchange.record_credential(client, _SIGNATURE)
             return None
 
         return signed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.core.credentials import Credential
 from routeguard.core.exchange import Exchange
 from routeguard.core.problem import Problem
 from routeguard.core.request import RequestView
@@ -55,8 +56,7 @@ class Introspection:
         return await self._session(token)
 
     async def _access_token(self, token: bytes) -> dict[str, Any]:
-        bearer = self._sources.explicit
-        session = None if bearer is None else await bearer.resume(_asking(b"authorization", b"Bearer " + token))
+        session = await self._sources.resume_by(_asking(), Credential("token", token))
         # Verified just above, and remembered: only for the members that a session does not have.
         claims = None if session is None or self._access is None else self._access.verify(token)
         if session is None or claims is None:
@@ -68,7 +68,7 @@ class Introspection:
         if _COOKIE_VALUE.fullmatch(value) is None:
             return INACTIVE
         # What the cookie would be renewed to is dropped with this exchange: only its browser may hold it.
-        session = await self._cookies.resume(_asking(b"cookie", self._cookie + b"=" + value.encode("ascii")))
+        session = await self._cookies.resume(_asking((b"cookie", self._cookie + b"=" + value.encode("ascii"))))
         if session is None:
             return INACTIVE
         times = {"iat": int(session.created_at.timestamp()), "exp": int(session.expires_at.timestamp())}
@@ -88,9 +88,9 @@ class Introspection:
         return {**INACTIVE, "reason": found.type.code, **told}
 
 
-def _asking(name: bytes, value: bytes) -> Exchange:
-    """Return a request that carries one credential and nothing else."""
-    return Exchange(RequestView({"type": "http", "method": "GET", "path": "/", "headers": [(name, value)]}))
+def _asking(*headers: tuple[bytes, bytes]) -> Exchange:
+    """Return a request that carries these header fields and nothing else."""
+    return Exchange(RequestView({"type": "http", "method": "GET", "path": "/", "headers": list(headers)}))
 
 
 def _session(session: UserSession[Any]) -> dict[str, Any]:

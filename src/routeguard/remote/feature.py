@@ -30,7 +30,6 @@ from routeguard.remote.users import RemoteUsers
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.ambient import OneWay
 from routeguard.tokens.bearer import BearerSessions
 from routeguard.tokens.cookies import TokenCookies
 from routeguard.tokens.models import TokenSettings
@@ -109,8 +108,8 @@ def _sessions(services: Services, settings: Any, where: Remote) -> None:
     name = cookie_name(settings.cookie_base, secure=settings.secure_cookies)
     sources = SessionSources(RemoteCookies(found, name=name, user_class=where.user))
     cookies = TokenCookies(settings.secure_cookies, settings.cookie_base)
-    sources.explicit = OneWay(BearerSessions(by_token.find), cookies)
-    sources.ambient = RemoteTokenCookies(by_token, cookies)
+    sources.add("token", BearerSessions(by_token.find))
+    sources.add_token_cookies(RemoteTokenCookies(by_token, cookies))
     services.add(SessionResolver, sources)
 
 

@@ -198,9 +198,13 @@ class RemoteTokenCookies:
 
     def presents(self, exchange: Exchange) -> bool:
         """Return whether an access token came as a cookie."""
-        return self._cookies.access(exchange) is not None
+        return self.access(exchange) is not None
+
+    def access(self, exchange: Exchange) -> bytes | None:
+        """Return the access token in the cookie."""
+        return self._cookies.access(exchange)
 
     async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
         """Return the live session, or None. Raises Unavailable when that cannot be told."""
-        token = self._cookies.access(exchange)
+        token = self.access(exchange)
         return None if token is None else await self._tokens.find(exchange, token)

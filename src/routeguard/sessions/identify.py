@@ -13,9 +13,9 @@ from uuid import UUID
 import anyio
 from anyio import to_thread
 
+from routeguard.core.credentials import Credential
 from routeguard.core.functions import is_coroutine_function
 from routeguard.sessions.models import SessionId, UserSession
-from routeguard.traffic.csrf import came_by_header
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -34,6 +34,7 @@ Raise `Unavailable` when it cannot be told.
 """
 
 _ABSENT: Final = object()
+_BY_HEADER: Final = Credential("identify")
 _LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 _NOBODY: Final = SessionId("")
 _NO_END: Final = datetime.max.replace(tzinfo=UTC)
@@ -101,8 +102,8 @@ class ResolvedSessions:
         known = exchange.facts.get(ResolvedSessions, _ABSENT)
         if known is _ABSENT:
             known, by_header = await self._find(exchange.request)
-            if by_header:
-                came_by_header(exchange, known)
+            if by_header and known is not None:
+                exchange.record_credential(known, _BY_HEADER)
             exchange.facts[ResolvedSessions] = known
         found: UserSession[Any] | None = known
         return found

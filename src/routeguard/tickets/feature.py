@@ -20,8 +20,7 @@ def register(services: Services, settings: Any) -> None:  # noqa: ARG001 - the s
     """Register `Tickets`, and take them as a credential beside access tokens."""
     store = services.get(Ephemeral)
     tickets = services.add(Tickets, Tickets(store, services.get(SessionsById)))
-    sources = services.get(SessionSources)
-    sources.explicit = TicketSessions(tickets, sources.explicit)
+    services.get(SessionSources).add("ticket", TicketSessions(tickets))
 
 
 feature: Final = Feature(name="tickets", register=register, routes=routes)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from routeguard.core.credentials import credential_of
 from routeguard.core.errors import ProblemError, Unavailable
-from routeguard.core.problem import MALFORMED_REQUEST
 from routeguard.jose.models import InvalidToken
 from routeguard.tokens.bearer import tell_refused
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from routeguard.sessions.by_id import SessionsById
     from routeguard.sessions.models import UserSession
     from routeguard.sessions.service import Sessions
-    from routeguard.sessions.sources import Source
     from routeguard.tokens.access import AccessTokens, Claims
     from routeguard.tokens.cookies import TokenCookies
     from routeguard.tokens.families import RefreshFamilies
@@ -29,12 +26,11 @@ U = TypeVar("U")
 
 _NEAR: Final = 60.0
 """Seconds before its end in which an access token is renewed: a page's next requests should not all come too late."""
-_ABSENT: Final = object()
 _FOREIGN: Final = frozenset({b"cross-site", b"same-site"})
 
 
 class CookieTokens(Generic[U]):
-    """A `Source` of sessions, and the `Companion` that ends them with the browser's session.
+    """A `TokenSource` of sessions, and the `Companion` that ends them with the browser's session.
 
     An access token that is good for a while is all that is needed. One that is missing, spent or near its end is
     renewed by the refresh token before the handler runs; the new cookies are on the answer even if that is an error.
@@ -61,22 +57,24 @@ class CookieTokens(Generic[U]):
         """Return whether a token came as a cookie."""
         return self._cookies.presented(exchange)
 
+    def access(self, exchange: Exchange) -> bytes | None:
+        """Return the access token in the cookie."""
+        return self._cookies.access(exchange)
+
     async def resume(self, exchange: Exchange) -> UserSession[U] | None:
         """Return the live session, with tokens renewed where that was due, or None.
 
         Raises Unavailable when the store is needed and away: then no cookie is touched.
         """
-        known: Any = exchange.facts.get(CookieTokens, _ABSENT)
-        if known is _ABSENT:
-            known = await self._resume(exchange)
-            # For the whole request: another branch of a `|` would present the spent token again.
-            for one in exchange.lineage():
-                one.facts[CookieTokens] = known
-        found: UserSession[U] | None = known
+        sent, refresh = self._cookies.access(exchange), self._cookies.refresh(exchange)
+        # For the whole request: another branch of a `|` would present the spent token again.
+        key = (CookieTokens, sent, refresh)
+        if key not in exchange.memo:
+            exchange.memo[key] = await self._resume(exchange, sent, refresh)
+        found: UserSession[U] | None = exchange.memo[key]
         return found
 
-    async def _resume(self, exchange: Exchange) -> UserSession[U] | None:
-        sent, refresh = self._cookies.access(exchange), self._cookies.refresh(exchange)
+    async def _resume(self, exchange: Exchange, sent: bytes | None, refresh: bytes | None) -> UserSession[U] | None:
         claims = None if sent is None else await self._read(exchange, sent)
         if claims is None:
             return None if refresh is None else await self._start_anew(exchange, refresh)
@@ -183,22 +181,3 @@ class CookieTokens(Generic[U]):
         """Take from the browser the cookies it sent."""
         if self._cookies.presented(exchange):
             self._cookies.clear(exchange)
-
-
-class OneWay:
-    """Access tokens as Bearer, and as nothing else beside (RFC 6750 section 2, attack JWT-39)."""
-
-    def __init__(self, bearer: Source, cookies: TokenCookies) -> None:
-        self._bearer = bearer
-        self._cookies = cookies
-
-    def presents(self, exchange: Exchange) -> bool:
-        """Return whether a token came as Bearer."""
-        return self._bearer.presents(exchange)
-
-    async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
-        """Return its session, or None. Raises ProblemError 400 for a token sent in two ways."""
-        credential = credential_of(exchange.request)
-        if credential is not None and credential.value and credential.value == self._cookies.access(exchange):
-            raise MALFORMED_REQUEST(debug="an access token as Bearer and as a cookie").error()
-        return await self._bearer.resume(exchange)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from routeguard.core.credentials import credential_of
 from routeguard.core.security_log import note
 from routeguard.jose.models import InvalidToken
-from routeguard.traffic.csrf import came_by_header
 
 if TYPE_CHECKING:
+    from routeguard.core.credentials import Credential
     from routeguard.core.exchange import Exchange
     from routeguard.sessions.by_id import SessionsById
     from routeguard.sessions.models import UserSession
@@ -27,20 +26,9 @@ class BearerSessions:
     def __init__(self, find: Find) -> None:
         self._find = find
 
-    def presents(self, exchange: Exchange) -> bool:
-        """Return whether an access token was sent. Raises ProblemError 400 for two credentials."""
-        found = credential_of(exchange.request)
-        return found is not None and found.kind == "token"
-
-    async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
-        """Return the live session of the token that was sent, or None. Raises Unavailable."""
-        found = credential_of(exchange.request)
-        if found is None or found.kind != "token":
-            return None
-        session = await self._find(exchange, found.value)
-        if session is not None:
-            came_by_header(exchange, session)
-        return session
+    async def resume(self, exchange: Exchange, credential: Credential) -> UserSession[Any] | None:
+        """Return the live session of a token, or None. Raises Unavailable."""
+        return await self._find(exchange, credential.value)
 
 
 class TokensOfSessions:

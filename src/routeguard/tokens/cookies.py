@@ -64,11 +64,7 @@ class TokenCookies:
 
     def _put(self, exchange: Exchange, name: str, value: str, max_age: int | None) -> None:
         full = self._name(name)
-        cookie, mine = format_cookie(full, value, max_age=max_age, secure=self.secure), full.encode() + b"="
         # Also where this branch of a `|` is refused: the presented token is spent either way, and a browser that is
         # not told its successor would be taken for a thief a few seconds later.
-        for one in exchange.lineage():
-            one.effects[:] = [
-                pair for pair in one.effects if pair[0] != b"set-cookie" or not pair[1].startswith(mine)
-            ]  # fmt: skip
-            one.add_header(b"set-cookie", cookie)
+        cookie = format_cookie(full, value, max_age=max_age, secure=self.secure)
+        exchange.replace_cookie(full.encode(), cookie)

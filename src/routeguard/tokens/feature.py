@@ -14,7 +14,7 @@ from routeguard.sessions.service import Sessions
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.ambient import CookieTokens, OneWay
+from routeguard.tokens.ambient import CookieTokens
 from routeguard.tokens.bearer import BearerSessions, TokensOfSessions
 from routeguard.tokens.budget import RenewalBudget
 from routeguard.tokens.cookies import TokenCookies
@@ -44,14 +44,14 @@ def register(services: Services, settings: Any) -> None:
     services.get(Readiness).require(keys.ready)
     access = AccessTokens(keys, clock=clock, settings=settings.tokens, issuer=settings.issuer, skew=skew)
     services.add(AccessTokens, access)
-    sources = services.get(SessionSources)
-    sources.explicit = BearerSessions(TokensOfSessions(access, services.get(SessionsById)).find)
+    bearer = BearerSessions(TokensOfSessions(access, services.get(SessionsById)).find)
+    services.get(SessionSources).add("token", bearer)
     _register_refresh(services, settings, access)
 
 
 def _register_refresh(services: Services, settings: Any, access: AccessTokens) -> None:
     """Wire refresh families, and the cookies of tokens as one more place where a session may come from."""
-    clock, sessions, sources = services.get(SteadyClock), services.get(Sessions), services.get(SessionSources)
+    clock, sessions = services.get(SteadyClock), services.get(Sessions)
     families: RefreshFamilies[Any] = RefreshFamilies(
         services.get(Database), services.get(UserReader), sessions=sessions,
         codec=RefreshCodec(services.get(DeploymentKeys)), clock=clock,
@@ -66,9 +66,7 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
         settings=settings.tokens, admit=RenewalBudget(services),
     )  # fmt: skip
     services.add(CookieTokens, ambient)
-    sources.ambient = ambient
-    if sources.explicit is not None:
-        sources.explicit = OneWay(sources.explicit, cookies)
+    services.get(SessionSources).add_token_cookies(ambient)
     sessions.companions.append(ambient)
 
 

@@ -122,8 +122,7 @@ class Tokens(Generic[U]):
                 break
             del underway[oldest]
         underway[key] = _Underway(pair.refresh_token, now + _LONGEST_ANSWER)
-        *_, root = exchange.lineage()
-        root.departed = partial(self._departed, key)
+        exchange.original.departed = partial(self._departed, key)
 
     def _departed(self, key: bytes) -> None:
         found = self._underway.get(key)

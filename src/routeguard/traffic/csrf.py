@@ -41,7 +41,6 @@ COOKIE_NAME: Final = "__Host-routeguard-csrf"
 PLAIN_COOKIE_NAME: Final = "routeguard-csrf"
 """Only where a browser refuses the prefix: an issuer that is http on loopback."""
 HEADER: Final = b"x-csrf-token"
-_PARTS: Final = ("", "access", "refresh")
 
 _EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
 _EXPLICIT_FIELDS: Final = frozenset({b"authorization", b"x-api-key", b"signature-input"})
@@ -61,20 +60,6 @@ _SKEW: Final = 60
 _GUEST_SIZE: Final = 43
 
 
-class _Explicit:
-    """Key of `Exchange.facts`: the principal whose credential came in a field that no foreign page can set."""
-
-
-def came_by_header(exchange: Exchange, principal: Any) -> None:
-    """Note that `principal` was found in `Authorization`, `X-API-Key` or their kin: nothing a foreign page could use.
-
-    For identity checks. Without the note a request that also carries any cookie counts as a browser's, for the
-    application's own sign-in may have read that one. It is a note of this principal: another one, found in a cookie
-    afterwards, is not covered by it (attack CSRF-01: the attacker's own key beside the victim's cookie).
-    """
-    exchange.facts[_Explicit] = principal
-
-
 class CsrfTokens:
     """What CSRF checks compare with: the trusted origins, and the keys of the tokens.
 
@@ -84,28 +69,29 @@ class CsrfTokens:
     """
 
     __slots__ = (
-        "_clock", "_keyed", "_life", "_older", "_resume", "_secure", "_session_cookies", "cookie_name", "origins",
+        "_clock", "_keyed", "_life", "_older", "_presents", "_resume", "_secure", "cookie_name", "origins",
     )  # fmt: skip
 
     def __init__(
         self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, secure_cookies: bool = True,
         base: str = "routeguard", life: timedelta = timedelta(hours=12), resume: Resume | None = None,
+        presents: Callable[[Exchange], bool] | None = None,
     ) -> None:  # fmt: skip
         """Parse the origins and patterns; raises ConfigError for any that no browser sends or anybody could match.
 
         `origins` are all whose pages may use our cookies, our own included; `base` is what the cookies are called.
         `life` is how long a token is good for.
-        `resume` finds the session of an exchange on routes whose policy did not ask for one.
+        `resume` finds the session of an exchange on routes whose policy did not ask for one, where `presents` says
+        that a cookie which stands for a session was sent.
         """
         self.origins = read_origins(origins)
         self.cookie_name = cookie_name(base, "csrf", secure=secure_cookies)
-        # The session's own cookie, and those of its tokens.
-        self._session_cookies = [cookie_name(base, part, secure=secure_cookies).encode() + b"=" for part in _PARTS]
         self._keyed, *self._older = (_keyed(key) for key in keys.derive(Purpose.CSRF))
         self._clock = clock
         self._secure = secure_cookies
         self._life = int(life.total_seconds())
         self._resume = resume
+        self._presents = presents
 
     async def issue(self, exchange: Exchange) -> str:
         """Return a token for the caller; a guest gets the cookie it is bound to with the response.
@@ -143,15 +129,10 @@ class CsrfTokens:
             return True
         return any(equal(mac, _mac(older, covered)) for older in self._older)
 
-    def _is_signed_in(self, exchange: Exchange) -> bool:
-        """Return whether a cookie of ours that stands for a session was sent."""
-        sent = exchange.request.headers.get(b"cookie", b"")
-        return any(name in sent for name in self._session_cookies)
-
     async def _bound_to(self, exchange: Exchange) -> bytes | None:
         """Return what ties a token to this browser: its session, else its pre-session cookie."""
         principal: Any = exchange.principal
-        if principal is None and self._resume is not None and self._is_signed_in(exchange):
+        if principal is None and self._resume and self._presents and self._presents(exchange):
             principal = await self._resume(exchange)
         if principal is not None:
             return _session_of(principal)
@@ -348,9 +329,9 @@ def _is_explicit(exchange: Exchange) -> bool:
 
 
 def _is_verified(exchange: Exchange) -> bool:
-    """Whether the principal as it is now is the one whose credential a field carried."""
-    principal = exchange.principal
-    return principal is not None and exchange.facts.get(_Explicit) is principal
+    """Whether the principal as it is now was found by a credential that browsers do not add by themselves."""
+    credential = exchange.credential
+    return credential is not None and not credential.ambient
 
 
 def _is_ambient(exchange: Exchange) -> bool:

@@ -100,7 +100,7 @@ class _Joiner:
             raise GuardNotApplied("deduplicate() cannot guard a WebSocket")
         body = await body_of(exchange)
         key = f"{self._subject(exchange)}:dup:{request_digest(exchange, body, headers=True).hex()}"
-        if (Deduplicate, key) in exchange.spent:
+        if (Deduplicate, key) in exchange.memo:
             return None  # This request leads already, by the policy of a mount around the route.
         end = monotonic() + self._check.wait
         while (left := end - monotonic()) > 0:
@@ -135,7 +135,7 @@ class _Joiner:
                     self._finish(key, flight, answer)
             if not leads:
                 return False, answer
-        exchange.spent[Deduplicate, key] = True
+        exchange.memo[Deduplicate, key] = True
         observe(exchange, self._ending(key, token, flight))
         return True, None
 

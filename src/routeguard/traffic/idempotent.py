@@ -132,7 +132,7 @@ class _Keeper:
         # The caller is part of the key, the request is not: the same key for another request must be noticed.
         name = digest(sent.strip(b'"')).hex()
         key = f"{self._subject(exchange)}:idem:{name}"
-        if (Idempotent, key) in exchange.spent:
+        if (Idempotent, key) in exchange.memo:
             return None  # A mount around the route has claimed it for this request, and keeps the answer.
         wanted = request_digest(exchange, await body_of(exchange), headers=False)
         end = monotonic() + self._check.wait
@@ -160,7 +160,7 @@ class _Keeper:
     def _run(self, exchange: Exchange, key: str, mark: bytes, wanted: bytes) -> None:
         """Keep what the handler will answer."""
         flight = self._flights[key] = Flight()
-        exchange.spent[Idempotent, key] = True
+        exchange.memo[Idempotent, key] = True
 
         async def ended(answer: Answer | None) -> None:
             try:

@@ -54,8 +54,8 @@ class Refunds:
         found = exchange.facts.get(Refunds)
         if not isinstance(found, Refunds):
             found = exchange.facts[Refunds] = cls()
-            *_, root = exchange.lineage()
-            found._before, root.ended = root.ended, found._answered
+            original = exchange.original
+            found._before, original.ended = original.ended, found._answered
         return found
 
     async def _answered(self, status: int | None) -> None:
