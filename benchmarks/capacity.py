@@ -62,10 +62,20 @@ class Caller:
             parts.append(message.get("body", b""))
 
         scope = {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
-            "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http", "headers": fields,
-            "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8000), "state": {},
-        }  # fmt: skip
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": fields,
+            "client": ("127.0.0.1", 50000),
+            "server": ("127.0.0.1", 8000),
+            "state": {},
+        }
         await self.app(scope, receive, send)
         return json.loads(b"".join(parts) or b"{}")  # type: ignore[no-any-return]
 
@@ -102,9 +112,12 @@ async def operations(postgres: PostgresServer, valkey: ValkeyServer, count: int)
     await migrate(database)
     await database.close()
     settings = Settings(
-        issuer=ORIGIN, environment="development", secret=Secret(secrets.token_bytes(48)), database_url=url,
+        issuer=ORIGIN,
+        environment="development",
+        secret=Secret(secrets.token_bytes(48)),
+        database_url=url,
         ephemeral_url=valkey.url,
-    )  # fmt: skip
+    )
     off = {field.name: "off" for field in dataclasses.fields(settings.traffic)}
     settings = dataclasses.replace(settings, traffic=dataclasses.replace(settings.traffic, **off))
     asking = dataclasses.replace(settings.sessions, envelope_life=timedelta(microseconds=1))

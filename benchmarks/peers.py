@@ -115,9 +115,12 @@ def composed() -> Case:
     app.add_middleware(SecureASGIMiddleware, secure=headers)
     token = jwt.encode({"sub": "usr_1", "roles": ["admin"], "aud": "api", "exp": time.time() + 3600}, KEY, "HS256")
     return Case(
-        "PyJWT + limits + starlette-csrf + secure + body limit", bare_fastapi(), app,
-        headers=[(b"authorization", f"Bearer {token}".encode())], post_headers=csrf_pair(),
-    )  # fmt: skip
+        "PyJWT + limits + starlette-csrf + secure + body limit",
+        bare_fastapi(),
+        app,
+        headers=[(b"authorization", f"Bearer {token}".encode())],
+        post_headers=csrf_pair(),
+    )
 
 
 def slowapi_limit() -> Case:
@@ -146,18 +149,23 @@ def litestar_all() -> Case:
     callers = Callers()
     limit = RateLimitConfig(rate_limit=("minute", 1000000), identifier_for_request=lambda _: callers.name())
     guarded = Litestar(
-        [bare_read, bare_write], on_app_init=[auth.on_app_init], openapi_config=None, request_max_body_size=1024 * 1024,
+        [bare_read, bare_write],
+        on_app_init=[auth.on_app_init],
+        openapi_config=None,
+        request_max_body_size=1024 * 1024,
         csrf_config=CSRFConfig(secret=KEY, cookie_name=CSRF_COOKIE, header_name="x-csrftoken"),
         middleware=[limit.middleware],
-    )  # fmt: skip
+    )
     copy = generate_csrf_token(KEY)
     pair = [(b"cookie", f"{CSRF_COOKIE}={copy}".encode()), (b"x-csrftoken", copy.encode())]
     token = auth.create_token("usr_1")
     return Case(
         "Litestar: its JWT + rate limit + CSRF + body limit",
-        Litestar([bare_read, bare_write], openapi_config=None), guarded,
-        headers=[(b"authorization", f"Bearer {token}".encode())], post_headers=pair,
-    )  # fmt: skip
+        Litestar([bare_read, bare_write], openapi_config=None),
+        guarded,
+        headers=[(b"authorization", f"Bearer {token}".encode())],
+        post_headers=pair,
+    )
 
 
 def main() -> None:

@@ -51,10 +51,20 @@ async def answer(app: Any, path: str, cookie: bytes, body: dict[str, Any]) -> di
         parts.append(message.get("body", b""))
 
     scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "POST",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
-        "headers": [*BROWSER, *headers], "client": ("127.0.0.1", 50000), "server": ("127.0.0.1", 8000), "state": {},
-    }  # fmt: skip
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": [*BROWSER, *headers],
+        "client": ("127.0.0.1", 50000),
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+    }
     await app(scope, receive, send)
     found: dict[str, Any] = json.loads(b"".join(parts))
     return found

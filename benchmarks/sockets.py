@@ -27,9 +27,12 @@ def served(kind: str) -> Iterator[tuple[int, str]]:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.serve", kind, str(listener.fileno())],
-            cwd=ROOT, pass_fds=[listener.fileno()], stdout=subprocess.PIPE, text=True,
+            cwd=ROOT,
+            pass_fds=[listener.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, {0}),  # noqa: PLW1509 - no other thread runs here
-        )  # fmt: skip
+        )
         try:
             assert process.stdout is not None
             cookie = process.stdout.readline().strip()
@@ -60,9 +63,23 @@ def script(folder: Path, method: str, cookie: str) -> Path:
 def load(port: int, file: Path, seconds: float) -> float:
     """Return the requests a second of one run on processor 1."""
     done = subprocess.run(
-        ["taskset", "-c", "1", "wrk", "-t1", f"-c{WIDE}", f"-d{seconds:g}s", "-s", str(file), f"http://127.0.0.1:{port}/x"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        [
+            "taskset",
+            "-c",
+            "1",
+            "wrk",
+            "-t1",
+            f"-c{WIDE}",
+            f"-d{seconds:g}s",
+            "-s",
+            str(file),
+            f"http://127.0.0.1:{port}/x",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert "Non-2xx" not in done.stdout, done.stdout
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     assert found is not None, done.stdout

@@ -40,7 +40,16 @@ def test_other_lengths_alphabets_and_scripts_are_none() -> None:
     """KEY-16, KEY-20."""
     text = new_key("test", new_id())
     for other in (
-        "", text[:-1], text + "0", text + "\n", text.upper(), text.replace("rg_", "RG_"), "\u0660" * LENGTH,
-        text[:40] + "\x00" + text[41:], text[:40] + "%" + text[41:], "a" * 1_000_000, "\ud800" * LENGTH,
-    ):  # fmt: skip
+        "",
+        text[:-1],
+        text + "0",
+        text + "\n",
+        text.upper(),
+        text.replace("rg_", "RG_"),
+        "\u0660" * LENGTH,
+        text[:40] + "\x00" + text[41:],
+        text[:40] + "%" + text[41:],
+        "a" * 1_000_000,
+        "\ud800" * LENGTH,
+    ):
         assert parse_key(other) is None

@@ -37,9 +37,14 @@ class World(Sessions):
         self.ephemeral = MemoryEphemeral()
         self.uses = UseCounter(database, clock=steady, flush=own.flush)
         self.verifier = StoredKeys(
-            database, self.ephemeral, clock=steady, settings=own, sessions=SessionSettings(),
-            invalidations=self.feed, uses=self.uses,
-        )  # fmt: skip
+            database,
+            self.ephemeral,
+            clock=steady,
+            settings=own,
+            sessions=SessionSettings(),
+            invalidations=self.feed,
+            uses=self.uses,
+        )
         self.keys = ApiKeys(
             database, clock=steady, settings=own, invalidations=self.feed, uses=self.uses, environment="test"
         )

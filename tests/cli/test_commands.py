@@ -282,10 +282,16 @@ def test_a_port_out_of_range_is_refused(command: Command, name: str, port: str) 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("dev", "--port", "0"), ("serve", "--port", "0"), ("migrate",), ("migrate", "--check"), ("user", "list"),
-        ("client", "list"), ("key", "rotate"), ("config", "show"),
+        ("dev", "--port", "0"),
+        ("serve", "--port", "0"),
+        ("migrate",),
+        ("migrate", "--check"),
+        ("user", "list"),
+        ("client", "list"),
+        ("key", "rotate"),
+        ("config", "show"),
     ],
-)  # fmt: skip
+)
 def test_a_value_nothing_can_use_stops_every_command(
     command: Command, tmp_path: Path, arguments: tuple[str, ...], name: str, value: str, words: str
 ) -> None:

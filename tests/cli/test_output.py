@@ -15,9 +15,15 @@ BROKEN = {"ROUTEGUARD_NOPE": "1"}
 
 def ended(directory: Path, *arguments: str, stdout: int | None, stderr: int, **values: str) -> tuple[int, str]:
     done = subprocess.run(
-        [ROUTEGUARD, *arguments], cwd=directory, env=environment(**values), stdin=subprocess.DEVNULL, stdout=stdout,
-        stderr=stderr, timeout=60, check=False,
-    )  # fmt: skip
+        [ROUTEGUARD, *arguments],
+        cwd=directory,
+        env=environment(**values),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        timeout=60,
+        check=False,
+    )
     return done.returncode, (done.stderr or b"").decode()
 
 
@@ -59,9 +65,14 @@ def test_complaints_without_a_reader_change_nothing_either(tmp_path: Path, close
 
 def test_a_stream_that_is_closed_is_none(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["sh", "-c", f"{ROUTEGUARD} config show >&-"], cwd=tmp_path, env=environment(), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+        ["sh", "-c", f"{ROUTEGUARD} config show >&-"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -76,8 +87,13 @@ def test_a_full_disk_is_said_and_is_no_success(tmp_path: Path) -> None:
 def test_letters_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     values = {"PYTHONIOENCODING": "ascii", "ROUTEGUARD_MAIL_SENDER": "Zo\u00eb <zoe@example.com>"}
     done = subprocess.run(
-        [ROUTEGUARD, "config", "show"], cwd=tmp_path, env=environment(**values), capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+        [ROUTEGUARD, "config", "show"],
+        cwd=tmp_path,
+        env=environment(**values),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "Zo\\xeb" in done.stdout

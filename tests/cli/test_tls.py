@@ -73,10 +73,16 @@ class Authority:
         )
         if usage is None:
             signs = x509.KeyUsage(
-                digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-                key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+                digital_signature=True,
+                key_cert_sign=True,
+                crl_sign=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                encipher_only=False,
                 decipher_only=False,
-            )  # fmt: skip
+            )
             made = made.add_extension(signs, critical=True)
         else:
             host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -108,9 +114,13 @@ def serving(directory: Path, url: str, *arguments: str) -> Iterator[None]:
     out, err = directory / "stdout", directory / "stderr"
     with out.open("w") as stdout, err.open("w") as stderr:
         process = subprocess.Popen(
-            [ROUTEGUARD, "serve", "--port", port, "--drain", "0", *arguments], cwd=directory,
-            env=environment(**values), stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            [ROUTEGUARD, "serve", "--port", port, "--drain", "0", *arguments],
+            cwd=directory,
+            env=environment(**values),
+            stdout=stdout,
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
+        )
     try:
         deadline = time.monotonic() + _PATIENCE
         # A bound port takes connections before anybody answers them; the lifespan's end is what says that it does.
@@ -159,9 +169,7 @@ def test_only_a_certificate_of_the_authority_gets_in(
             answer = client.post(url + "/oauth/introspect", content=body, headers={**call.headers, **signed})
             assert (answer.status_code, answer.json()) == (200, {"active": False})
         foreign = theirs.issue("shop", ExtendedKeyUsageOID.CLIENT_AUTH)
-        for context in (
-            trusting(ours), trusting(ours, *foreign), trusting(ours, certificate, key)
-        ):  # fmt: skip
+        for context in (trusting(ours), trusting(ours, *foreign), trusting(ours, certificate, key)):
             with httpx.Client(verify=context, timeout=60) as client, pytest.raises(httpx.TransportError):
                 client.get(url + "/healthz")
         with httpx.Client(timeout=60) as client, pytest.raises(httpx.TransportError):

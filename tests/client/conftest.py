@@ -50,10 +50,14 @@ class Service:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         off = TrafficSettings(sign_in="off", sign_up="off", identity="off", refresh="off")
         settings = Settings(
-            issuer=self.url, secret=Secret("s" * 32), environment="development", traffic=off,
-            database_url=f"sqlite:///{directory / 'test.db'}", tokens=TokenSettings(grace=timedelta(seconds=10)),
+            issuer=self.url,
+            secret=Secret("s" * 32),
+            environment="development",
+            traffic=off,
+            database_url=f"sqlite:///{directory / 'test.db'}",
+            tokens=TokenSettings(grace=timedelta(seconds=10)),
             database=DatabaseSettings(timeout=timedelta(seconds=20), statement_timeout=timedelta(seconds=20)),
-        )  # fmt: skip
+        )
         self.guard = Routeguard(settings)
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         """Method, path and headers of every request."""

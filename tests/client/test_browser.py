@@ -156,8 +156,9 @@ def test_unsafe_requests_carry_the_csrf_token(context: BrowserContext, service: 
     assert page.evaluate("client.fetch('/api/me').then((r) => r.status)") == 200
     assert "x-csrf-token" not in service.calls("/api/me")[0]
     # Another session in the same browser, begun by a page that has no client.
-    answer = context.request.post("/auth/sign-in", data={"email": "bob@example.com", "password": PASSWORD},
-                                  headers={"origin": service.url})  # fmt: skip
+    answer = context.request.post(
+        "/auth/sign-in", data={"email": "bob@example.com", "password": PASSWORD}, headers={"origin": service.url}
+    )
     assert answer.status == 200
     assert page.evaluate("post('/api/strict', 'again').then((r) => r.json())") == {"got": "again"}
     assert len(service.calls("/auth/csrf")) == 2
@@ -224,9 +225,10 @@ def test_an_outage_is_told_as_one(context: BrowserContext, service: Service) -> 
 
     def away(route: Route) -> None:
         route.fulfill(
-            status=503, headers={"retry-after": "7", "content-type": "application/problem+json"},
+            status=503,
+            headers={"retry-after": "7", "content-type": "application/problem+json"},
             body=json.dumps(problem),
-        )  # fmt: skip
+        )
 
     page.route(f"**{REFRESH}", away)
     told = "client.fetch('/api/probe').then(async (r) => [r.status, (await r.json()).detail])"

@@ -68,9 +68,14 @@ class AdapterSuite:
         return app.asgi()
 
     async def decides(
-        self, build: Build, path: str = "/x", method: str = "GET", *, good: Sequence[tuple[bytes, bytes]] = (KEY,),
+        self,
+        build: Build,
+        path: str = "/x",
+        method: str = "GET",
+        *,
+        good: Sequence[tuple[bytes, bytes]] = (KEY,),
         status: int = 401,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Show that it is the guard who decides: refused without the key, passed with it, open in the twin."""
         guarded, bare = self.pair(build)
         refused = await send(guarded, method, path)
@@ -531,12 +536,23 @@ class AdapterSuite:
     @pytest.mark.parametrize(
         ("answer", "status"),
         [
-            (True, 500), (False, 500), (1, 500), (0, 500), ("yes", 500), ({}, 500), (Exception, 500), (public, 500),
-            (RuntimeError("secret"), 500), (TimeoutError(), 503), (Unavailable("store", retry_after=7), 503),
-            (KeyError("user"), 500), (PERMISSION_DENIED().error(), 403), (PERMISSION_DENIED(), 403),
+            (True, 500),
+            (False, 500),
+            (1, 500),
+            (0, 500),
+            ("yes", 500),
+            ({}, 500),
+            (Exception, 500),
+            (public, 500),
+            (RuntimeError("secret"), 500),
+            (TimeoutError(), 503),
+            (Unavailable("store", retry_after=7), 503),
+            (KeyError("user"), 500),
+            (PERMISSION_DENIED().error(), 403),
+            (PERMISSION_DENIED(), 403),
         ],
         ids=repr,
-    )  # fmt: skip
+    )
     async def test_whatever_a_policy_answers_but_none_refuses(
         self, answer: Any, status: int, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -659,8 +675,12 @@ class AdapterSuite:
         assert page.header("cache-control") == "private, no-store"
         base = await send(asgi, path="/base/x", headers=NAVIGATION, root_path="/base")
         assert base.header("location") == "/base/auth/sign-in?next=/base/x"
-        for headers in ([], [(b"accept", b"application/json")], [(b"accept", b"*/*")],
-                        [NAVIGATION[0], (b"sec-fetch-mode", b"cors")]):  # fmt: skip
+        for headers in (
+            [],
+            [(b"accept", b"application/json")],
+            [(b"accept", b"*/*")],
+            [NAVIGATION[0], (b"sec-fetch-mode", b"cors")],
+        ):
             assert (await send(asgi, path="/x", headers=headers)).status == 401
         assert (await send(asgi, "POST", "/x", NAVIGATION)).status == 401
         assert (await send(asgi, path="/x", headers=[KEY, *NAVIGATION])).canary
@@ -828,8 +848,14 @@ class AdapterSuite:
         sent = await life(self.guarded(build))
         assert sent[0]["type"] == "lifespan.startup.failed"
         message = sent[0]["message"]
-        for part in ("GET /unmarked", "first finding", "second finding", "WS /unmarked-ws", "GET /r/unmarked",
-                     "MOUNT /foreign"):  # fmt: skip
+        for part in (
+            "GET /unmarked",
+            "first finding",
+            "second finding",
+            "WS /unmarked-ws",
+            "GET /r/unmarked",
+            "MOUNT /foreign",
+        ):
             assert part in message, message
         assert "/fine" not in message
 

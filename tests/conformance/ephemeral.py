@@ -85,8 +85,9 @@ class EphemeralConformance:
 
     async def test_waiting_as_told_lets_in(self, store: Ephemeral) -> None:
         for quota in (
-            Quota(limit=5, period=0.5, burst=2), Quota(limit=2, period=0.4, burst=2, algorithm="sliding"),
-        ):  # fmt: skip
+            Quota(limit=5, period=0.5, burst=2),
+            Quota(limit=2, period=0.4, burst=2, algorithm="sliding"),
+        ):
             key = "w" + quota.algorithm
             while (hit := (await store.hit([Attempt(key, quota)]))[0]).allowed:
                 pass

@@ -138,8 +138,16 @@ class AppUnderTest(Protocol):
     marks: bool
     """Whether handlers get the policies they are given. Without a guard, marked ones do not answer."""
 
-    def route(self, path: str, handler: Handler, policy: Policy | None = None, *, methods: Sequence[str] = ("GET",),
-              at: Any = None, sync: bool = False) -> None: ...  # fmt: skip
+    def route(
+        self,
+        path: str,
+        handler: Handler,
+        policy: Policy | None = None,
+        *,
+        methods: Sequence[str] = ("GET",),
+        at: Any = None,
+        sync: bool = False,
+    ) -> None: ...
     def websocket(self, path: str, policy: Policy | None = None, *, at: Any = None) -> list[str]:
         """An echoing socket; the list tells whether it ran."""
         ...
@@ -210,9 +218,13 @@ class Result:
 
 
 async def send(
-    app: Any, method: str = "GET", path: str = "/", headers: Sequence[tuple[bytes, bytes]] = (),
-    body: bytes | Sequence[Any] = b"", **scope: Any,
-) -> Result:  # fmt: skip
+    app: Any,
+    method: str = "GET",
+    path: str = "/",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    body: bytes | Sequence[Any] = b"",
+    **scope: Any,
+) -> Result:
     """Send one HTTP request. `body` may be a list of chunks, or of whole ASGI messages."""
     chunks = [body] if isinstance(body, bytes) else list(body)
     messages = [
@@ -222,24 +234,48 @@ async def send(
         for place, chunk in enumerate(chunks)
     ]
     whole = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method,
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
-        "headers": list(headers), "client": ("203.0.113.9", 40000), "server": ("testserver", 80), "extensions": {},
-    } | scope  # fmt: skip
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "headers": list(headers),
+        "client": ("203.0.113.9", 40000),
+        "server": ("testserver", 80),
+        "extensions": {},
+    } | scope
     return await _run(app, whole, messages, {"type": "http.disconnect"})
 
 
 async def connect(
-    app: Any, path: str, headers: Sequence[tuple[bytes, bytes]] = (), *, denial: bool = True,
-    texts: Sequence[str] = ("hello",), **scope: Any,
-) -> Result:  # fmt: skip
+    app: Any,
+    path: str,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    denial: bool = True,
+    texts: Sequence[str] = ("hello",),
+    **scope: Any,
+) -> Result:
     """Open a WebSocket, send `texts` and leave."""
     whole = {
-        "type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "path": path,
-        "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "ws", "headers": list(headers),
-        "client": ("203.0.113.9", 40000), "server": ("testserver", 80), "subprotocols": [],
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "ws",
+        "headers": list(headers),
+        "client": ("203.0.113.9", 40000),
+        "server": ("testserver", 80),
+        "subprotocols": [],
         "extensions": {"websocket.http.response": {}} if denial else {},
-    } | scope  # fmt: skip
+    } | scope
     messages = [{"type": "websocket.connect"}, *({"type": "websocket.receive", "text": text} for text in texts)]
     return await _run(app, whole, messages, {"type": "websocket.disconnect", "code": 1000})
 
@@ -295,13 +331,78 @@ async def life(app: Any) -> list[dict[str, Any]]:
 
 
 SPELLINGS = (
-    "//admin", "///admin", "/./admin", "/%61dmin", "/%2561dmin", "/admin/", "/admin//", "/admin;x", "/admin;x=1",
-    "/Admin", "/ADMIN", "/aDMIN", "/x/../admin", "/x/%2e%2e/admin", "/x/..%2fadmin", "/admin%2f", "/admin%2F",
-    "/admin/..;/x", "/admin/.", "/admin/./", "/admin/..", "/admin/../admin", "/admin%00", "/admin%00.json",
-    "/admin%20", "/admin%09", "/admin ", " /admin", "/admin\t", "/admin\n", "/admin%0a", "/admin%0d%0a", "\\admin",
-    "/\\admin", "/admin\\", "/admin%5c", "/%5cadmin", "/admin.json", "/admin.", "/admin~", "/admin?", "/admin%3f",
-    "/admin#", "/admin%23", "/admin/%2e", "/admin/%2e%2e/admin", "/%2fadmin", "/%2Fadmin", "/admin%ef%bc%8f",
-    "/\uff0fadmin", "/\u0430dmin", "/adm\u0131n", "/admin\u200b", "/adm%C4%B1n", "/admin%e2%80%8b", "/admi%6e",
-    "/admin/index.html", "/admin/x/..", "/.//admin", "/admin*", "/*", "*", "", "/", "admin", "http://a/admin",
-    "//testserver/admin", "/admin&x", "/admin%26", "/admin,", "/admin|", "/admin%252f", "/..%2fadmin", "/%2e/admin",
-)  # fmt: skip
+    "//admin",
+    "///admin",
+    "/./admin",
+    "/%61dmin",
+    "/%2561dmin",
+    "/admin/",
+    "/admin//",
+    "/admin;x",
+    "/admin;x=1",
+    "/Admin",
+    "/ADMIN",
+    "/aDMIN",
+    "/x/../admin",
+    "/x/%2e%2e/admin",
+    "/x/..%2fadmin",
+    "/admin%2f",
+    "/admin%2F",
+    "/admin/..;/x",
+    "/admin/.",
+    "/admin/./",
+    "/admin/..",
+    "/admin/../admin",
+    "/admin%00",
+    "/admin%00.json",
+    "/admin%20",
+    "/admin%09",
+    "/admin ",
+    " /admin",
+    "/admin\t",
+    "/admin\n",
+    "/admin%0a",
+    "/admin%0d%0a",
+    "\\admin",
+    "/\\admin",
+    "/admin\\",
+    "/admin%5c",
+    "/%5cadmin",
+    "/admin.json",
+    "/admin.",
+    "/admin~",
+    "/admin?",
+    "/admin%3f",
+    "/admin#",
+    "/admin%23",
+    "/admin/%2e",
+    "/admin/%2e%2e/admin",
+    "/%2fadmin",
+    "/%2Fadmin",
+    "/admin%ef%bc%8f",
+    "/\uff0fadmin",
+    "/\u0430dmin",
+    "/adm\u0131n",
+    "/admin\u200b",
+    "/adm%C4%B1n",
+    "/admin%e2%80%8b",
+    "/admi%6e",
+    "/admin/index.html",
+    "/admin/x/..",
+    "/.//admin",
+    "/admin*",
+    "/*",
+    "*",
+    "",
+    "/",
+    "admin",
+    "http://a/admin",
+    "//testserver/admin",
+    "/admin&x",
+    "/admin%26",
+    "/admin,",
+    "/admin|",
+    "/admin%252f",
+    "/..%2fadmin",
+    "/%2e/admin",
+)

@@ -30,11 +30,17 @@ class Servers:
     def __init__(self, directory: str) -> None:
         self.servers = [
             ValkeyProcess(
-                "--cluster-enabled", "yes", "--cluster-config-file", f"{directory}/nodes{number}.conf",
-                "--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no",
+                "--cluster-enabled",
+                "yes",
+                "--cluster-config-file",
+                f"{directory}/nodes{number}.conf",
+                "--cluster-node-timeout",
+                "1000",
+                "--cluster-require-full-coverage",
+                "no",
             )
             for number in range(4)
-        ]  # fmt: skip
+        ]
 
     def start(self) -> None:
         for server in self.servers:
@@ -120,9 +126,7 @@ async def test_a_slot_that_moves_takes_its_callers_along(cluster: Servers, store
         # A key that is not there any more is asked of the new server: ASK, and ASKING before the command.
         assert await store.put("{moving}:new", b"asked", ttl=60)
         assert cluster.servers[origin].call("EXISTS", "{moving}:new") != 1
-        moved = cluster.servers[origin].call(
-            "MIGRATE", "127.0.0.1", cluster.servers[target].port, key, 0, 5000
-        )  # fmt: skip
+        moved = cluster.servers[origin].call("MIGRATE", "127.0.0.1", cluster.servers[target].port, key, 0, 5000)
         assert moved == b"OK"
         for server in (cluster.servers[target], cluster.servers[origin]):
             server.call("CLUSTER", "SETSLOT", slot, "NODE", cluster.id(target))

@@ -195,12 +195,20 @@ async def test_one_that_was_restarted_and_reads_its_file(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("wrong", "mended", "asked", "said"),
     [
-        ((("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "replica-serve-stale-data", "no")),
-         (("REPLICAOF", "NO", "ONE"),), ("GET", "k"), "MASTERDOWN"),
-        ((("CONFIG", "SET", "min-replicas-to-write", "1"),), (("CONFIG", "SET", "min-replicas-to-write", "0"),),
-         ("SET", "k", "v"), "NOREPLICAS"),
+        (
+            (("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "replica-serve-stale-data", "no")),
+            (("REPLICAOF", "NO", "ONE"),),
+            ("GET", "k"),
+            "MASTERDOWN",
+        ),
+        (
+            (("CONFIG", "SET", "min-replicas-to-write", "1"),),
+            (("CONFIG", "SET", "min-replicas-to-write", "0"),),
+            ("SET", "k", "v"),
+            "NOREPLICAS",
+        ),
     ],
-)  # fmt: skip
+)
 async def test_other_ways_to_say_that_it_takes_no_writes(
     wrong: tuple[Any, ...], mended: tuple[Any, ...], asked: tuple[Any, ...], said: str
 ) -> None:

@@ -59,9 +59,14 @@ def test_the_start_page_shows_the_protection_of_this_very_application(server: Ru
 
 def test_guests_get_401_everywhere_but_there(server: Running) -> None:
     for method, path in (
-        ("GET", "/api/me"), ("GET", "/api/admin/report"), ("GET", "/api/invoices"), ("POST", "/api/invoices"),
-        ("GET", "/api/invoices/inv_x"), ("PUT", "/api/invoices/inv_x"), ("DELETE", "/api/invoices/inv_x"),
-    ):  # fmt: skip
+        ("GET", "/api/me"),
+        ("GET", "/api/admin/report"),
+        ("GET", "/api/invoices"),
+        ("POST", "/api/invoices"),
+        ("GET", "/api/invoices/inv_x"),
+        ("PUT", "/api/invoices/inv_x"),
+        ("DELETE", "/api/invoices/inv_x"),
+    ):
         assert httpx.request(method, server.url + path).status_code == 401, path
 
 
@@ -176,9 +181,12 @@ def test_a_form_is_answered_with_303_and_its_refusal_with_the_page(server: Runni
 def chat(server: Running, client: httpx.Client | None, **more: Any) -> connect:
     cookies = "; ".join(f"{name}={value}" for name, value in client.cookies.items()) if client else ""
     return connect(
-        server.url.replace("http", "ws") + "/ws/chat", additional_headers={"cookie": cookies} if cookies else {},
-        origin=more.pop("origin", server.url), proxy=None, **more,
-    )  # fmt: skip
+        server.url.replace("http", "ws") + "/ws/chat",
+        additional_headers={"cookie": cookies} if cookies else {},
+        origin=more.pop("origin", server.url),
+        proxy=None,
+        **more,
+    )
 
 
 async def test_the_chat_speaks_in_the_name_of_the_session(

@@ -47,10 +47,31 @@ from tests.fuzz import token_targets as tokens
 
 CLIENT_SECRET: Final = "rgs_" + "0" * 43 + "3CRDwz"
 SIGNATURE_WORDS: Final = (
-    b'("@method" "@path")', b'"@method"', b'"x-a"', b" ", b"(", b")", b";", b"=", b'"', b";created=1", b';nonce="n"',
-    b';keyid="k"', b";alg=", b"sig", b"sig=", b"*", b":", b"A" * 86, b"==", b"\n", b", ", b";req", b"@query-param",
+    b'("@method" "@path")',
+    b'"@method"',
+    b'"x-a"',
+    b" ",
+    b"(",
+    b")",
+    b";",
+    b"=",
+    b'"',
+    b";created=1",
+    b';nonce="n"',
+    b';keyid="k"',
+    b";alg=",
+    b"sig",
+    b"sig=",
+    b"*",
+    b":",
+    b"A" * 86,
+    b"==",
+    b"\n",
+    b", ",
+    b";req",
+    b"@query-param",
     b"\\",
-)  # fmt: skip
+)
 PROXIES: Final = parse_networks(["10.0.0.0/8"])
 
 

@@ -22,13 +22,40 @@ TOKEN: Final = (
     b".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 )
 TOKEN_WORDS: Final = (
-    b".", b"=", b"eyJhbGciOiJub25lIn0", b"eyJhbGciOiJIUzI1NiJ9", b"e30", b"W10", b"A" * 43, b"+", b"/", b"-", b"_",
-)  # fmt: skip
+    b".",
+    b"=",
+    b"eyJhbGciOiJub25lIn0",
+    b"eyJhbGciOiJIUzI1NiJ9",
+    b"e30",
+    b"W10",
+    b"A" * 43,
+    b"+",
+    b"/",
+    b"-",
+    b"_",
+)
 CLAIMS: Final = b'{"iss":"me","aud":"us","sub":"usr_1","exp":1800000900,"nbf":1,"iat":1,"jti":"j"}'
 CLAIM_WORDS: Final = (
-    b'"exp":', b'"aud":["us"]', b'"sub":', b'"nbf":1e400', b"[", b"{", b"]", b"}", b",", b":", b"null", b"true", b"-1",
-    b"NaN", b'"\\ud800"', b'"iss":"me"', b"1800000900", b" ", b'"x":1',
-)  # fmt: skip
+    b'"exp":',
+    b'"aud":["us"]',
+    b'"sub":',
+    b'"nbf":1e400',
+    b"[",
+    b"{",
+    b"]",
+    b"}",
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"-1",
+    b"NaN",
+    b'"\\ud800"',
+    b'"iss":"me"',
+    b"1800000900",
+    b" ",
+    b'"x":1',
+)
 JWKS: Final = (
     b'{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","use":"sig","alg":"EdDSA",'
     b'"x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},'
@@ -37,11 +64,36 @@ JWKS: Final = (
     b'{"kty":"RSA","n":"AQAB","e":"AQAB"}]}'
 )
 JWK_WORDS: Final = (
-    b'"kty":"RSA"', b'"kty":"EC"', b'"kty":"OKP"', b'"kty":"oct"', b'"kty":[]', b'"n":null', b'"n":5', b'"e":"AQAB"',
-    b'"x":5', b'"y":{}', b'"k":[]', b'"crv":["P-256"]', b'"crv":"P-256"', b'"alg":["EdDSA"]', b'"alg":{}', b'"kid":5',
-    b'"use":["sig"]', b'"key_ops":[["verify"]]', b'"key_ops":{}', b'"key_ops":"verify"', b'"\\ud800"', b"null", b"1",
-    b"[", b"]", b"{", b"}", b",", b'"keys":',
-)  # fmt: skip
+    b'"kty":"RSA"',
+    b'"kty":"EC"',
+    b'"kty":"OKP"',
+    b'"kty":"oct"',
+    b'"kty":[]',
+    b'"n":null',
+    b'"n":5',
+    b'"e":"AQAB"',
+    b'"x":5',
+    b'"y":{}',
+    b'"k":[]',
+    b'"crv":["P-256"]',
+    b'"crv":"P-256"',
+    b'"alg":["EdDSA"]',
+    b'"alg":{}',
+    b'"kid":5',
+    b'"use":["sig"]',
+    b'"key_ops":[["verify"]]',
+    b'"key_ops":{}',
+    b'"key_ops":"verify"',
+    b'"\\ud800"',
+    b"null",
+    b"1",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b'"keys":',
+)
 _NOW: Final = 1_800_000_000.0
 _EXPECTED: Final = Expected(issuer="me", audience="us")
 

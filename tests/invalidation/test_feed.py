@@ -79,9 +79,7 @@ async def test_it_goes_on_after_whatever_a_poll_raises_and_says_so_once(
     await feed.close()
 
 
-async def test_a_row_is_learned_once_and_forgotten_after_its_time(
-    feed: Feed, source: Source, clock: FakeClock
-) -> None:  # fmt: skip
+async def test_a_row_is_learned_once_and_forgotten_after_its_time(feed: Feed, source: Source, clock: FakeClock) -> None:
     source.rows = [(1, "usr_a", 0.0)]
     for _ in range(3):
         await feed.poll()

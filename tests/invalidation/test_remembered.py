@@ -38,9 +38,12 @@ class Scene:
 
     def put(self, key: str = "key", *, ends_in: float = math.inf, **given: Any) -> None:
         self.memory.put(
-            key, "value", subjects=("ses_a", "usr_a"), ends_at=self.clock.time() + ends_in,
+            key,
+            "value",
+            subjects=("ses_a", "usr_a"),
+            ends_at=self.clock.time() + ends_in,
             **({"asked_at": self.memory.began()} | given),
-        )  # fmt: skip
+        )
 
     async def wait(self, seconds: float) -> None:
         """Let time pass in which the feed was heard as it should be."""
@@ -117,9 +120,16 @@ async def _a_gap_after_which_the_clock_is_put_back(scene: Scene) -> None:
 Event = Callable[[Scene], Any]
 COUNTS: Final[tuple[Event, ...]] = (_nothing, _almost_its_life, _another_subject, _a_clock_put_back)
 VOID: Final[tuple[Event, ...]] = (
-    _its_life, _its_subject, _another_of_its_subjects, _a_silent_feed, _a_closed_feed, _a_suspended_machine,
-    _a_machine_suspended_for_seconds, _a_gap_in_the_feed, _a_gap_after_which_the_clock_is_put_back,
-)  # fmt: skip
+    _its_life,
+    _its_subject,
+    _another_of_its_subjects,
+    _a_silent_feed,
+    _a_closed_feed,
+    _a_suspended_machine,
+    _a_machine_suspended_for_seconds,
+    _a_gap_in_the_feed,
+    _a_gap_after_which_the_clock_is_put_back,
+)
 
 
 @pytest.mark.parametrize("event", COUNTS, ids=lambda event: event.__name__)

@@ -166,12 +166,21 @@ def test_a_key_that_comes_with_the_token_is_not_used() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [b"", b"[]", b"1", b'"a"', b"null", b'{"alg":"EdDSA","alg":"none"}', b'{"alg":"EdDSA"',
-     b'\xef\xbb\xbf{"alg":"EdDSA"}', b'{"alg":"EdDSA","a":' + b"[" * 40 + b"]" * 40 + b"}",
-     b'{"alg":"EdDSA","a":"\\ud800"}',
-     b'{"alg":"EdDSA","a":NaN}'],
+    [
+        b"",
+        b"[]",
+        b"1",
+        b'"a"',
+        b"null",
+        b'{"alg":"EdDSA","alg":"none"}',
+        b'{"alg":"EdDSA"',
+        b'\xef\xbb\xbf{"alg":"EdDSA"}',
+        b'{"alg":"EdDSA","a":' + b"[" * 40 + b"]" * 40 + b"}",
+        b'{"alg":"EdDSA","a":"\\ud800"}',
+        b'{"alg":"EdDSA","a":NaN}',
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_header_is_one_object_read_one_way(header: bytes) -> None:
     with pytest.raises(InvalidToken):
         verify_jws(token(header=header), public("EdDSA"))
@@ -236,11 +245,22 @@ def test_a_public_key_in_another_spelling_is_no_secret(algorithm: str) -> None:
     body = b"\n".join(pem.splitlines()[1:-1])
     bare = ssh.split()[1]
     spellings = [
-        der + b"\n", der + b"\r\n", der.hex().encode(), der.hex(":").upper().encode(), b"0x" + der.hex().encode(),
-        body, body.replace(b"\n", b""), body.replace(b"\n", b"\r\n") + b"\r\n", b64(der).encode(), bare, bare + b"\n",
-        base64.b64decode(bare), base64.b64encode(pem), pem.hex().encode(),
+        der + b"\n",
+        der + b"\r\n",
+        der.hex().encode(),
+        der.hex(":").upper().encode(),
+        b"0x" + der.hex().encode(),
+        body,
+        body.replace(b"\n", b""),
+        body.replace(b"\n", b"\r\n") + b"\r\n",
+        b64(der).encode(),
+        bare,
+        bare + b"\n",
+        base64.b64decode(bare),
+        base64.b64encode(pem),
+        pem.hex().encode(),
         json.dumps(public(algorithm)).encode().hex().encode(),
-    ]  # fmt: skip
+    ]
     for secret in spellings:
         with pytest.raises(UnusableKey):
             verify_jws(hs256(secret), secret)
@@ -265,13 +285,27 @@ def test_the_other_spelling_of_an_ecdsa_signature_is_the_same_token() -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [None, 1, 1.5, [], {}, {"kty": "EC"}, {"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, {"kty": "oct"},
-     {"kty": "OKP", "crv": "X25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}, {"kty": ["RSA"]},
-     {"kty": "OKP", "crv": "Ed25519", "x": 5}, {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
-     "-----BEGIN PUBLIC KEY-----\nAA",
-     {"keys": "abc"}, {"keys": [{}] * 101}, {"keys": []}, {"keys": [{"kty": "unknown"}]}],
+    [
+        None,
+        1,
+        1.5,
+        [],
+        {},
+        {"kty": "EC"},
+        {"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"},
+        {"kty": "oct"},
+        {"kty": "OKP", "crv": "X25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        {"kty": ["RSA"]},
+        {"kty": "OKP", "crv": "Ed25519", "x": 5},
+        {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
+        "-----BEGIN PUBLIC KEY-----\nAA",
+        {"keys": "abc"},
+        {"keys": [{}] * 101},
+        {"keys": []},
+        {"keys": [{"kty": "unknown"}]},
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_keys_that_cannot_be_used_verify_nothing(key: object) -> None:
     with pytest.raises(InvalidToken):
         verify_jws(token(), key)
@@ -279,13 +313,30 @@ def test_keys_that_cannot_be_used_verify_nothing(key: object) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"alg": ["EdDSA"]}, {"alg": {}}, {"alg": 5}, {"key_ops": [["verify"]]}, {"key_ops": [{}]}, {"key_ops": "verify"},
-     {"key_ops": {"verify": 1}}, {"use": ["sig"]}, {"kty": "RSA", "n": 5, "e": "AQAB"}, {"kty": "RSA", "n": None},
-     {"kty": "RSA", "n": "AQAB", "e": {}}, {"kty": "oct", "k": 5}, {"kty": "oct", "k": ["A" * 43]}, {"kty": {}},
-     {"kty": "EC", "crv": ["P-256"], "x": "AA", "y": "AA"}, {"kty": "EC", "crv": "P-256", "x": 5, "y": []},
-     {"x": None}, {"x": "\ud800"}, {"crv": []}, {"kid": ["a"]}],
+    [
+        {"alg": ["EdDSA"]},
+        {"alg": {}},
+        {"alg": 5},
+        {"key_ops": [["verify"]]},
+        {"key_ops": [{}]},
+        {"key_ops": "verify"},
+        {"key_ops": {"verify": 1}},
+        {"use": ["sig"]},
+        {"kty": "RSA", "n": 5, "e": "AQAB"},
+        {"kty": "RSA", "n": None},
+        {"kty": "RSA", "n": "AQAB", "e": {}},
+        {"kty": "oct", "k": 5},
+        {"kty": "oct", "k": ["A" * 43]},
+        {"kty": {}},
+        {"kty": "EC", "crv": ["P-256"], "x": "AA", "y": "AA"},
+        {"kty": "EC", "crv": "P-256", "x": 5, "y": []},
+        {"x": None},
+        {"x": "\ud800"},
+        {"crv": []},
+        {"kid": ["a"]},
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_key_with_a_member_of_another_type_is_no_key_and_spoils_no_set(change: dict[str, Any]) -> None:
     """RFC 7517 section 5: by itself it is InvalidToken and nothing else; in a set it is left out."""
     bad = public("EdDSA", **change)

@@ -36,9 +36,22 @@ def test_a_good_one() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    ['"1900000000"', "true", "[1900000000]", "{}", "null", "-1", "-1900000000", "NaN", "Infinity", "1e400", "1" * 70,
-     '"never"', "false"],
-)  # fmt: skip
+    [
+        '"1900000000"',
+        "true",
+        "[1900000000]",
+        "{}",
+        "null",
+        "-1",
+        "-1900000000",
+        "NaN",
+        "Infinity",
+        "1e400",
+        "1" * 70,
+        '"never"',
+        "false",
+    ],
+)
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 def test_times_are_numbers(name: str, raw: str) -> None:
     """JWT-23"""
@@ -70,10 +83,22 @@ def test_a_leeway_is_short(leeway: Any) -> None:
 
 @pytest.mark.parametrize(
     "issuer",
-    [None, "", ISSUER + "/", ISSUER.upper(), ISSUER[:-1], ISSUER + ".attacker.example", "x" + ISSUER, [ISSUER], 1, True,
-     {"iss": ISSUER}, ISSUER + "\x00"],
+    [
+        None,
+        "",
+        ISSUER + "/",
+        ISSUER.upper(),
+        ISSUER[:-1],
+        ISSUER + ".attacker.example",
+        "x" + ISSUER,
+        [ISSUER],
+        1,
+        True,
+        {"iss": ISSUER},
+        ISSUER + "\x00",
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_the_issuer_is_compared_exactly(issuer: object) -> None:
     """JWT-22"""
     assert refused(claims(iss=issuer)) == "issuer"
@@ -81,10 +106,25 @@ def test_the_issuer_is_compared_exactly(issuer: object) -> None:
 
 @pytest.mark.parametrize(
     "audience",
-    [None, "", [], "other", ["other"], [AUDIENCE, "other"], [[AUDIENCE]], [1], 1, {"a": AUDIENCE}, AUDIENCE + "/",
-     AUDIENCE[:-1], AUDIENCE.upper(), [AUDIENCE, 5], True],
+    [
+        None,
+        "",
+        [],
+        "other",
+        ["other"],
+        [AUDIENCE, "other"],
+        [[AUDIENCE]],
+        [1],
+        1,
+        {"a": AUDIENCE},
+        AUDIENCE + "/",
+        AUDIENCE[:-1],
+        AUDIENCE.upper(),
+        [AUDIENCE, 5],
+        True,
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_the_audience_is_us_alone(audience: object) -> None:
     """JWT-21"""
     assert refused(claims(aud=audience)) == "audience"
@@ -146,8 +186,9 @@ def test_what_is_not_asked_is_not_checked() -> None:
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5,
-)  # fmt: skip
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
 
 
 @given(st.dictionaries(st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "iat", "jti"]), _JSON))

@@ -45,20 +45,26 @@ def ssh(name: bytes) -> bytes:
 
 # Curves no library here knows: secp224k1, an invented one, and GOST's.
 UNKNOWN: Final = [
-    spki(bytes.fromhex("2b81040020"), 56), spki(bytes.fromhex("2a030405060708"), 64),
-    der(0x30, der(0x30, bytes.fromhex("06082a85030701010101"), der(0x30, bytes.fromhex("06072a850302022301"))),
-        der(0x03, b"\x00" + der(0x04, b"\x5a" * 64))),
-]  # fmt: skip
+    spki(bytes.fromhex("2b81040020"), 56),
+    spki(bytes.fromhex("2a030405060708"), 64),
+    der(
+        0x30,
+        der(0x30, bytes.fromhex("06082a85030701010101"), der(0x30, bytes.fromhex("06072a850302022301"))),
+        der(0x03, b"\x00" + der(0x04, b"\x5a" * 64)),
+    ),
+]
 POINT: Final = ec.generate_private_key(ec.SECP256K1())
 RSA: Final = rsa.generate_private_key(65537, 2048)
 BINARY: Final = [
-    *UNKNOWN, ssh(b"ssh-ed448"), ssh(b"sk-ssh-ed25519@openssh.com"),
+    *UNKNOWN,
+    ssh(b"ssh-ed448"),
+    ssh(b"sk-ssh-ed25519@openssh.com"),
     ssh(b"webauthn-sk-ecdsa-sha2-nistp256@openssh.com"),
     POINT.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint),
     RSA.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1),
     RSA.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
     RSA.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption()),
-]  # fmt: skip
+]
 
 
 def spellings(key: bytes) -> list[bytes]:
@@ -66,12 +72,28 @@ def spellings(key: bytes) -> list[bytes]:
     lines = base64.encodebytes(key)
     pem = b"-----BEGIN PUBLIC KEY-----\n" + lines + b"-----END PUBLIC KEY-----\n"
     return [
-        key, key + b"\n", key + b"\r\n", text, lines, lines.replace(b"\n", b"\r\n"), text.rstrip(b"="),
-        base64.urlsafe_b64encode(key), key.hex().encode(), b"0x" + key.hex().upper().encode(),
-        key.hex(":").encode(), b" \n" + text, text + b" a comment", b"ecdsa-x " + text + b" somebody@host",
-        pem, pem.replace(b"\n", b"\\n"), pem.decode().encode("utf-16"), b"\xef\xbb\xbf" + pem,
-        base64.b64encode(pem), pem.replace(b"-", b""), b"\n".join(pem.splitlines()[1:-1]),
-    ]  # fmt: skip
+        key,
+        key + b"\n",
+        key + b"\r\n",
+        text,
+        lines,
+        lines.replace(b"\n", b"\r\n"),
+        text.rstrip(b"="),
+        base64.urlsafe_b64encode(key),
+        key.hex().encode(),
+        b"0x" + key.hex().upper().encode(),
+        key.hex(":").encode(),
+        b" \n" + text,
+        text + b" a comment",
+        b"ecdsa-x " + text + b" somebody@host",
+        pem,
+        pem.replace(b"\n", b"\\n"),
+        pem.decode().encode("utf-16"),
+        b"\xef\xbb\xbf" + pem,
+        base64.b64encode(pem),
+        pem.replace(b"-", b""),
+        b"\n".join(pem.splitlines()[1:-1]),
+    ]
 
 
 @pytest.mark.parametrize("key", BINARY, ids=range(len(BINARY)))
@@ -86,10 +108,15 @@ def test_a_key_is_no_secret_in_any_spelling(key: bytes, number: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC", "ecdsa-sha2-nistk409 AAAAE2VjZHNhLXNoYTItbmlzdGs0MDk= x",
-     "<RSAKeyValue><Modulus>AQAB</Modulus></RSAKeyValue>", "PuTTY-User-Key-File-3: ssh-ed25519",
-     ' {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA"}', '[{"kty": "EC", "crv": "P-192"}, {"x": 1}]'],
-)  # fmt: skip
+    [
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC",
+        "ecdsa-sha2-nistk409 AAAAE2VjZHNhLXNoYTItbmlzdGs0MDk= x",
+        "<RSAKeyValue><Modulus>AQAB</Modulus></RSAKeyValue>",
+        "PuTTY-User-Key-File-3: ssh-ed25519",
+        ' {"kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA"}',
+        '[{"kty": "EC", "crv": "P-192"}, {"x": 1}]',
+    ],
+)
 def test_a_text_that_holds_a_key_is_no_secret(text: str) -> None:
     """JWT-03, JWT-04"""
     assert looks_public(text.encode())
@@ -116,12 +143,24 @@ def test_a_short_secret_is_none(size: int) -> None:
 # -- weak and private keys ---------------------------------------------------------------------------------------------
 
 _OWN: Final[dict[str, Any]] = {
-    "RSA": RSAKey.generate_key(2048), "EC": ECKey.generate_key("P-256"), "OKP": OKPKey.generate_key("Ed25519"),
-}  # fmt: skip
+    "RSA": RSAKey.generate_key(2048),
+    "EC": ECKey.generate_key("P-256"),
+    "OKP": OKPKey.generate_key("Ed25519"),
+}
 _MEMBERS: Final = [
-    ("RSA", "d"), ("RSA", "p"), ("RSA", "q"), ("RSA", "dp"), ("RSA", "dq"), ("RSA", "qi"), ("RSA", "oth"), ("RSA", "k"),
-    ("EC", "d"), ("EC", "k"), ("OKP", "d"), ("OKP", "k"),
-]  # fmt: skip
+    ("RSA", "d"),
+    ("RSA", "p"),
+    ("RSA", "q"),
+    ("RSA", "dp"),
+    ("RSA", "dq"),
+    ("RSA", "qi"),
+    ("RSA", "oth"),
+    ("RSA", "k"),
+    ("EC", "d"),
+    ("EC", "k"),
+    ("OKP", "d"),
+    ("OKP", "k"),
+]
 
 
 @pytest.mark.parametrize(("kty", "member"), _MEMBERS)

@@ -30,12 +30,24 @@ def test_a_sender_is_an_address_with_or_without_a_name(text: str, name: str, add
 @pytest.mark.parametrize(
     "text",
     [
-        "", "nobody", "Example <no-reply>", ENCODED, f"Example <{ENCODED}>", '"a b"@example.com',
-        "Example <a@b.example>, Eve <e@attacker.com>", "a@b.example, e@attacker.com", "Example <a@b.example> x",
-        "Ex\r\nBcc: e@attacker.com <a@b.example>", "Example <@attacker.com:a@b.example>", "a%b@example.com",
-        "a@b.example (comment)", "friends: a@b.example;", "Example <a@[127.0.0.1]>", "<<a@b.example>>",
+        "",
+        "nobody",
+        "Example <no-reply>",
+        ENCODED,
+        f"Example <{ENCODED}>",
+        '"a b"@example.com',
+        "Example <a@b.example>, Eve <e@attacker.com>",
+        "a@b.example, e@attacker.com",
+        "Example <a@b.example> x",
+        "Ex\r\nBcc: e@attacker.com <a@b.example>",
+        "Example <@attacker.com:a@b.example>",
+        "a%b@example.com",
+        "a@b.example (comment)",
+        "friends: a@b.example;",
+        "Example <a@[127.0.0.1]>",
+        "<<a@b.example>>",
     ],
-)  # fmt: skip
+)
 def test_another_sender_is_a_finding_before_the_start(text: str) -> None:
     assert parse_sender(text) is None
     settings, _ = Settings.read(environ={"ROUTEGUARD_MAIL_SENDER": text})

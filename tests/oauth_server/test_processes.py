@@ -34,9 +34,12 @@ def test_a_signature_counts_once_and_a_revocation_everywhere(
 ) -> None:
     """WH-03, OPS-07: 10 signatures, each sent to both at once; then the client is revoked by a third process."""
     values = {
-        "ROUTEGUARD_ISSUER": ISSUER, "ROUTEGUARD_ENVIRONMENT": "development", "ROUTEGUARD_DATABASE_URL": postgresql_url,
-        "ROUTEGUARD_EPHEMERAL_URL": valkey_url, "ROUTEGUARD_SECRET": "kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3",
-    }  # fmt: skip
+        "ROUTEGUARD_ISSUER": ISSUER,
+        "ROUTEGUARD_ENVIRONMENT": "development",
+        "ROUTEGUARD_DATABASE_URL": postgresql_url,
+        "ROUTEGUARD_EPHEMERAL_URL": valkey_url,
+        "ROUTEGUARD_SECRET": "kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3",
+    }
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()

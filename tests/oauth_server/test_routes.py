@@ -88,10 +88,28 @@ async def test_whatever_is_no_good_is_told_alike(world: World, shop: Service) ->
         await services.get(Users).suspend(tx, other.id)
     good = await world.cookie(await world.user())
     tokens = [
-        "", ".", "..", "x" * 8000, "a.b", "ä", "a;b.c", "a b.c", "rg_", "rg_live_x_y", "rg_ä", "null",
-        ended, suspended, good[:-1], good + "A", good.replace(".", ""), f"{good}; x=1", f"routeguard={good}",
-        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c3JfMSJ9.", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c3JfMSJ9.AAAA",
-    ]  # fmt: skip
+        "",
+        ".",
+        "..",
+        "x" * 8000,
+        "a.b",
+        "ä",
+        "a;b.c",
+        "a b.c",
+        "rg_",
+        "rg_live_x_y",
+        "rg_ä",
+        "null",
+        ended,
+        suspended,
+        good[:-1],
+        good + "A",
+        good.replace(".", ""),
+        f"{good}; x=1",
+        f"routeguard={good}",
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c3JfMSJ9.",
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ1c3JfMSJ9.AAAA",
+    ]
     for token in tokens:
         assert await shop.introspect(token) == INACTIVE, token
     assert (await shop.introspect(good))["active"] is True
@@ -185,9 +203,21 @@ async def test_the_feed_comes_in_pages(world: World, shop: Service, monkeypatch:
 
 
 QUERIES = [
-    "after=-1", "after=x", "after=1&after=2", "after=", "after=1e3", "after=%D9%A3", "after=" + "9" * 19,
-    "after=" + "9" * 5000, "beyond=-1", "beyond=x", "beyond=1&beyond=2", "window=3601", "window=0.5", "window=nan",
-]  # fmt: skip
+    "after=-1",
+    "after=x",
+    "after=1&after=2",
+    "after=",
+    "after=1e3",
+    "after=%D9%A3",
+    "after=" + "9" * 19,
+    "after=" + "9" * 5000,
+    "beyond=-1",
+    "beyond=x",
+    "beyond=1&beyond=2",
+    "window=3601",
+    "window=0.5",
+    "window=nan",
+]
 
 
 async def test_a_feed_that_cannot_be_asked_for(world: World, shop: Service) -> None:

@@ -53,9 +53,7 @@ class Service:
         made = ClientSigner.of(self.id, self.secret).headers(message, now=time.time() if now is None else now)
         return {**headers, **made}
 
-    async def call(
-        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] = {}
-    ) -> Result:  # fmt: skip
+    async def call(self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> Result:
         return await self.world.send(method, target, self.signed(method, target, body, headers), body)
 
     async def introspect(self, token: str, **more: Any) -> Any:

@@ -88,9 +88,12 @@ class Proxy:
 def application(header: str) -> Starlette:
     """Return an application that says which address counts as its caller's."""
     settings = Settings(
-        issuer="https://id.example.com", environment="development", secret=Secret("s" * 32),
-        trusted_proxies=("127.0.0.1",), trusted_proxy_header=header,
-    )  # fmt: skip
+        issuer="https://id.example.com",
+        environment="development",
+        secret=Secret("s" * 32),
+        trusted_proxies=("127.0.0.1",),
+        trusted_proxy_header=header,
+    )
     guard = Routeguard(settings, identify=lambda request: None)
 
     async def address(request: Request) -> Response:

@@ -21,7 +21,7 @@ from tests.proxies.conftest import (
     nginx,
     served,
     shipped_nginx,
-)  # fmt: skip
+)
 
 SERVERS = {
     # What `uvicorn main:app` does, and what `routeguard serve` does.
@@ -97,13 +97,35 @@ def spellings(name: str, value: str) -> list[list[str]]:
 
 STATED = {
     "X-Forwarded-For": (
-        SPOOFED, f"{SPOOFED}, 127.0.0.1", f"127.0.0.1, {SPOOFED}", f"{SPOOFED}:80", f"[::ffff:{SPOOFED}]", "unknown",
-        f"{SPOOFED}, 127.0.0.1, 127.0.0.1", "127.0.0.1", f'"{SPOOFED}"', f'"a,{SPOOFED}"', "\xff", ",", "a" * 4000,
+        SPOOFED,
+        f"{SPOOFED}, 127.0.0.1",
+        f"127.0.0.1, {SPOOFED}",
+        f"{SPOOFED}:80",
+        f"[::ffff:{SPOOFED}]",
+        "unknown",
+        f"{SPOOFED}, 127.0.0.1, 127.0.0.1",
+        "127.0.0.1",
+        f'"{SPOOFED}"',
+        f'"a,{SPOOFED}"',
+        "\xff",
+        ",",
+        "a" * 4000,
     ),
     "Forwarded": (
-        f"for={SPOOFED}", f"for={SPOOFED};proto=https, for=127.0.0.1", f"for=127.0.0.1, for={SPOOFED}",
-        f'for="{SPOOFED}:80"', f'for={SPOOFED};host="', f'host="a,for={SPOOFED}"', f'for="[::ffff:{SPOOFED}]"',
-        f"FOR={SPOOFED}", f"by={SPOOFED};for={SPOOFED}", "for=unknown", '"', "\\", f'for={SPOOFED}, "', "",
+        f"for={SPOOFED}",
+        f"for={SPOOFED};proto=https, for=127.0.0.1",
+        f"for=127.0.0.1, for={SPOOFED}",
+        f'for="{SPOOFED}:80"',
+        f'for={SPOOFED};host="',
+        f'host="a,for={SPOOFED}"',
+        f'for="[::ffff:{SPOOFED}]"',
+        f"FOR={SPOOFED}",
+        f"by={SPOOFED};for={SPOOFED}",
+        "for=unknown",
+        '"',
+        "\\",
+        f'for={SPOOFED}, "',
+        "",
     ),
     "X-Real-IP": (SPOOFED,),
     "X-Client-IP": (SPOOFED,),
@@ -111,7 +133,7 @@ STATED = {
     "CF-Connecting-IP": (SPOOFED,),
     "X-Forwarded": (f"for={SPOOFED}",),
     "Forwarded-For": (SPOOFED,),
-}  # fmt: skip
+}
 
 
 def refused_or_itself(answer: Answer) -> bool:

@@ -39,10 +39,18 @@ def test_an_origin_is_taken(url: str):
 @pytest.mark.parametrize(
     "url",
     [
-        "https://id.exa mple", "http://[::1]:99999", "https://id.example:0", "https://id.example:x", "https://[::1",
-        "https://id.example\r\nx: y", "https://u:p@id.example", "https://id.example/path", "http://id.example", "",
+        "https://id.exa mple",
+        "http://[::1]:99999",
+        "https://id.example:0",
+        "https://id.example:x",
+        "https://[::1",
+        "https://id.example\r\nx: y",
+        "https://u:p@id.example",
+        "https://id.example/path",
+        "http://id.example",
+        "",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_origin_is_refused(url: str):
     assert len(findings(url)) == 1
 
@@ -69,7 +77,12 @@ def test_a_locked_key_is_refused_and_nobody_is_asked_for_its_passphrase(tmp_path
     )
     made = subprocess.run(
         [sys.executable, "-c", program, certificate, str(key)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True, start_new_session=True,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        start_new_session=True,
+    )
     assert "locked by a passphrase" in made.stdout, made.stderr
     assert "pass phrase" not in made.stderr

@@ -98,10 +98,14 @@ async def test_closed_it_says_nothing_more(feed: RemoteFeed):
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"rows": [[1, "\xff", 1.0]]}', b'{"rows": ' + b"[" * 100_000, b"\xff", b'{"rows": [[1e400, "a", 1.0]]}',
-        b'{"rows": [[' + b"9" * 5000 + b', "a", 1.0]]}', b'{"rows": [[9223372036854775808, "a", 1.0]]}',
+        b'{"rows": [[1, "\xff", 1.0]]}',
+        b'{"rows": ' + b"[" * 100_000,
+        b"\xff",
+        b'{"rows": [[1e400, "a", 1.0]]}',
+        b'{"rows": [[' + b"9" * 5000 + b', "a", 1.0]]}',
+        b'{"rows": [[9223372036854775808, "a", 1.0]]}',
     ],
-)  # fmt: skip
+)
 async def test_no_answer_ends_the_polling(stub: Stub, feed: RemoteFeed, body: bytes):
     """SES-18"""
     feed._poll_every = 0.01

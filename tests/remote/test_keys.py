@@ -107,10 +107,12 @@ async def test_rubbish_leaves_the_keys_of_before_and_the_cool_down(scene: Scene,
 
 
 BAD_KEYS: list[dict[str, Any]] = [
-    {"kty": "RSA", "kid": "x", "n": None, "e": "AQAB"}, {"kty": "RSA", "kid": "x", "n": 5, "e": "AQAB"},
+    {"kty": "RSA", "kid": "x", "n": None, "e": "AQAB"},
+    {"kty": "RSA", "kid": "x", "n": 5, "e": "AQAB"},
     {"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "kid": "x", "alg": ["EdDSA"]},
-    {"kty": "EC", "crv": ["P-256"], "x": 5, "y": {}, "kid": "x"}, {"kty": "EC", "kid": "x", "key_ops": [[]]},
-]  # fmt: skip
+    {"kty": "EC", "crv": ["P-256"], "x": 5, "y": {}, "kid": "x"},
+    {"kty": "EC", "kid": "x", "key_ops": [[]]},
+]
 
 
 @pytest.mark.parametrize("bad", BAD_KEYS, ids=repr)

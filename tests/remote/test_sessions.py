@@ -71,19 +71,40 @@ class Scene:
         now = int(clock.time())
         self.user = User(id="usr_a", created_at=clock.now(), email="ann@example.test", name="Ann")
         self.worth = {
-            "active": True, "token_type": "access_token", "sub": "usr_a", "sid": "ses_a", "auth_time": now,
-            "aud": "https://app.test", "iss": "https://id.test", "user": public_user(self.user),
-            "created_at": clock.now(), "expires_at": "2999-01-01T00:00:00Z",
-        }  # fmt: skip
+            "active": True,
+            "token_type": "access_token",
+            "sub": "usr_a",
+            "sid": "ses_a",
+            "auth_time": now,
+            "aud": "https://app.test",
+            "iss": "https://id.test",
+            "user": public_user(self.user),
+            "created_at": clock.now(),
+            "expires_at": "2999-01-01T00:00:00Z",
+        }
         claims = Claims(
-            iss="https://id.test", sub="usr_a", aud="https://app.test", client_id="x", iat=now, exp=now + 900,
-            jti="jti_a", sid="ses_a", auth_time=now, session_created_at=now, session_expires_at=now + 9000,
+            iss="https://id.test",
+            sub="usr_a",
+            aud="https://app.test",
+            client_id="x",
+            iat=now,
+            exp=now + 900,
+            jti="jti_a",
+            sid="ses_a",
+            auth_time=now,
+            session_created_at=now,
+            session_expires_at=now + 9000,
             user=json.loads(encoded(public_user(self.user))),
-        )  # fmt: skip
+        )
         self.tokens: TokenSessions[Any] = TokenSessions(
-            Verified(claims), None, users, sessions=self.sessions,  # type: ignore[arg-type]
-            feed=self.feed, clock=steady, trust=Trust(1000, 900),
-        )  # fmt: skip
+            Verified(claims),
+            None,
+            users,
+            sessions=self.sessions,  # type: ignore[arg-type]
+            feed=self.feed,
+            clock=steady,
+            trust=Trust(1000, 900),
+        )
 
     async def _read(self, *, window: float, after_id: int) -> list[Row]:
         assert window > 0 <= after_id
@@ -164,10 +185,14 @@ async def test_it_does_not_outlive_what_is_set(scene: Scene):
 @pytest.mark.parametrize(
     "told",
     [
-        {"aud": "https://another.test"}, {"aud": ""}, {"iss": "https://another.test"}, {"iss": ""},
-        {"token_type": "api_key"}, {"token_type": ""},
+        {"aud": "https://another.test"},
+        {"aud": ""},
+        {"iss": "https://another.test"},
+        {"iss": ""},
+        {"token_type": "api_key"},
+        {"token_type": ""},
     ],
-)  # fmt: skip
+)
 async def test_a_token_for_another_app_is_refused_whatever_the_service_vouches(scene: Scene, told: dict[str, Any]):
     """JWT-21"""
     assert (await scene.sessions.find(TOKEN)).id == "ses_a"  # type: ignore[union-attr]
@@ -183,12 +208,16 @@ async def test_a_cookie_is_for_nobody_in_particular(scene: Scene):
 @pytest.mark.parametrize(
     "body",
     [
-        b"\xff", b'{"active": true, "sub": "\xff"}', b'{"active": true, "user": ' + b'{"a":' * 60_000,
-        b'{"active": true, "organization": ' + b"[" * 60_000, b'{"active": true, "organization": [1]}',
-        b'{"active": true, "auth_time": 99999999999999999}', b'{"active": true, "auth_time": -1}',
+        b"\xff",
+        b'{"active": true, "sub": "\xff"}',
+        b'{"active": true, "user": ' + b'{"a":' * 60_000,
+        b'{"active": true, "organization": ' + b"[" * 60_000,
+        b'{"active": true, "organization": [1]}',
+        b'{"active": true, "auth_time": 99999999999999999}',
+        b'{"active": true, "auth_time": -1}',
         b'{"active": false, "retry_after": 1' + b"0" * 6000 + b"}",
     ],
-)  # fmt: skip
+)
 async def test_an_answer_that_is_none_is_503(scene: Scene, body: bytes):
     """AZ-16"""
     scene.stub.say(body)

@@ -38,8 +38,9 @@ from tests.steady import PATIENT
 PATIENCE: Final = 60.0
 """Seconds until what must happen counts as not happening, on however busy a machine."""
 UNHURRIED: Final = {
-    "sessions": SessionSettings(trust=timedelta(seconds=60)), "remote": RemoteSettings(timeout=timedelta(seconds=20)),
-}  # fmt: skip
+    "sessions": SessionSettings(trust=timedelta(seconds=60)),
+    "remote": RemoteSettings(timeout=timedelta(seconds=20)),
+}
 """Settings of an app that is tried for what it answers: a machine that stumbles is no outage."""
 HASTY: Final = {"sessions": SessionSettings(trust=timedelta(seconds=2)), "remote": RemoteSettings()}
 """Of one that is tried in an outage, which it is to notice soon."""
@@ -69,16 +70,21 @@ class Service:
     def __init__(self, directory: Path, database_url: str) -> None:
         self.secret = secrets.token_urlsafe(48)
         values = {
-            "ROUTEGUARD_ENVIRONMENT": "development", "ROUTEGUARD_SECRET": self.secret,
-            "ROUTEGUARD_DATABASE_URL": database_url, "ROUTEGUARD_DATABASE_TIMEOUT": "30s",
+            "ROUTEGUARD_ENVIRONMENT": "development",
+            "ROUTEGUARD_SECRET": self.secret,
+            "ROUTEGUARD_DATABASE_URL": database_url,
+            "ROUTEGUARD_DATABASE_TIMEOUT": "30s",
             "ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT": "30s",
-        }  # fmt: skip
+        }
         self.replica = Replica(directory / "service", values, "--drain", "0s")
         values["ROUTEGUARD_ISSUER"] = self.url = self.replica.url
         self._settings = Settings(
-            issuer=self.url, environment="development", secret=Secret(self.secret), database_url=database_url,
+            issuer=self.url,
+            environment="development",
+            secret=Secret(self.secret),
+            database_url=database_url,
             database=PATIENT,
-        )  # fmt: skip
+        )
         self.guard: Routeguard[User]
         self._values = values
 

@@ -53,10 +53,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         url = postgres.create().replace(f":{postgres.port}/", f":{to_postgres.port}/")
         # Cookies speak for themselves for so short a time that the store is asked nearly always.
         with deployed(
-            directory, database_url=url, ephemeral_url=f"valkey://127.0.0.1:{to_valkey.port}",
-            ROUTEGUARD_SESSIONS_ENVELOPE_LIFE="50ms", ROUTEGUARD_SESSIONS_POLL="200ms",
-            ROUTEGUARD_DATABASE_TIMEOUT="1s", ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT="800ms",
-        ) as deployment:  # fmt: skip
+            directory,
+            database_url=url,
+            ephemeral_url=f"valkey://127.0.0.1:{to_valkey.port}",
+            ROUTEGUARD_SESSIONS_ENVELOPE_LIFE="50ms",
+            ROUTEGUARD_SESSIONS_POLL="200ms",
+            ROUTEGUARD_DATABASE_TIMEOUT="1s",
+            ROUTEGUARD_DATABASE_STATEMENT_TIMEOUT="800ms",
+        ) as deployment:
             yield World(postgres, valkey, to_postgres, to_valkey, deployment)
     finally:
         for one in (to_postgres, to_valkey, postgres, valkey):

@@ -51,9 +51,13 @@ async def test_a_stolen_refresh_token_ends_everything_at_both(person: Person) ->
     new = (await person.refresh(old["refresh_token"], to=first)).json()
     assert (await person.bearer(new["access_token"], to=second)).status_code == 200
     stolen = await person.send(
-        "POST", "/auth/token/refresh", to=second, json={"refresh_token": old["refresh_token"]},
-        headers={"user-agent": "a thief's"}, cookies=False,
-    )  # fmt: skip
+        "POST",
+        "/auth/token/refresh",
+        to=second,
+        json={"refresh_token": old["refresh_token"]},
+        headers={"user-agent": "a thief's"},
+        cookies=False,
+    )
     assert stolen.status_code == 401
 
     async def dead() -> bool:
@@ -148,10 +152,13 @@ def apart(tmp_path_factory: pytest.TempPathFactory, _deployment: Deployment) -> 
     """The same stores, and a third process whose clock is five minutes ahead of the others'."""
     values = _deployment.values
     with deployed(
-        tmp_path_factory.mktemp("apart"), count=1, program="tests.replicas.ahead",
-        database_url=values["ROUTEGUARD_DATABASE_URL"], ephemeral_url=values["ROUTEGUARD_EPHEMERAL_URL"],
+        tmp_path_factory.mktemp("apart"),
+        count=1,
+        program="tests.replicas.ahead",
+        database_url=values["ROUTEGUARD_DATABASE_URL"],
+        ephemeral_url=values["ROUTEGUARD_EPHEMERAL_URL"],
         ROUTEGUARD_SECRET=values["ROUTEGUARD_SECRET"],
-    ) as ahead:  # fmt: skip
+    ) as ahead:
         yield ahead
 
 

@@ -285,21 +285,33 @@ async def revoked(actor: Actor, committed: bool) -> None:
 _ENDED = r"DELETE FROM routeguard_sessions WHERE routeguard_sessions\.user_id"
 FLOWS = [
     Flow("sign-up", r"INSERT INTO routeguard_users", sign_up, {201}, one_account, new=True),
-    Flow("sign-in", r"INSERT INTO routeguard_sessions", lambda actor: actor.person.twin().sign_in(patient=False), {200},
-         signed_in_afresh),
+    Flow(
+        "sign-in",
+        r"INSERT INTO routeguard_sessions",
+        lambda actor: actor.person.twin().sign_in(patient=False),
+        {200},
+        signed_in_afresh,
+    ),
     Flow("sign-out", _ENDED, sign_out, {204, 401}, out, copy_cookies),
-    Flow("sign-out-everywhere", _ENDED, lambda actor: actor.person.post("/auth/sign-out-everywhere", patient=False),
-         {204, 401}, out, copy_cookies),
+    Flow(
+        "sign-out-everywhere",
+        _ENDED,
+        lambda actor: actor.person.post("/auth/sign-out-everywhere", patient=False),
+        {204, 401},
+        out,
+        copy_cookies,
+    ),
     Flow("password-change", r"password_hashes", change_password, {204, 401, 403, 422}, other_password),
     Flow("password-reset", r"password_hashes", reset, {204, 400, 401, 403, 404, 410, 422}, reset_once, ask_for_reset),
-    Flow("email-change", r"INSERT INTO routeguard_(outbox|one_time_tokens)", change_email, {202},
-         mail_to_the_new_address),
+    Flow(
+        "email-change", r"INSERT INTO routeguard_(outbox|one_time_tokens)", change_email, {202}, mail_to_the_new_address
+    ),
     Flow("token-issue", r"INSERT INTO routeguard_refresh_families", issue, {200}, tokens_work),
     Flow("refresh", r"UPDATE routeguard_refresh_families", refresh, {200}, one_successor, one_family, alone=True),
     Flow("key-create", r"INSERT INTO routeguard_api_keys", create_key, {201}, keys_that_are_listed),
     Flow("key-rotate", r"(INSERT INTO|UPDATE) routeguard_api_keys", rotate_key, {200, 201, 404}, rotated, one_key),
     Flow("key-revoke", r"(UPDATE|DELETE FROM) routeguard_api_keys", revoke_key, {204, 404}, revoked, one_key),
-]  # fmt: skip
+]
 
 
 @pytest.fixture

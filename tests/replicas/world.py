@@ -57,9 +57,13 @@ class Replica:
         command = [*program, "serve", "--port", str(self.port), *self._arguments]
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
-                command, cwd=self.directory, env=environment(**self._values, **values), stdout=output,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                command,
+                cwd=self.directory,
+                env=environment(**self._values, **values),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
 
     def await_ready(self) -> None:
         """Wait until it says that it can work."""
@@ -107,9 +111,15 @@ class Deployment:
     """Replicas with the same settings: development mode, so that mail is printed and cookies work over http."""
 
     def __init__(
-        self, directory: Path, *, database_url: str, ephemeral_url: str, count: int = 2, program: str | None = None,
+        self,
+        directory: Path,
+        *,
+        database_url: str,
+        ephemeral_url: str,
+        count: int = 2,
+        program: str | None = None,
         **values: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.values = {
             "ROUTEGUARD_ISSUER": ISSUER,
             "ROUTEGUARD_ENVIRONMENT": "development",
@@ -181,9 +191,17 @@ class Person:
         await self._client.aclose()
 
     async def send(
-        self, method: str, path: str, *, to: Replica | None = None, json: object = None,
-        headers: Mapping[str, str] | None = None, keep: bool = True, cookies: bool = True, patient: bool = True,
-    ) -> httpx2.Response:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        *,
+        to: Replica | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        keep: bool = True,
+        cookies: bool = True,
+        patient: bool = True,
+    ) -> httpx2.Response:
         """Send one request, with and keeping cookies as a browser does, unless told otherwise.
 
         A machine that has more to do than it can says 503, "in a moment": who is `patient` comes back, and counts it.

@@ -118,8 +118,10 @@ def remade(old: str, new: str) -> Message:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        *[pytest.param(f'"{name}" ' if name != "content-digest" else ' "content-digest"', "", id=name)
-          for name in REQUIRED],
+        *[
+            pytest.param(f'"{name}" ' if name != "content-digest" else ' "content-digest"', "", id=name)
+            for name in REQUIRED
+        ],
         pytest.param(' "content-type"', "", id="content-type not covered"),
         pytest.param(f";created={NOW}", "", id="no created"),
         pytest.param(f";expires={NOW + 60}", "", id="no expires"),
@@ -146,7 +148,7 @@ def remade(old: str, new: str) -> Message:
         pytest.param('"@path"', '"@path" "x-absent"', id="field that is not there"),
         pytest.param('"@path"', '"@path" "@signature-params"', id="the parameters themselves"),
     ],
-)  # fmt: skip
+)
 def test_less_than_the_profile_is_refused_even_when_signed(old: str, new: str) -> None:
     """WH-02, WH-20"""
     with pytest.raises(SignatureError):

@@ -61,10 +61,20 @@ class Visitor:
         self.refresh_token: str | None = None
         self.key: str | None = None
         self.acts = [
-            (30, self.look), (4, self.come_again), (3, self.tokens), (6, self.refresh), (3, self.guess),
-            (6, self.forge), (2, self.too_large), (4, self.malformed), (3, self.elsewhere), (4, self.use_key),
-            (1, self.health), (1, self.forgotten), (1, self.sessions),
-        ]  # fmt: skip
+            (30, self.look),
+            (4, self.come_again),
+            (3, self.tokens),
+            (6, self.refresh),
+            (3, self.guess),
+            (6, self.forge),
+            (2, self.too_large),
+            (4, self.malformed),
+            (3, self.elsewhere),
+            (4, self.use_key),
+            (1, self.health),
+            (1, self.forgotten),
+            (1, self.sessions),
+        ]
 
     async def live(self, until: float) -> None:
         account = {"email": self.person.email, "password": PASSWORD, "name": "Somebody"}
@@ -124,10 +134,14 @@ class Visitor:
 
     async def forge(self) -> None:
         value = self.random.randbytes(120).hex()
-        headers = self.random.choice([
-            {"cookie": f"routeguard={value}.{value[:43]}"}, {"authorization": f"Bearer {value}"},
-            {"authorization": "Bearer eyJhbGciOiJub25lIn0.e30."}, {"x-api-key": value},
-        ])  # fmt: skip
+        headers = self.random.choice(
+            [
+                {"cookie": f"routeguard={value}.{value[:43]}"},
+                {"authorization": f"Bearer {value}"},
+                {"authorization": "Bearer eyJhbGciOiJub25lIn0.e30."},
+                {"x-api-key": value},
+            ]
+        )
         await self.do("forged", "GET", "/auth/session", headers=headers, cookies=False)
 
     async def too_large(self) -> None:

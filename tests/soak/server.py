@@ -37,10 +37,16 @@ from routeguard.traffic import callers
 from routeguard.web import health
 
 BOUNDS: list[tuple[ModuleType, str, float]] = [
-    (resolver, "_CAPACITY", 64), (by_id, "_CAPACITY", 64), (access, "_CAPACITY", 64), (verifier, "_CAPACITY", 64),
-    (tokens, "_CAPACITY", 64), (callers, "_REMEMBERED", 64), (feed, "_SEEN_CAPACITY", 64), (feed, "OVERLAP", 5.0),
+    (resolver, "_CAPACITY", 64),
+    (by_id, "_CAPACITY", 64),
+    (access, "_CAPACITY", 64),
+    (verifier, "_CAPACITY", 64),
+    (tokens, "_CAPACITY", 64),
+    (callers, "_REMEMBERED", 64),
+    (feed, "_SEEN_CAPACITY", 64),
+    (feed, "OVERLAP", 5.0),
     (health, "_PATIENCE", 60.0),
-]  # fmt: skip
+]
 DEADLINE = 60.0
 """Seconds for a command of Valkey. The default is half a second."""
 

@@ -14,11 +14,13 @@ def series(seconds: int, **growth: float) -> list[Sample]:
         wobble = (at * 7919) % 5
         made.append(
             Sample(
-                at=at, rss=int(90 * MEGABYTE + wobble * 4096 + growth.get("rss", 0) * at),
-                files=30 + wobble + int(growth.get("files", 0) * at), threads=6 + int(growth.get("threads", 0) * at),
+                at=at,
+                rss=int(90 * MEGABYTE + wobble * 4096 + growth.get("rss", 0) * at),
+                files=30 + wobble + int(growth.get("files", 0) * at),
+                threads=6 + int(growth.get("threads", 0) * at),
                 tasks=12 + wobble + int(growth.get("tasks", 0) * at),
             )
-        )  # fmt: skip
+        )
     return made
 
 

@@ -57,9 +57,12 @@ def access_token(client: httpx.Client) -> str:
 
 def socket(server: Running, *offered: str, origin: str | None = ELSEWHERE, path: str = CHAT, **headers: str) -> connect:
     return connect(
-        server.url.replace("http", "ws") + path, subprotocols=[*offered], origin=origin, proxy=None,
+        server.url.replace("http", "ws") + path,
+        subprotocols=[*offered],
+        origin=origin,
+        proxy=None,
         additional_headers=headers,
-    )  # fmt: skip
+    )
 
 
 async def refused(server: Running, *offered: str, **more: Any) -> int:

@@ -60,14 +60,22 @@ def make_exchange() -> MakeExchange:
     """Return a maker of exchanges: method, headers as pairs, kind, peer address, principal."""
 
     def make(
-        method: str = "POST", *headers: tuple[str, str], kind: str = "http", peer: str | None = "203.0.113.7",
-        principal: Any = None, **scope: Any,
-    ) -> Exchange:  # fmt: skip
+        method: str = "POST",
+        *headers: tuple[str, str],
+        kind: str = "http",
+        peer: str | None = "203.0.113.7",
+        principal: Any = None,
+        **scope: Any,
+    ) -> Exchange:
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         whole = {
-            "type": kind, "method": method, "path": "/", "headers": raw,
-            "client": (peer, 5000) if peer else None, **scope,
-        }  # fmt: skip
+            "type": kind,
+            "method": method,
+            "path": "/",
+            "headers": raw,
+            "client": (peer, 5000) if peer else None,
+            **scope,
+        }
         if kind == "websocket":
             del whole["method"]
         exchange = Exchange(RequestView.from_scope(whole))

@@ -27,11 +27,38 @@ pytestmark = pytest.mark.anyio
 
 LONG = "a" * 200
 CHOSEN = (
-    "a", "{a}", "{a", "a}", "%7Ba%7D", "%257Ba%257D", "%", "%25", "", "{}", "}{", "{a}{b}", "a:b", "a::b", ":",
+    "a",
+    "{a}",
+    "{a",
+    "a}",
+    "%7Ba%7D",
+    "%257Ba%257D",
+    "%",
+    "%25",
+    "",
+    "{}",
+    "}{",
+    "{a}{b}",
+    "a:b",
+    "a::b",
+    ":",
     "by:x:a",
-    "ip:203.0.113.7", "{ip:203.0.113.7}", "usr_1", "{usr_1}", "usr_1}:rl:", LONG, LONG + "b", digest(LONG).hex(),
-    f"%#{digest(LONG).hex()}", "\u00e9" * 40, "e\u0301" * 20, "\ud800", "a\0b", "a\r\nb", "a b",
-)  # fmt: skip
+    "ip:203.0.113.7",
+    "{ip:203.0.113.7}",
+    "usr_1",
+    "{usr_1}",
+    "usr_1}:rl:",
+    LONG,
+    LONG + "b",
+    digest(LONG).hex(),
+    f"%#{digest(LONG).hex()}",
+    "\u00e9" * 40,
+    "e\u0301" * 20,
+    "\ud800",
+    "a\0b",
+    "a\r\nb",
+    "a b",
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +78,13 @@ def x(exchange: Exchange) -> str | None:
 
 def exchange(tenant: str, principal: Any = None) -> Exchange:
     scope = {
-        "type": "http", "method": "GET", "path": "/", "headers": [], "client": ("203.0.113.7", 1), "tenant": tenant,
-    }  # fmt: skip
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [],
+        "client": ("203.0.113.7", 1),
+        "tenant": tenant,
+    }
     made = Exchange(RequestView(scope))
     made.principal = principal
     return made

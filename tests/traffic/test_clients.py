@@ -19,11 +19,21 @@ RULES = clients(deny=["bot", "^curl/", "sqlmap"], allow=["Googlebot", "^our-bot/
 @pytest.mark.parametrize(
     ("agent", "status"),
     [
-        ("Mozilla/5.0 (X11; Linux)", None), ("BadBOT/1.0", 403), ("curl/8.0", 403), ("Mozilla curl/8.0", None),
-        ("Mozilla (compatible; Googlebot/2.1)", None), ("our-bot/1", None), ("x our-bot/1", 403), ("SQLmap", 403),
-        ("", None), ("x" * 1024, None), ("x" * 1025, 403), ("\xff\x00", None), ("googlebot sqlmap", None),
+        ("Mozilla/5.0 (X11; Linux)", None),
+        ("BadBOT/1.0", 403),
+        ("curl/8.0", 403),
+        ("Mozilla curl/8.0", None),
+        ("Mozilla (compatible; Googlebot/2.1)", None),
+        ("our-bot/1", None),
+        ("x our-bot/1", 403),
+        ("SQLmap", 403),
+        ("", None),
+        ("x" * 1024, None),
+        ("x" * 1025, 403),
+        ("\xff\x00", None),
+        ("googlebot sqlmap", None),
     ],
-)  # fmt: skip
+)
 async def test_rules(make_exchange: Any, outcome: Any, agent: str, status: int | None) -> None:
     assert await outcome(RULES, make_exchange("GET", ("user-agent", agent))) == status
 

@@ -19,8 +19,12 @@ JSON = content_types("application/json", "application/vnd.api+json")
 @pytest.mark.parametrize(
     ("value", "status"),
     [
-        ("application/json", None), ("APPLICATION/Json", None), ("application/json; charset=utf-8", None),
-        ("application/json;charset=utf-8", None), ("application/json ; x=y", None), ("application/vnd.api+json", None),
+        ("application/json", None),
+        ("APPLICATION/Json", None),
+        ("application/json; charset=utf-8", None),
+        ("application/json;charset=utf-8", None),
+        ("application/json ; x=y", None),
+        ("application/vnd.api+json", None),
         pytest.param("text/plain", 415, id="CSRF-08"),
         pytest.param("application/x-www-form-urlencoded", 415, id="CSRF-09"),
         pytest.param("Application/X-WWW-Form-Urlencoded; application/json", 415, id="CSRF-09 mixed case"),
@@ -28,7 +32,9 @@ JSON = content_types("application/json", "application/vnd.api+json")
         pytest.param("", 415, id="CSRF-10 empty"),
         pytest.param("application/json\t; charset=utf-8", 415, id="BODY-17 tab before"),
         pytest.param("application/json;\tcharset=utf-8", None, id="BODY-17 tab in parameters"),
-        ("application/json;", None), ("application/json; ; a=b", None), ('application/json; a="; =b"; c=d ', None),
+        ("application/json;", None),
+        ("application/json; ; a=b", None),
+        ('application/json; a="; =b"; c=d ', None),
         pytest.param("application/json; =utf-8", 415, id="BODY-17 no name"),
         pytest.param("application/json;=", 415, id="BODY-17 neither"),
         pytest.param("application/json; charset=utf-8; =x", 415, id="BODY-17 no name, second"),
@@ -52,7 +58,7 @@ JSON = content_types("application/json", "application/vnd.api+json")
         pytest.param("\u00a0application/json", 415, id="NBSP"),
         pytest.param("application/Kson".replace("K", "\xe4"), 415, id="letters"),
     ],
-)  # fmt: skip
+)
 async def test_types(make_exchange: Any, outcome: Any, value: str, status: int | None) -> None:
     headers = [("content-type", value), ("content-length", "2")]
     assert await outcome(JSON, make_exchange("POST", *headers)) == status

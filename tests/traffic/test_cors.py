@@ -18,18 +18,34 @@ pytestmark = pytest.mark.anyio
 
 PAGE = "https://page.example"
 POLICY = cors(
-    origins=[PAGE, "http://localhost:3000"], credentials=True, methods=["GET", "PUT"], headers=["X-Trace"],
-    expose=["X-Total"], max_age=timedelta(minutes=1),
-)  # fmt: skip
+    origins=[PAGE, "http://localhost:3000"],
+    credentials=True,
+    methods=["GET", "PUT"],
+    headers=["X-Trace"],
+    expose=["X-Total"],
+    max_age=timedelta(minutes=1),
+)
 FOREIGN = [
-    "https://evil.example", "null", "https://page.example.evil.com", "https://pageXexample", "http://page.example",
-    "https://page.example:444", "https://PAGE.example", "https://sub.page.example", "*", "", "https://page.example/",
-]  # fmt: skip
+    "https://evil.example",
+    "null",
+    "https://page.example.evil.com",
+    "https://pageXexample",
+    "http://page.example",
+    "https://page.example:444",
+    "https://PAGE.example",
+    "https://sub.page.example",
+    "*",
+    "",
+    "https://page.example/",
+]
 
 
 def asked(origin: str, method: str = "PUT", *headers: str) -> list[tuple[str, str]]:
-    return [("origin", origin), ("access-control-request-method", method),
-            *(("access-control-request-headers", one) for one in headers)]  # fmt: skip
+    return [
+        ("origin", origin),
+        ("access-control-request-method", method),
+        *(("access-control-request-headers", one) for one in headers),
+    ]
 
 
 async def test_a_named_origin_reads(make_exchange: Any, services: Services) -> None:
@@ -102,9 +118,17 @@ class NoBody(Check):
 
 @pytest.mark.parametrize(
     ("method", "headers"),
-    [("DELETE", []), ("put", []), ("", []), ("PUT", ["X-Other"]), ("PUT", ["X-Trace, Authorization"]), ("PUT", ["*"]),
-     ("PUT", ["x-trace," * 10_000]), ("PUT", ["x-trace\x00"])],
-)  # fmt: skip
+    [
+        ("DELETE", []),
+        ("put", []),
+        ("", []),
+        ("PUT", ["X-Other"]),
+        ("PUT", ["X-Trace, Authorization"]),
+        ("PUT", ["*"]),
+        ("PUT", ["x-trace," * 10_000]),
+        ("PUT", ["x-trace\x00"]),
+    ],
+)
 async def test_preflight_refuses(make_exchange: Any, method: str, headers: list[str]) -> None:
     answer = preflight(POLICY, make_exchange("OPTIONS", *asked(PAGE, method, *headers)).request)
     assert isinstance(answer, Reply)
@@ -113,9 +137,11 @@ async def test_preflight_refuses(make_exchange: Any, method: str, headers: list[
 
 async def test_what_is_no_preflight(make_exchange: Any, services: Services) -> None:
     for exchange in (
-        make_exchange("OPTIONS", ("origin", PAGE)), make_exchange("OPTIONS", ("access-control-request-method", "PUT")),
-        make_exchange("GET", *asked(PAGE)), make_exchange("GET", *asked(PAGE), kind="websocket"),
-    ):  # fmt: skip
+        make_exchange("OPTIONS", ("origin", PAGE)),
+        make_exchange("OPTIONS", ("access-control-request-method", "PUT")),
+        make_exchange("GET", *asked(PAGE)),
+        make_exchange("GET", *asked(PAGE), kind="websocket"),
+    ):
         assert preflight(POLICY, exchange.request) is None
         assert await POLICY.bind(services)(exchange) is None
     assert preflight(public, make_exchange("OPTIONS", *asked(PAGE)).request) is None
@@ -141,12 +167,18 @@ async def test_reading_is_not_trusting(make_exchange: Any, outcome: Any) -> None
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"origins": ["*"], "credentials": True}, {"origins": ["*", PAGE]}, {"origins": []}, {"origins": ["null"]},
-        {"origins": ["https://*.example"]}, {"origins": [PAGE + "/"]}, {"origins": [PAGE], "methods": ["GET, PUT"]},
-        {"origins": [PAGE], "headers": ["*"]}, {"origins": [PAGE], "expose": ["a\r\nb"]},
+        {"origins": ["*"], "credentials": True},
+        {"origins": ["*", PAGE]},
+        {"origins": []},
+        {"origins": ["null"]},
+        {"origins": ["https://*.example"]},
+        {"origins": [PAGE + "/"]},
+        {"origins": [PAGE], "methods": ["GET, PUT"]},
+        {"origins": [PAGE], "headers": ["*"]},
+        {"origins": [PAGE], "expose": ["a\r\nb"]},
         {"origins": [PAGE], "max_age": timedelta(seconds=-1)},
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_found_at_start_up(services: Services, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         cors(**wrong).bind(services)

@@ -26,7 +26,7 @@ from routeguard.traffic.csrf import (
     csrf,
     unsafe_without_csrf,
     with_csrf,
-)  # fmt: skip
+)
 from tests.fakes import Unbound, deployment
 
 from .conftest import ORIGINS, Caller, SetClock
@@ -38,15 +38,37 @@ OURS = ("origin", "https://app.example.com")
 ME, OTHER = Caller(), Caller()
 
 LOOK_ALIKES = [
-    "http://app.example.com", "https://app.example.com.evil.com", "https://evilapp.example.com",
-    "https://app.example.com:8443", "https://app.example.com:443", "https://app.example.com.",
-    "https://APP.example.com", "HTTPS://app.example.com", "https://user@app.example.com",
-    "https://app.example.com@evil.com", "https://аpp.example.com".encode().decode("latin-1"),
-    "app.example.com", "//app.example.com", "https://app.example.com/", "https://app.example.com/x",
-    "https://example.com", "https://x.app.example.com", "https://appXexample.com", "https://app.example.com\t",
-    " https://app.example.com", "https://app.example.com, https://evil.com", "https://app.example.com https://evil.com",
-    "null", "", "*", "https://", "http://127.0.0.1", "http://127.0.0.1:80", "http://localhost:8000", "file://",
-]  # fmt: skip
+    "http://app.example.com",
+    "https://app.example.com.evil.com",
+    "https://evilapp.example.com",
+    "https://app.example.com:8443",
+    "https://app.example.com:443",
+    "https://app.example.com.",
+    "https://APP.example.com",
+    "HTTPS://app.example.com",
+    "https://user@app.example.com",
+    "https://app.example.com@evil.com",
+    "https://аpp.example.com".encode().decode("latin-1"),
+    "app.example.com",
+    "//app.example.com",
+    "https://app.example.com/",
+    "https://app.example.com/x",
+    "https://example.com",
+    "https://x.app.example.com",
+    "https://appXexample.com",
+    "https://app.example.com\t",
+    " https://app.example.com",
+    "https://app.example.com, https://evil.com",
+    "https://app.example.com https://evil.com",
+    "null",
+    "",
+    "*",
+    "https://",
+    "http://127.0.0.1",
+    "http://127.0.0.1:80",
+    "http://localhost:8000",
+    "file://",
+]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
@@ -100,9 +122,14 @@ async def test_the_rule_in_order(
     ],
 )
 async def test_the_log_names_the_cause_and_the_issuer_only_where_it_may_be_wrong(
-    make_exchange: Any, services: Services, caplog: pytest.LogCaptureFixture, kind: str, headers: Any, words: str,
+    make_exchange: Any,
+    services: Services,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    headers: Any,
+    words: str,
     says_issuer: bool,
-) -> None:  # fmt: skip
+) -> None:
     caplog.set_level(logging.INFO)
     refused = await csrf().bind(services)(make_exchange("POST", SESSION, *headers, principal=ME, kind=kind))
     assert isinstance(refused, Problem)
@@ -395,11 +422,32 @@ async def test_routes_that_asked_for_no_session_find_it(make_exchange: Any, cloc
 
 @pytest.mark.parametrize(
     "origin",
-    ["https://a.com/", "https://A.com", "a.com", "*", "https://a.com:443", "http://a.com:80",
-     "https://a.com.", "https://u@a.com", "https://ä.com", "null", "", "https://a.com:0", "https://a.com:70000",
-     "ftp://a.com", "https://a..com", "https://a.com\n", "https://-a.com",
-     "http://127.1", "http://2130706433", "http://0x7f.0.0.1", "http://1.2.3.256", "http://a.0x1", "http://[0:0::1]"],
-)  # fmt: skip
+    [
+        "https://a.com/",
+        "https://A.com",
+        "a.com",
+        "*",
+        "https://a.com:443",
+        "http://a.com:80",
+        "https://a.com.",
+        "https://u@a.com",
+        "https://ä.com",
+        "null",
+        "",
+        "https://a.com:0",
+        "https://a.com:70000",
+        "ftp://a.com",
+        "https://a..com",
+        "https://a.com\n",
+        "https://-a.com",
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.0.0.1",
+        "http://1.2.3.256",
+        "http://a.0x1",
+        "http://[0:0::1]",
+    ],
+)
 def test_origins_are_exact_at_start_up(origin: str, clock: SetClock) -> None:
     with pytest.raises(ConfigError, match="written exactly"):
         CsrfTokens(deployment(), origins=["https://ok.example", origin], clock=clock)

@@ -26,9 +26,13 @@ from routeguard.web import routes
 pytestmark = pytest.mark.anyio
 
 EVERYTHING = (
-    public & csrf(token=True) & body_limit("2 KB") & content_types("application/json") & security_headers()
+    public
+    & csrf(token=True)
+    & body_limit("2 KB")
+    & content_types("application/json")
+    & security_headers()
     & cors(origins=["https://page.example"])
-)  # fmt: skip
+)
 
 
 @pytest.fixture

@@ -258,10 +258,19 @@ async def send(app: Any, key: bytes) -> tuple[int, bytes]:
         sent.append(message)
 
     scope = {
-        "type": "http", "method": "POST", "path": "/", "raw_path": b"/", "query_string": b"", "root_path": "",
-        "scheme": "http", "server": ("test", 80), "client": ("203.0.113.7", 1), "asgi": {"version": "3.0"},
-        "http_version": "1.1", "headers": [(b"host", b"test"), (b"idempotency-key", key)],
-    }  # fmt: skip
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "root_path": "",
+        "scheme": "http",
+        "server": ("test", 80),
+        "client": ("203.0.113.7", 1),
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "headers": [(b"host", b"test"), (b"idempotency-key", key)],
+    }
     await app(scope, receive, keep)
     return sent[0]["status"], sent[1]["body"]
 

@@ -193,9 +193,7 @@ async def test_nobody_joins_a_sign_in_with_another_password_name_or_cookie(free:
 
     # The same body from two browsers that are signed in already: each session is replaced by its own.
     cookies = [{"cookie": f"routeguard={value}"} for value in (first, second)]
-    both = await asyncio.gather(
-        *(free.client(**headers).post("/auth/sign-in", json=ADA) for headers in cookies)
-    )  # fmt: skip
+    both = await asyncio.gather(*(free.client(**headers).post("/auth/sign-in", json=ADA) for headers in cookies))
     assert len({cookie_of(answer) for answer in both}) == 2
     for headers in cookies:
         assert (await free.client().get("/auth/session", headers=headers)).status_code == 401
@@ -242,9 +240,7 @@ async def test_a_hundred_equal_sign_outs_are_one(free: World) -> None:
     """As forms, too: every copy is sent on, and told to forget."""
     async with free.signed_in("ada@example.com") as browser:
         cookie = {"cookie": f"routeguard={browser.cookies['routeguard']}"}
-    answers = await at_once(
-        100, lambda: free.client(**cookie, **BROWSER).post("/auth/sign-out", data={"next": ""})
-    )  # fmt: skip
+    answers = await at_once(100, lambda: free.client(**cookie, **BROWSER).post("/auth/sign-out", data={"next": ""}))
     for answer in answers:
         assert (answer.status_code, answer.headers["location"]) == (303, "/")
         assert answer.headers["clear-site-data"] == '"cookies", "storage"'

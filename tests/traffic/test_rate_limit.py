@@ -141,9 +141,20 @@ class TestWho:
 
     @pytest.mark.parametrize(
         "header",
-        ["", ",", "unknown", "10.0.0.1, ", "198.51.100.{n}, garbage", '"198.51.100.{n}', "[2001:db8::{n}", "1.2.3.{n}:x",  # noqa: E501
-         "198.51.100.{n}, 10.0.0.1:99999999", "_hidden{n}", ", , ,"],
-    )  # fmt: skip
+        [
+            "",
+            ",",
+            "unknown",
+            "10.0.0.1, ",
+            "198.51.100.{n}, garbage",
+            '"198.51.100.{n}',
+            "[2001:db8::{n}",
+            "1.2.3.{n}:x",
+            "198.51.100.{n}, 10.0.0.1:99999999",
+            "_hidden{n}",
+            ", , ,",
+        ],
+    )
     async def test_a_chain_that_cannot_be_read_is_the_proxy_itself(
         self, make_exchange: MakeExchange, services: Services, header: str
     ) -> None:
@@ -283,9 +294,12 @@ class Made:
             return self
 
         return {
-            "closure": closure, "lambda": lambda: self, "partial": partial(print, self), "method": self.of,
+            "closure": closure,
+            "lambda": lambda: self,
+            "partial": partial(print, self),
+            "method": self.of,
             "instance": self,
-        }[kind]  # fmt: skip
+        }[kind]
 
 
 class TestFields:
@@ -317,8 +331,9 @@ class TestFields:
         exchange = make_exchange()
         await check(exchange)
         assert parse_list(fields(exchange)["ratelimit-policy"]) == [
-            ("50% 2/second", {"q": 2, "w": 1}), ("50% 3/hour", {"q": 3, "w": 3600}),
-        ]  # fmt: skip
+            ("50% 2/second", {"q": 2, "w": 1}),
+            ("50% 3/hour", {"q": 3, "w": 3600}),
+        ]
         assert [told["r"] for _, told in parse_list(fields(exchange)["ratelimit"])] == [1, 2]
         await check(exchange)
         refused = await check(make_exchange())
@@ -475,11 +490,21 @@ class TestSpellings:
                 path, _, query = spelling.partition("?")
                 await app(
                     {
-                        "type": "http", "method": "POST", "path": unquote(path), "raw_path": path.encode(),
-                        "query_string": query.encode(), "root_path": "", "scheme": "http", "server": ("test", 80),
-                        "client": ("203.0.113.7", 1), "asgi": {"version": "3.0"}, "http_version": "1.1", "headers": [],
+                        "type": "http",
+                        "method": "POST",
+                        "path": unquote(path),
+                        "raw_path": path.encode(),
+                        "query_string": query.encode(),
+                        "root_path": "",
+                        "scheme": "http",
+                        "server": ("test", 80),
+                        "client": ("203.0.113.7", 1),
+                        "asgi": {"version": "3.0"},
+                        "http_version": "1.1",
+                        "headers": [],
                     },
-                    receive, keep,
-                )  # fmt: skip
+                    receive,
+                    keep,
+                )
         assert set(sent) <= {200, 307, 404, 429}
         return sent.count(200)

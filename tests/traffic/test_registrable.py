@@ -31,10 +31,18 @@ def test_a_name_has_one_owner(host: str, domain: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "com", "co.uk", "github.io", "vercel.app", "kawasaki.jp", "x.kawasaki.jp", "xn--p1ai", "internal", "localhost",
+        "com",
+        "co.uk",
+        "github.io",
+        "vercel.app",
+        "kawasaki.jp",
+        "x.kawasaki.jp",
+        "xn--p1ai",
+        "internal",
+        "localhost",
         "compute.amazonaws.com",
     ],
-)  # fmt: skip
+)
 def test_a_public_suffix_has_none(host: str) -> None:
     assert registrable_domain(host) is None
     assert is_public_suffix(host)

@@ -102,9 +102,16 @@ async def test_address_and_account_both_count(store: Ephemeral) -> None:
 
 @pytest.mark.parametrize(
     "spelling",
-    ["Alice@Example.com", " alice@example.com ", "ALICE+x@example.com", "alice+1+2@example.com",
-     "\uff41lice@example.com", "\U0001d41alice@example.com", "alice@EXAMPLE.COM"],
-)  # fmt: skip
+    [
+        "Alice@Example.com",
+        " alice@example.com ",
+        "ALICE+x@example.com",
+        "alice+1+2@example.com",
+        "\uff41lice@example.com",
+        "\U0001d41alice@example.com",
+        "alice@EXAMPLE.COM",
+    ],
+)
 async def test_spellings_share_a_budget(store: Ephemeral, spelling: str) -> None:
     """RL-20."""
     throttle = SignInThrottle(store)

@@ -91,11 +91,15 @@ async def test_a_form_is_remembered_without_its_secrets() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        b"application/json", b"Application/JSON", b"application/json; charset=utf-8",
+        b"application/json",
+        b"Application/JSON",
+        b"application/json; charset=utf-8",
         b'application/json;charset="UTF-8"',
-        b"application/json\t;\tcharset=utf-8", b"application/json ;", b" application/json",
+        b"application/json\t;\tcharset=utf-8",
+        b"application/json ;",
+        b" application/json",
     ],
-)  # fmt: skip
+)
 async def test_one_media_type_in_any_spelling_is_json(value: bytes) -> None:
     """BODY-17: tab, odd case, space before the semicolon."""
     assert await read(request_of(GOOD, headers=[(b"content-type", value)]), Order) == Order("a@example.org", 3)
@@ -152,9 +156,14 @@ async def test_depth_over_the_limit_is_400() -> None:
     """BODY-26: sending less would not help where the beginning is nested too deep already."""
     deep, wide = b"[" * 65, b'"' + b"[" * 65 + b'",' + b"[],{}," * 50
     for body, kind, status in (
-        ([deep], JSON, 400), ([deep[:40], deep[40:]], JSON, 400), ([b'{"":' * 10, b'[{"":' * 60], JSON, 400),
-        ([b"[" * 64], JSON, 413), ([b"[" + wide], JSON, 413), ([b'"' + deep], JSON, 413), ([deep], FORM, 413),
-    ):  # fmt: skip
+        ([deep], JSON, 400),
+        ([deep[:40], deep[40:]], JSON, 400),
+        ([b'{"":' * 10, b'[{"":' * 60], JSON, 400),
+        ([b"[" * 64], JSON, 413),
+        ([b"[" + wide], JSON, 413),
+        ([b'"' + deep], JSON, 413),
+        ([deep], FORM, 413),
+    ):
         with pytest.raises(ProblemError) as caught:
             await read(request_of(*body, headers=[kind]), Order, limit=60)
         assert caught.value.problem.status == status, body

@@ -61,9 +61,15 @@ class ApiKeys:
     """The API keys of users. Every method takes the owner from the session, never from what the client sent."""
 
     def __init__(
-        self, database: Database, *, clock: SteadyClock, settings: ApiKeySettings, invalidations: Invalidations,
-        uses: UseCounter, environment: Environment,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        *,
+        clock: SteadyClock,
+        settings: ApiKeySettings,
+        invalidations: Invalidations,
+        uses: UseCounter,
+        environment: Environment,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._settings = settings
@@ -124,9 +130,7 @@ class ApiKeys:
         before = await self._find(owner_id, key_id)
         now, text = self._clock.time(), new_key(self._environment, key_id)
         until = now + overlap if overlap else None
-        values = _secret(text) | {
-            "previous_hash": before.secret_hash if overlap else None, "previous_until": until
-        }  # fmt: skip
+        values = _secret(text) | {"previous_hash": before.secret_hash if overlap else None, "previous_until": until}
         async with self._database.transaction() as tx:
             # Only in place of the secret seen above: the loser is told, and never shown a key that is dead already.
             changed = await store.change(tx, owner_id, key_id, now=now, instead_of=before.secret_hash, **values)
@@ -255,9 +259,14 @@ def _remaining(value: int | None) -> int | None:
 
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "name": _name, "privilege": _privilege, "scopes": _scopes, "networks": _networks, "expires_at": _moment,
-    "rate": _rate, "remaining": _remaining,
-}  # fmt: skip
+    "name": _name,
+    "privilege": _privilege,
+    "scopes": _scopes,
+    "networks": _networks,
+    "expires_at": _moment,
+    "rate": _rate,
+    "remaining": _remaining,
+}
 _SENTENCES: Final = {
     "networks": "Expected IP addresses or CIDR ranges without host bits.",
     "rate": "Expected a rate such as 60/minute.",

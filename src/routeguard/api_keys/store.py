@@ -82,13 +82,22 @@ class StoredKey(NamedTuple):
     def key(self) -> ApiKey:
         """Return what may be known of it: all but the hashes."""
         return ApiKey(
-            id=self.id, name=self.name, owner_id=self.owner_id, user_id=self.user_id,
-            created_at=datetime.fromtimestamp(self.created_at, UTC), expires_at=_moment(self.expires_at),
-            last_used_at=_moment(self.last_used_at), usage_count=self.usage_count,
-            privilege=cast("Privilege", self.privilege), scopes=tuple(self.scopes.split()),
-            networks=tuple(self.networks.split()), rate=self.rate, remaining=self.remaining,
-            last_four=self.last_four, revoked_at=_moment(self.revoked_at),
-        )  # fmt: skip
+            id=self.id,
+            name=self.name,
+            owner_id=self.owner_id,
+            user_id=self.user_id,
+            created_at=datetime.fromtimestamp(self.created_at, UTC),
+            expires_at=_moment(self.expires_at),
+            last_used_at=_moment(self.last_used_at),
+            usage_count=self.usage_count,
+            privilege=cast("Privilege", self.privilege),
+            scopes=tuple(self.scopes.split()),
+            networks=tuple(self.networks.split()),
+            rate=self.rate,
+            remaining=self.remaining,
+            last_four=self.last_four,
+            revoked_at=_moment(self.revoked_at),
+        )
 
 
 class Uses(NamedTuple):
@@ -100,8 +109,9 @@ class Uses(NamedTuple):
 
 
 _COLUMNS: Final = (
-    *(api_keys.c[name] for name in StoredKey._fields if name != "suspended_at"), users.c.suspended_at,
-)  # fmt: skip
+    *(api_keys.c[name] for name in StoredKey._fields if name != "suspended_at"),
+    users.c.suspended_at,
+)
 
 
 def _moment(seconds: float | None) -> datetime | None:
@@ -167,7 +177,7 @@ async def find_all(tx: Transaction, owner_id: str) -> list[StoredKey]:
 
 async def change(
     tx: Transaction, owner_id: str, key_id: str, *, now: float, instead_of: bytes | None = None, **values: Any
-) -> bool:  # fmt: skip
+) -> bool:
     """Change a key that may be used, with `instead_of` only while that is its secret's hash. False when it is none."""
     statement = sa.update(api_keys).where(_is(owner_id, key_id), _live(now)).values(**values)
     if instead_of is not None:

@@ -48,9 +48,16 @@ class StoredKeys:
     """
 
     def __init__(
-        self, database: Database, ephemeral: Ephemeral, *, clock: SteadyClock, settings: ApiKeySettings,
-        sessions: SessionSettings, invalidations: Invalidations, uses: UseCounter,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        ephemeral: Ephemeral,
+        *,
+        clock: SteadyClock,
+        settings: ApiKeySettings,
+        sessions: SessionSettings,
+        invalidations: Invalidations,
+        uses: UseCounter,
+    ) -> None:
         self._database = database
         self._ephemeral = ephemeral
         self._clock = clock
@@ -120,9 +127,7 @@ class StoredKeys:
             return None
         key = self._uses.added_to(stored).key()
         found = (stored, key)
-        self._known.put(
-            presented, found, subjects=(stored.id, stored.user_id), ends_at=ends_at, asked_at=asked_at
-        )  # fmt: skip
+        self._known.put(presented, found, subjects=(stored.id, stored.user_id), ends_at=ends_at, asked_at=asked_at)
         return found
 
     def _count(self, presented: bytes, owner_id: str, found: ApiKey) -> ApiKey:

@@ -23,9 +23,15 @@ class ClientProblem(RouteguardError):
     """
 
     def __init__(
-        self, status: int, *, type: str = "about:blank", title: str = "", detail: str = "",  # noqa: A002 - RFC 9457's word
-        members: Mapping[str, Any] | None = None, retry_after: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        status: int,
+        *,
+        type: str = "about:blank",  # noqa: A002 - the word of RFC 9457
+        title: str = "",
+        detail: str = "",
+        members: Mapping[str, Any] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         self.status = status
         self.type = type
         self.title = title

@@ -36,9 +36,15 @@ class Client:
     """
 
     def __init__(
-        self, url: str, *, auth: Auth | None = None, http: httpx2.Client | None = None, timeout: float = TIMEOUT,
-        user_agent: str = USER_AGENT, unsafe_http: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        *,
+        auth: Auth | None = None,
+        http: httpx2.Client | None = None,
+        timeout: float = TIMEOUT,
+        user_agent: str = USER_AGENT,
+        unsafe_http: bool = False,
+    ) -> None:
         self._httpx = load_httpx()
         self.url = base_of(url, unsafe_http=unsafe_http)
         self._auth = auth or CookieAuth()
@@ -104,9 +110,7 @@ class Client:
         """Renew this client's `TokenAuth` now, or spend the token given and return its successors."""
         return self._drive(operations.refresh(self._auth, self.url, refresh_token))
 
-    def introspect(
-        self, token: str, *, hint: str | None = None, address: str | None = None
-    ) -> dict[str, Any]:  # fmt: skip
+    def introspect(self, token: str, *, hint: str | None = None, address: str | None = None) -> dict[str, Any]:
         """Ask what a user's credential is worth (RFC 7662); only with `SignedAuth`.
 
         `hint` is access_token, session or api_key; `address` is the user's, for keys that are bound to networks.
@@ -129,9 +133,7 @@ class Client:
 
     # -- anything else ---------------------------------------------------------------------------------------------
 
-    def request(
-        self, method: str, target: str, *, json: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Any:  # fmt: skip
+    def request(self, method: str, target: str, *, json: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """Call any route of the same server with this client's credential and return its JSON, or None without.
 
         `target` is an encoded path below `url`, with its query. Raises ValueError for an absolute URL.
@@ -200,18 +202,28 @@ class ApiKeys:
         return self._client.ask(operations.list_keys())
 
     def create(
-        self, name: str, *, expires_at: datetime | None = None, scopes: Sequence[str] | None = None,
-        privilege: str | None = None, networks: Sequence[str] | None = None, rate: str | None = None,
+        self,
+        name: str,
+        *,
+        expires_at: datetime | None = None,
+        scopes: Sequence[str] | None = None,
+        privilege: str | None = None,
+        networks: Sequence[str] | None = None,
+        rate: str | None = None,
         remaining: int | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Make a key. Its text is the member `key`, and is never shown again.
 
         `rate` limits its uses ("100/minute"), `remaining` is how many it has in all.
         """
         fields = {
-            "expires_at": expires_at, "scopes": scopes, "privilege": privilege, "networks": networks, "rate": rate,
+            "expires_at": expires_at,
+            "scopes": scopes,
+            "privilege": privilege,
+            "networks": networks,
+            "rate": rate,
             "remaining": remaining,
-        }  # fmt: skip
+        }
         return self._client.ask(operations.create_key(name, fields))
 
     def get(self, key_id: str) -> dict[str, Any]:
@@ -230,8 +242,6 @@ class ApiKeys:
         """End one."""
         self._client.ask(operations.revoke_key(key_id))
 
-    def verify(
-        self, key: str, *, scopes: Sequence[str] | None = None, privilege: str | None = None
-    ) -> dict[str, Any]:  # fmt: skip
+    def verify(self, key: str, *, scopes: Sequence[str] | None = None, privilege: str | None = None) -> dict[str, Any]:
         """Return what is known of a key that is good, for these scopes and this privilege; ClientProblem otherwise."""
         return self._client.ask(operations.verify_key(scopes, privilege), KeyAuth(key))

@@ -47,16 +47,20 @@ _REFUSALS: Final = tuple(
     for pattern, finding in (
         (r"^WRONGPASS|^ERR invalid (?:username-)?password", "refuses the user or the password of ephemeral_url"),
         (r"^NOAUTH", "wants a password, and ephemeral_url has none"),
-        (r"^ERR (?:Client sent AUTH|AUTH <password> called)",
-         "has no password, and ephemeral_url has one (or a user is to be named in it)"),
+        (
+            r"^ERR (?:Client sent AUTH|AUTH <password> called)",
+            "has no password, and ephemeral_url has one (or a user is to be named in it)",
+        ),
         (r"^NOPERM", "does not let the user of ephemeral_url run what is needed (EVALSHA, SCRIPT LOAD, SET, GET, DEL)"),
         (r"^DENIED", "runs in protected mode and takes nobody from elsewhere"),
         (r"^ERR .*DB index", "has no database of the number in ephemeral_url"),
-        (r"^(?:MOVED|CLUSTERDOWN)|^ERR SELECT is not allowed",
-         "is one server of a cluster: add ?cluster=1 to ephemeral_url, and no number of a database"),
+        (
+            r"^(?:MOVED|CLUSTERDOWN)|^ERR SELECT is not allowed",
+            "is one server of a cluster: add ?cluster=1 to ephemeral_url, and no number of a database",
+        ),
         (r"^ERR .*cluster support disabled", "is no cluster: leave cluster=1 out of ephemeral_url"),
     )
-)  # fmt: skip
+)
 
 
 def refusal_of(error: BaseException) -> str | None:

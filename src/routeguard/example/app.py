@@ -53,9 +53,12 @@ def _add_pages(app: FastAPI, guard: Routeguard[User]) -> None:
     async def start(request: Request) -> Response:
         session = await guard.find_session(request)
         return PAGES.render(
-            "start.html", errors=(), user=session.user if session else None, groups=_groups(matrix()),
+            "start.html",
+            errors=(),
+            user=session.user if session else None,
+            groups=_groups(matrix()),
             root=exchange_of(request).root,
-        )  # fmt: skip
+        )
 
 
 def _add_people(app: FastAPI, guard: Routeguard[User]) -> None:

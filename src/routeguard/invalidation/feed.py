@@ -176,5 +176,7 @@ class Feed:
             known = isinstance(error, Unavailable)
             logger.warning(
                 "what was revoked cannot be read; what is remembered counts for another %g seconds at most: %s",
-                self._trust, error if known else type(error).__name__, exc_info=None if known else error,
-            )  # fmt: skip
+                self._trust,
+                error if known else type(error).__name__,
+                exc_info=None if known else error,
+            )

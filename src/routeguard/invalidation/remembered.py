@@ -51,9 +51,12 @@ class Remembered(Generic[K, V]):
         value, subjects, until, ends_at, tick = entry
         feed, now, wall = self._feed, self._monotonic(), self._wall()
         if (
-            now >= until or now >= feed.trusted_until or wall >= ends_at or wall >= feed.trusted_wall
+            now >= until
+            or now >= feed.trusted_until
+            or wall >= ends_at
+            or wall >= feed.trusted_wall
             or tick < feed.floor
-        ):  # fmt: skip
+        ):
             return None
         if stale := feed.stale:
             for subject in subjects:

@@ -32,9 +32,7 @@ class Invalidations(Feed):
         self, database: Database, *, clock: Clock, poll: float, trust: float, keep: float, prune: Prune | None = None
     ) -> None:
         """`poll`, `trust` and `keep` are in seconds."""
-        super().__init__(
-            partial(store.read_invalidations, database), clock=clock, poll=poll, trust=trust, keep=keep
-        )  # fmt: skip
+        super().__init__(partial(store.read_invalidations, database), clock=clock, poll=poll, trust=trust, keep=keep)
         self._database = database
         self._prune = prune
         self._pruned_at = -math.inf

@@ -30,8 +30,14 @@ _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 """Private members of RSA, EC and OKP keys (RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2)."""
 _TEXTS: Final = ("kty", "kid", "alg", "use", "crv", "n", "e", "x", "y", "k")
 _FAULTS: Final = (
-    JoseError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm, OverflowError,
-)  # fmt: skip
+    JoseError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    UnsupportedAlgorithm,
+    OverflowError,
+)
 
 AnyKey = ECKey | OctKey | OKPKey | RSAKey
 

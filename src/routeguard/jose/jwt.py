@@ -30,10 +30,16 @@ class Expected:
 
 
 def verify_jwt(
-    token: str | bytes, keys: Any, *, algorithms: Sequence[str] | None = None, issuer: str | None = None,
-    audience: str | Collection[str] | None = None, typ: str | None = "at+jwt",
-    leeway: float | timedelta = 0, now: float | datetime | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    token: str | bytes,
+    keys: Any,
+    *,
+    algorithms: Sequence[str] | None = None,
+    issuer: str | None = None,
+    audience: str | Collection[str] | None = None,
+    typ: str | None = "at+jwt",
+    leeway: float | timedelta = 0,
+    now: float | datetime | None = None,
+) -> dict[str, Any]:
     """Return the claims of a token that one of `keys` signed and that counts now. Raises InvalidToken, and only that.
 
     `keys` is a JWKS, a JWK, a list of JWKs, the PEM of a public key, a secret of 32 bytes or more, or a `KeySet`. The

@@ -29,8 +29,10 @@ _SEQUENCE: Final = 0x30
 _INTEGER: Final = 0x02
 _POINT: Final = 0x04
 _CURVES: Final[dict[int, tuple[ec.EllipticCurve, ...]]] = {
-    65: (ec.SECP256R1(), ec.SECP256K1()), 97: (ec.SECP384R1(),), 133: (ec.SECP521R1(),),
-}  # fmt: skip
+    65: (ec.SECP256R1(), ec.SECP256K1()),
+    97: (ec.SECP384R1(),),
+    133: (ec.SECP521R1(),),
+}
 
 
 def looks_public(value: bytes) -> bool:

@@ -71,7 +71,14 @@ class SmtpMailer:
         if message.html is not None:
             mail.add_alternative(message.html, subtype="html")
         await aiosmtplib.send(
-            mail, hostname=self._host, port=self._port, username=self._username, password=self._password,
-            use_tls=self._tls, start_tls=False if self._tls else self._start_tls, timeout=_SECONDS,
-            validate_certs=True, tls_context=self._context,
-        )  # fmt: skip
+            mail,
+            hostname=self._host,
+            port=self._port,
+            username=self._username,
+            password=self._password,
+            use_tls=self._tls,
+            start_tls=False if self._tls else self._start_tls,
+            timeout=_SECONDS,
+            validate_certs=True,
+            tls_context=self._context,
+        )

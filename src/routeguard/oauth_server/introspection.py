@@ -34,9 +34,14 @@ class Introspection:
     """Looks at a credential exactly as the guards of this service do, so that both always agree."""
 
     def __init__(
-        self, sources: SessionSources[Any], cookies: CookieSessions[Any], *, cookie_name: str,
-        access: AccessTokens | None, keys: KeyVerifier | None,
-    ) -> None:  # fmt: skip
+        self,
+        sources: SessionSources[Any],
+        cookies: CookieSessions[Any],
+        *,
+        cookie_name: str,
+        access: AccessTokens | None,
+        keys: KeyVerifier | None,
+    ) -> None:
         self._sources = sources
         self._cookies = cookies
         self._cookie = cookie_name.encode("ascii")

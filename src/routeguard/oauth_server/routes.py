@@ -83,9 +83,12 @@ class _Endpoints:
         window = _number(request, "window", int(_LONGEST_WINDOW)) or 0
         # Without `after` only the window counts: whoever knows nothing yet needs no longer past than his cache is old.
         rows = await read_invalidations(
-            self._database, window=float(window), after_id=_NEWEST if after is None else after,
-            beyond=_number(request, "beyond", _NEWEST) or 0, limit=_PAGE + 1,
-        )  # fmt: skip
+            self._database,
+            window=float(window),
+            after_id=_NEWEST if after is None else after,
+            beyond=_number(request, "beyond", _NEWEST) or 0,
+            limit=_PAGE + 1,
+        )
         return reply({"rows": rows[:_PAGE], "more": len(rows) > _PAGE, "now": self._clock.time()})
 
 

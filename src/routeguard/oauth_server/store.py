@@ -53,9 +53,7 @@ async def replace_key(tx: Transaction, client_id: str, public_key: bytes, *, ove
     kept: dict[str, Any] = {"previous_public_key": None, "previous_until": None}
     if overlap > 0:
         kept = {"previous_public_key": clients.c.public_key, "previous_until": database_time() + overlap}
-    statement = (
-        sa.update(clients).where(_is(client_id)).values(public_key=public_key, **kept).returning(clients.c.id)
-    )  # fmt: skip
+    statement = sa.update(clients).where(_is(client_id)).values(public_key=public_key, **kept).returning(clients.c.id)
     return await tx.one(statement) is not None
 
 

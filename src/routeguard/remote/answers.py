@@ -44,9 +44,7 @@ class Answers(Generic[T]):
     def __init__(self, *, clock: SteadyClock, feed: Feed, life: float) -> None:
         """`life` is how long a yes is remembered, in seconds."""
         self._known: Remembered[bytes, Finding[T]] = Remembered(feed, clock, capacity=_CAPACITY, life=life)
-        self._refused: Remembered[bytes, Finding[T]] = Remembered(
-            feed, clock, capacity=_REFUSALS, life=_REFUSED_FOR
-        )  # fmt: skip
+        self._refused: Remembered[bytes, Finding[T]] = Remembered(feed, clock, capacity=_REFUSALS, life=_REFUSED_FOR)
         self._flights: SingleFlight[tuple[bytes, Tick], Finding[T]] = SingleFlight("routeguard-answers")
 
     async def get(self, key: bytes, ask: Callable[[], Awaitable[Finding[T]]]) -> T:

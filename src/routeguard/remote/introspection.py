@@ -114,9 +114,15 @@ def session_of(worth: Worth, users: RemoteUsers[Any]) -> UserSession[Any]:
         raise Unavailable(f"{SERVICE} (its answer contradicts itself)")
     authenticated_at = datetime.fromtimestamp(worth.auth_time, UTC)
     return UserSession(
-        SessionId(worth.sid), user, worth.created_at, authenticated_at, worth.expires_at, worth.organization,
-        worth.role, assurance_of(worth.acr, worth.amr, authenticated_at),
-    )  # fmt: skip
+        SessionId(worth.sid),
+        user,
+        worth.created_at,
+        authenticated_at,
+        worth.expires_at,
+        worth.organization,
+        worth.role,
+        assurance_of(worth.acr, worth.amr, authenticated_at),
+    )
 
 
 def assurance_of(acr: str, amr: tuple[str, ...], authenticated_at: datetime) -> Assurance:

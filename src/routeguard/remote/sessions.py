@@ -55,9 +55,13 @@ class RemoteSessions(Generic[U]):
     """Asks the service about a credential and remembers the answer while the feed says nothing against it."""
 
     def __init__(
-        self, introspector: Introspector, users: RemoteUsers[U], *, answers: Answers[UserSession[U] | None],
+        self,
+        introspector: Introspector,
+        users: RemoteUsers[U],
+        *,
+        answers: Answers[UserSession[U] | None],
         meant: Meant,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._introspector = introspector
         self._users = users
         self._answers = answers
@@ -120,9 +124,16 @@ class TokenSessions(Generic[U]):
     """
 
     def __init__(
-        self, tokens: AccessTokens, keys: RemoteKeys, users: RemoteUsers[U], *, sessions: RemoteSessions[U],
-        feed: Feed, clock: SteadyClock, trust: Trust,
-    ) -> None:  # fmt: skip
+        self,
+        tokens: AccessTokens,
+        keys: RemoteKeys,
+        users: RemoteUsers[U],
+        *,
+        sessions: RemoteSessions[U],
+        feed: Feed,
+        clock: SteadyClock,
+        trust: Trust,
+    ) -> None:
         self._tokens = tokens
         self._keys = keys
         self._users = users
@@ -171,11 +182,13 @@ class TokenSessions(Generic[U]):
     def _remember(self, claims: Claims) -> UserSession[U]:
         authenticated_at = datetime.fromtimestamp(claims.auth_time, UTC)
         session = UserSession(
-            SessionId(claims.sid), self._users.read(claims.user or {}),
-            datetime.fromtimestamp(claims.session_created_at, UTC), authenticated_at,
+            SessionId(claims.sid),
+            self._users.read(claims.user or {}),
+            datetime.fromtimestamp(claims.session_created_at, UTC),
+            authenticated_at,
             datetime.fromtimestamp(claims.session_expires_at, UTC),
             assurance=assurance_of(claims.acr, claims.amr, authenticated_at),
-        )  # fmt: skip
+        )
         if len(self._known) >= _CAPACITY:
             del self._known[next(iter(self._known))]
         self._known[claims.jti] = session

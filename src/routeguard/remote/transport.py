@@ -58,9 +58,15 @@ class Transport:
     """One pool of connections to one service. Raises Unavailable for every call that was not answered properly."""
 
     def __init__(
-        self, url: str, client_id: str, secret: str, *, clock: Clock, settings: RemoteSettings,
+        self,
+        url: str,
+        client_id: str,
+        secret: str,
+        *,
+        clock: Clock,
+        settings: RemoteSettings,
         tls: ClientTls | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Check what can be checked without I/O. Raises ConfigError with everything that is wrong."""
         self.url, findings = _origin(url, unsafe_http=settings.unsafe_http)
         if _CLIENT_ID.fullmatch(client_id) is None:

@@ -25,10 +25,21 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services
 
 _STREAMS: Final = ("StreamingResponse", "EventSourceResponse", "FileResponse", "AsyncIter", "Iterator", "Generator")
-_VOLATILE: Final = frozenset({
-    b"content-length", b"date", b"forwarded", b"idempotency-key", b"sec-fetch-user", b"traceparent", b"tracestate",
-    b"via", b"x-forwarded-for", b"x-real-ip", b"x-request-id",
-})  # fmt: skip
+_VOLATILE: Final = frozenset(
+    {
+        b"content-length",
+        b"date",
+        b"forwarded",
+        b"idempotency-key",
+        b"sec-fetch-user",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-forwarded-for",
+        b"x-real-ip",
+        b"x-request-id",
+    }
+)
 """Headers that may differ between two copies of one request."""
 _CREDENTIAL: Final = re.compile(rb"auth|cookie|token|key|session|secret|password|credential|cert")
 """Names of headers that may say who is calling: ours, and whatever a handler reads by itself."""

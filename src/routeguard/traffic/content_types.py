@@ -95,9 +95,15 @@ class ContentTypes(Check):
         """JSON in the clothes of a simple form, and types that parsers disagree about."""
         ours = self.types[0].replace("*", "x")
         odd = (
-            "text/x-odd", f"{ours}\t; charset=utf-8", f"{ours}, text/plain", f"text/plain;{ours}", "", "application",
-            f"{ours}; =utf-8", f"{ours}; charset",
-        )  # fmt: skip
+            "text/x-odd",
+            f"{ours}\t; charset=utf-8",
+            f"{ours}, text/plain",
+            f"text/plain;{ours}",
+            "",
+            "application",
+            f"{ours}; =utf-8",
+            f"{ours}; charset",
+        )
         for kind in odd:
             if media_type(kind.encode()).decode() not in self.types:
                 headers = (("content-type", kind),)

@@ -35,9 +35,14 @@ _SAFELISTED: Final = ("accept", "accept-language", "content-language", "content-
 
 
 def cors(
-    *, origins: Iterable[str], credentials: bool = False, methods: Iterable[str] = ("GET", "HEAD", "POST"),
-    headers: Iterable[str] = (), expose: Iterable[str] = (), max_age: timedelta = timedelta(minutes=10),
-) -> Policy:  # fmt: skip
+    *,
+    origins: Iterable[str],
+    credentials: bool = False,
+    methods: Iterable[str] = ("GET", "HEAD", "POST"),
+    headers: Iterable[str] = (),
+    expose: Iterable[str] = (),
+    max_age: timedelta = timedelta(minutes=10),
+) -> Policy:
     """Return the policy that lets pages of `origins` read the answers, refusals included.
 
     `origins` are exact, patterns such as ``"https://*-team.example.app"``, or ``["*"]`` for everybody; `credentials`
@@ -46,9 +51,18 @@ def cors(
     nothing: a request of any origin is still judged by the other checks, and a page that may read answers is not
     thereby trusted by `csrf()`.
     """
-    return Policy((Cors(
-        _texts(origins), credentials, _texts(methods), _texts(headers), _texts(expose), int(max_age.total_seconds())
-    ),))  # fmt: skip
+    return Policy(
+        (
+            Cors(
+                _texts(origins),
+                credentials,
+                _texts(methods),
+                _texts(headers),
+                _texts(expose),
+                int(max_age.total_seconds()),
+            ),
+        )
+    )
 
 
 def identity_cors(origins: Iterable[str]) -> Policy:

@@ -34,9 +34,12 @@ _WAIT_AGAIN: Final = REQUEST_IN_PROGRESS(headers=(("retry-after", "1"),))
 
 
 def deduplicate(
-    *, wait: str | timedelta = "10s", lease: str | timedelta = "30s", small: str | int = "64 KB",
+    *,
+    wait: str | timedelta = "10s",
+    lease: str | timedelta = "30s",
+    small: str | int = "64 KB",
     share_cookies: bool = False,
-) -> Policy:  # fmt: skip
+) -> Policy:
     """Return the policy under which equal requests at the same time run the handler once.
 
     Equal means: the same principal (for guests, the same address), method, target, headers, credentials included,

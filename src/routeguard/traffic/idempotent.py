@@ -47,7 +47,7 @@ _OTHER_CODING: Final = REQUEST_IN_PROGRESS(
 
 def idempotent(
     *, keep: str | timedelta = "24h", wait: str | timedelta = "10s", lease: str | timedelta = "60s"
-) -> Policy:  # fmt: skip
+) -> Policy:
     """Return the policy under which an unsafe request must carry an `Idempotency-Key`, and runs once for each key.
 
     Retries of the same caller get status, headers (Set-Cookie excluded) and body of the first answer for `keep`,

@@ -143,9 +143,7 @@ class RateLimit(Check):
 
     @override
     def describe(self) -> str:
-        words = [
-            f"{tier.plan} {' and '.join(map(str, tier.rates))}".strip() for tier in self.tiers
-        ]  # fmt: skip
+        words = [f"{tier.plan} {' and '.join(map(str, tier.rates))}".strip() for tier in self.tiers]
         return f"at most {', '.join(words)} by {self.by.name}"
 
     @override
@@ -241,9 +239,7 @@ def _in_memory(store: MemoryEphemeral, subject: Callable[[Exchange], str], count
     return limited
 
 
-def _spender(
-    check: RateLimit, store: Ephemeral
-) -> Callable[[Exchange, str, _Counter], Awaitable[Problem | None]]:  # fmt: skip
+def _spender(check: RateLimit, store: Ephemeral) -> Callable[[Exchange, str, _Counter], Awaitable[Problem | None]]:
     """Return the function that spends in the store, or, when it is away, does what the policy declares (RL-13)."""
     local = MemoryEphemeral() if check.on_outage == "local" else None
 
