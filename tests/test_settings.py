@@ -15,7 +15,7 @@ from routeguard import Routeguard, User
 from routeguard.core.errors import ConfigError
 from routeguard.core.feature import Feature
 from routeguard.core.secret import Secret, new_token
-from routeguard.core.services import Services
+from routeguard.core.setup import Setup
 from routeguard.mail.models import MailSettings
 from routeguard.sessions.models import SessionSettings
 from routeguard.settings import Settings, keep_development_secret
@@ -206,15 +206,15 @@ def test_the_application_tells_settings_and_user_class_at_once(tmp_path: Path, m
 
 def test_what_features_find_is_told_at_once() -> None:
     def failing(words: str) -> Feature:
-        def register(_services: Services, _settings: Any) -> None:
+        def set_up(_setup: Setup) -> None:
             raise ConfigError(words)
 
-        return Feature(name=words, register=register, records=False)
+        return Feature(name=words, setup=set_up, records=False)
 
-    def needy(services: Services, _settings: Any) -> None:
-        services.get(Routeguard)
+    def needy(setup: Setup) -> None:
+        setup.services.get(Routeguard)
 
-    features = [failing("first is wrong"), Feature(name="needy", register=needy, records=False), failing("so is last")]
+    features = [failing("first is wrong"), Feature(name="needy", setup=needy, records=False), failing("so is last")]
     with pytest.raises(ConfigError) as caught:
         Routeguard(Settings(secret=Secret(STRONG)), features=features, identify=lambda _: None)
     # The second only lacks what the first would have registered.

@@ -27,7 +27,7 @@ from routeguard import ConfigError, Routeguard, Settings, public, rate_limit
 from routeguard.assembly import defaults
 from routeguard.core.feature import Feature
 from routeguard.core.secret import Secret
-from routeguard.core.services import Services
+from routeguard.core.setup import Setup
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
 from routeguard.signatures.keys import new_secret
@@ -409,10 +409,10 @@ class Late:
 def test_a_start_that_failed_half_way_is_tried_again(settings: Settings) -> None:
     late = Late(2)
 
-    def register(services: Services, _: Any) -> None:
-        services.add(Late, late, start=late.start, close=late.close)
+    def set_up(setup: Setup) -> None:
+        setup.services.add(Late, late, start=late.start, close=late.close)
 
-    app = served(Routeguard(settings, features=[*defaults(), Feature(name="late", register=register)]))
+    app = served(Routeguard(settings, features=[*defaults(), Feature(name="late", setup=set_up)]))
     before = held()
     for _ in range(2):
         with pytest.raises(OSError, match="not yet"), client_of(app):

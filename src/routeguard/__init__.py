@@ -48,6 +48,7 @@ from routeguard.core.redirect import safe_redirect as safe_redirect
 from routeguard.core.request import RequestView as RequestView
 from routeguard.core.secret import Secret as Secret
 from routeguard.core.services import Services as Services
+from routeguard.core.setup import Setup as Setup
 from routeguard.core.strict_json import load_json as load_json
 from routeguard.guard.refusals import as_detail as as_detail
 from routeguard.jose.jwt import verify_jwt as verify_jwt

@@ -25,6 +25,7 @@ from routeguard.assembly import (
     asks,
     assemble,
     assemble_again,
+    check_identify,
     checked_settings,
     credentials_of,
     defaults,
@@ -36,6 +37,7 @@ from routeguard.assembly import (
 )
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
+from routeguard.core.features import arranged
 from routeguard.core.marks import mark, needs_guard, policy_of
 from routeguard.core.policy import Policy, check_options
 from routeguard.core.problem import Problem, authentication_required
@@ -97,7 +99,9 @@ class Routeguard(Generic[U]):
     ) -> None:
         if features is None:
             features = [] if identify is not None else defaults()
-        self.features = tuple(features)
+        if identify is not None:
+            check_identify(identify, features)
+        self.features = tuple(arranged(features))
         self.settings = checked_settings(settings, self.features, user or User)
         values = overridable(self)
         overrides = Overrides(values) if self.settings.testing else None

@@ -14,13 +14,17 @@ from routeguard.api_keys.checks import ApiKeyAllowed, ApiKeyRequired
 from routeguard.api_keys.checks import api_key as key_policy
 from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.address import parse_networks
+from routeguard.core.changes import Changes
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.cookies import cookie_name
 from routeguard.core.errors import ConfigError, ServiceMissing
+from routeguard.core.features import over
 from routeguard.core.overrides import IdentityOverrides, resumed
 from routeguard.core.policy import Policy, public
+from routeguard.core.principal import Standing, Standings
 from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.core.services import Services
+from routeguard.core.setup import Place, Plugs, Setup
 from routeguard.ephemeral.factory import EphemeralCheck, open_ephemeral
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.one_process import OneProcess
@@ -29,7 +33,6 @@ from routeguard.guard.guard import Ask, Guard
 from routeguard.sessions import checks
 from routeguard.sessions.identify import ResolvedSessions
 from routeguard.sessions.models import SessionResolver, UserSession
-from routeguard.sessions.sign_in import SignIn
 from routeguard.settings import Settings, keep_development_secret
 from routeguard.traffic.cors import preflight
 from routeguard.traffic.csrf import CsrfTokens, with_csrf
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from routeguard.adapters.openapi_security import Credentials
     from routeguard.core.exchange import Exchange
     from routeguard.core.feature import Feature
+    from routeguard.db.outbox import Outbox
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
 
@@ -51,11 +55,6 @@ _SIGNATURE: Final = {
     "name": "Signature",
     "description": "A signature by a registered client (RFC 9421), with Signature-Input and Content-Digest.",
 }
-
-_OVER_SESSIONS: Final = frozenset({
-    "sessions", "tokens", "passwords", "emails", "api_keys", "oauth_server", "ui", "remote",
-})  # fmt: skip
-"""Features that are our sessions, or work over them."""
 
 
 def defaults() -> list[Feature]:
@@ -136,11 +135,11 @@ def _collected(findings: list[str]) -> Iterator[None]:
         findings += error.findings
 
 
-def _check_identify(identify: Any, features: Sequence[Feature]) -> None:
+def check_identify(identify: Any, features: Sequence[Feature]) -> None:
     """Raise ConfigError for what cannot go together, before a feature misses what another one would have brought."""
     if not callable(identify):
         raise ConfigError(f"identify={identify!r} is no function: it takes the request and returns the caller or None")
-    beside = [feature.name for feature in features if feature.name in _OVER_SESSIONS]
+    beside = [feature.name for name in ("sessions", "remote") for feature in over(features, name)]
     if beside:
         raise ConfigError(
             "identify= takes the place of our sessions, and features= has them: leave one of the two out, or give "
@@ -155,8 +154,6 @@ def assemble(
     """Make every service, without I/O. `overrides` are those of test mode. Raises ConfigError."""
     if settings.secret is None:
         settings = replace(settings, secret=keep_development_secret(Path.cwd()))
-    if identify is not None:
-        _check_identify(identify, features)
     services = Services()
     services.add(Settings, settings)
     services.add(Clock, SystemClock())
@@ -176,15 +173,17 @@ def assemble(
     services.add(EphemeralCheck, check, start=check.start)
     header = settings.trusted_proxy_header
     services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies, trusted_proxy_header=header))
+    services.add(Changes, Changes())
+    standings = services.add(Standings, Standings())
+    plugs = Plugs()
     if any(feature.records for feature in features):
         services.require_asyncio("the identity service")
-        _identity(services, settings, user)
-    _register(services, features, settings)
-    for feature in features:
-        if feature.steps is not None:
-            services.get(SignIn).steps += feature.steps(services)
+        _identity(services, settings, plugs)
+    _set_up(services, plugs, features, user)
     if identify is not None:
         _add_identify(services, identify, user)
+    if standings:
+        services.add(Standing, standings)
     _csrf(services, settings)
     return services
 
@@ -196,19 +195,31 @@ def warn_of_others(services: Services) -> None:
         one.look()
 
 
-def _register(services: Services, features: Sequence[Feature], settings: Settings) -> None:
-    """Register the services of every feature. Raises ConfigError with the findings of all."""
+def _listening(outbox: Outbox) -> Callable[..., None]:
+    def listen(event: type[Any], listener: Callable[[Any], Awaitable[None]], name: str | None) -> None:
+        outbox.on(event, listener, name=name)
+
+    return listen
+
+
+def _set_up(services: Services, plugs: Plugs, features: Sequence[Feature], user: type[Any]) -> None:
+    """Let every feature register its services and plug them in. Raises ConfigError with the findings of all."""
     findings: list[str] = []
+    settings = services.get(Settings)
     for feature in features:
-        if feature.register is None:
+        if feature.setup is None:
             continue
+        setup: Setup[Any] = Setup(feature.name, plugs, services=services, deployment=settings, user_class=user)
         try:
-            feature.register(services, settings)
+            feature.setup(setup)
         except ServiceMissing as error:
             # After another's fault this one only follows from it.
             findings += [] if findings else error.findings
         except ConfigError as error:
             findings += error.findings
+    # After another's fault, what nobody takes only follows from it.
+    if not findings:
+        findings += plugs.hand_over([feature.name for feature in features])
     if findings:
         raise ConfigError(findings)
 
@@ -317,13 +328,12 @@ def credentials_of(services: Services) -> Credentials:
     )
 
 
-def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
+def _identity(services: Services, settings: Settings, plugs: Plugs) -> None:
     """Add what records are kept in and how mail leaves."""
     from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
     from routeguard.db.migrate import SchemaCheck  # noqa: PLC0415 - the identity extra
     from routeguard.db.outbox import Outbox  # noqa: PLC0415 - the identity extra
     from routeguard.mail.queue import MailQueue, mailer_for  # noqa: PLC0415 - the identity extra
-    from routeguard.users.store import UserReader  # noqa: PLC0415 - the identity extra
     from routeguard.web.health import Readiness  # noqa: PLC0415 - the identity extra
 
     clock = services.get(Clock)
@@ -334,12 +344,13 @@ def _identity(services: Services, settings: Settings, user: type[Any]) -> None:
     writes = partial(ephemeral.put, "{routeguard}:ready", b"", ttl=60.0)
     readiness = Readiness(database.ping, writes)
     services.add(Readiness, readiness)
+    plugs.own(Place.READINESS, readiness.require)
     check = SchemaCheck(database)
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, services.get(DeploymentKeys), clock=clock)
     services.add(Outbox, outbox, start=outbox.start, close=outbox.close)
+    plugs.own(Place.LISTENER, _listening(outbox))
     services.add(MailQueue, MailQueue(outbox, mailer_for(settings.mail)))
-    services.add(UserReader, UserReader(user))
 
 
 def _add_identify(services: Services, identify: Resolver, user: type[Any]) -> None:

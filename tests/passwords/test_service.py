@@ -269,7 +269,7 @@ async def test_a_step_that_asks_for_more_is_passed_on(world: World):
     async def more(tx: object, attempt: object) -> Problem:
         return step_up_required(acr_values="aal2")
 
-    world.guard.services.get(SignIn).steps.append(more)
+    world.guard.services.get(SignIn).add_step(more)
     await world.sign_up("ada@example.com")
     response = await world.sign_in("ada@example.com")
     assert response.status_code == 401

@@ -443,7 +443,7 @@ async def test_a_step_may_refuse_sign_in(world: World) -> None:
         return PERMISSION_DENIED()
 
     user = await world.user()
-    world.sign_in_service.steps.append(refuse)
+    world.sign_in_service.add_step(refuse)
     assert isinstance(await world.try_sign_in(user), Problem)
     assert await world.rows() == []
     assert seen[0].user == user

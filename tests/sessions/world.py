@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from routeguard.core.changes import Changes
 from routeguard.core.clock import SteadyClock
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret, new_token
@@ -21,7 +22,7 @@ from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
 from routeguard.users.addresses import read_email
-from routeguard.users.models import User
+from routeguard.users.models import User, UserChange
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
 from tests.fakes import FakeClock, deployment
@@ -46,7 +47,8 @@ class World:
         self.settings = settings
         steady = SteadyClock(clock)
         reader: UserReader[User] = UserReader(user_class)
-        self.users = Users(database, reader, clock=clock)
+        self.changes = Changes()
+        self.users = Users(database, reader, clock=clock, changes=self.changes)
         self.feed = invalidations_of(database, clock=steady, settings=settings)
         self.codec = EnvelopeCodec(KEYS)
         self.cookies: CookieSessions[User] = CookieSessions(
@@ -56,7 +58,7 @@ class World:
         self.sessions: Sessions[User] = Sessions(
             database, reader, clock=steady, settings=settings, invalidations=self.feed, cookies=self.cookies
         )
-        self.users.after_change.append(self.sessions.on_user_change)
+        self.changes.add(UserChange, self.sessions.on_user_change)
         self.sign_in_service: SignIn[User] = SignIn(self.sessions)
 
     @classmethod

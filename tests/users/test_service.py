@@ -6,6 +6,7 @@ from typing import Literal
 
 import pytest
 
+from routeguard.core.changes import Changes
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 from routeguard.db.database import Database, Transaction
 from routeguard.users import store
@@ -25,8 +26,13 @@ class AppUser(User):
 
 
 @pytest.fixture
-def users(database: Database, clock: FakeClock) -> Users[AppUser]:
-    return Users(database, UserReader(AppUser), clock=clock)
+def changes() -> Changes:
+    return Changes()
+
+
+@pytest.fixture
+def users(database: Database, clock: FakeClock, changes: Changes) -> Users[AppUser]:
+    return Users(database, UserReader(AppUser), clock=clock, changes=changes)
 
 
 async def make(users: Users[AppUser], database: Database, email: str, **values: object) -> AppUser:
@@ -151,7 +157,9 @@ async def test_roles_and_users_that_do_not_exist(users: Users[AppUser], database
         assert await change(database, work, "usr_nobody", *more) == "not-found"
 
 
-async def test_listeners_run_inside_the_transaction_of_the_change(users: Users[AppUser], database: Database):
+async def test_listeners_run_inside_the_transaction_of_the_change(
+    users: Users[AppUser], database: Database, changes: Changes
+):
     """SES-26"""
     heard: list[UserChange] = []
 
@@ -160,7 +168,7 @@ async def test_listeners_run_inside_the_transaction_of_the_change(users: Users[A
         if change.fields == {"role"}:
             raise Unavailable("a listener")
 
-    users.after_change.append(listen)
+    changes.add(UserChange, listen)
     await make(users, database, "root@example.com", role="admin")
     ada = await make(users, database, "ada@example.com")
     await change(database, users.suspend, ada.id)

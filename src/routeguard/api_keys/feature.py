@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys import store
 from routeguard.api_keys.models import EVENTS, ApiKey, KeyVerifier
@@ -13,18 +13,18 @@ from routeguard.api_keys.uses import UseCounter
 from routeguard.api_keys.verifier import StoredKeys
 from routeguard.core.clock import SteadyClock
 from routeguard.core.feature import Feature
-from routeguard.core.principal import Standings
 from routeguard.db.database import Database
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.invalidation.service import Invalidations
 
 if TYPE_CHECKING:
     from routeguard.api_keys.text import Environment
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Wire API keys over the database and the invalidation feed of sessions."""
+    services, settings = setup.services, setup.deployment
     database, clock, own = services.get(Database), services.get(SteadyClock), settings.api_keys
     feed = services.get(Invalidations)
     uses = UseCounter(database, clock=clock, flush=own.flush)
@@ -34,12 +34,18 @@ def register(services: Services, settings: Any) -> None:
         sessions=settings.sessions, invalidations=feed, uses=uses,
     )  # fmt: skip
     services.add(KeyVerifier, verifier)
-    services.get(Standings).add(ApiKey, verifier)
+    setup.watch(ApiKey, verifier)
     environment: Environment = "live" if settings.production else "test"
     keys = ApiKeys(database, clock=clock, settings=own, invalidations=feed, uses=uses, environment=environment)
     services.add(ApiKeys, keys)
 
 
 feature: Final = Feature(
-    name="api_keys", register=register, routes=routes, tables=(store.api_keys,), problems=PROBLEMS, events=EVENTS
+    name="api_keys",
+    requires=("sessions",),
+    setup=set_up,
+    routes=routes,
+    tables=(store.api_keys,),
+    problems=PROBLEMS,
+    events=EVENTS,
 )

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
+
+from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
     from routeguard.core.events import Event
     from routeguard.core.problem import ProblemType
     from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
+
+S = TypeVar("S", default=Any)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Feature:
-    """What one slice can contribute, passed in a list: ``Routeguard(features=[*defaults(), DeviceTrust()])``.
+class Feature(Generic[S]):
+    """What one slice contributes, passed in a list: ``Routeguard(features=[*defaults(), device_trust])``.
 
-    `register` puts its services into the look-up, in list order; `routes` returns its HTTP endpoints once services
-    exist; `listeners` are called with committed events. Nothing else of a slice reaches the application.
+    `setup` is called once per event loop, in the order of `requires`, with all that it may plug into. What a feature
+    declares here is compared with what the others declare: a name that two of them use is a ConfigError at start-up.
     """
 
     name: str
-    register: Callable[[Services, Any], None] | None = None
+    requires: tuple[str, ...] = ()
+    """Features that must be in the list too. They are set up before this one, wherever they stand in it."""
+    setup: Callable[[Setup[S]], None] | None = None
+    """Registers services and plugs them in. Raises ConfigError for whatever can be known to be wrong."""
     routes: Callable[[Services], Sequence[Any]] | None = None
+    """Returns the HTTP endpoints, once the services of all features exist."""
     tables: tuple[Any, ...] = ()
     problems: tuple[ProblemType, ...] = ()
     events: tuple[type[Event], ...] = ()
-    listeners: Callable[[Services], Sequence[tuple[type[Event], Any]]] | None = None
+    """The classes of the events that it records."""
+    changes: tuple[type[Any], ...] = ()
+    """The classes of the changes into whose transaction others may put a hook (`Setup.within`)."""
     records: bool = True
     """Whether it needs the database, or a slice that does. Without any that do, none is opened."""
-    steps: Callable[[Services], Sequence[Any]] | None = None
-    """Sign-in steps between proof and session, in the order of the feature list."""

@@ -48,6 +48,10 @@ class Standings:
     def __init__(self) -> None:
         self._by_class: dict[type[Any], Standing] = {}
 
+    def __bool__(self) -> bool:
+        """Return whether anybody speaks for any principal."""
+        return bool(self._by_class)
+
     def add(self, kind: type[Any], standing: Standing) -> None:
         """Let `standing` speak for principals of class `kind`."""
         self._by_class[kind] = standing

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from routeguard.core.feature import Feature
 from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox
 from routeguard.emails.models import VerificationRequested
 from routeguard.emails.routes import routes
 from routeguard.emails.service import Emails
 from routeguard.emails.step import VerifiedEmailRequired
 from routeguard.mail.queue import MailQueue
-from routeguard.sessions.sign_in import SignIn
 from routeguard.users.letters import Letterhead
 from routeguard.users.one_time import OneTimeTokens
 from routeguard.users.proof import PasswordProof
@@ -21,11 +19,12 @@ from routeguard.users.service import Users
 from routeguard.users.verification import EmailVerification
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Register `Emails`, and ask for proven addresses where the settings say so."""
+    services, settings = setup.services, setup.deployment
     emails = Emails(
         services.get(Database), services.get(Users),
         tokens=services.get(OneTimeTokens), verification=services.get(EmailVerification),
@@ -34,10 +33,11 @@ def register(services: Services, settings: Any) -> None:
         quota=services.get(MailQuota),
     )  # fmt: skip
     services.add(Emails, emails)
-    services.get(Outbox).on(VerificationRequested, emails.send_again)
-    # With the service and not as `Feature.steps`: where it is required, no assembly can leave it out.
+    setup.on(VerificationRequested, emails.send_again)
     if settings.users.verified_email_required(production=settings.production):
-        services.get(SignIn).steps.append(VerifiedEmailRequired())
+        setup.sign_in_step(VerifiedEmailRequired())
 
 
-feature: Final = Feature(name="emails", register=register, routes=routes, events=(VerificationRequested,))
+feature: Final = Feature(
+    name="emails", requires=("passwords",), setup=set_up, routes=routes, events=(VerificationRequested,)
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys.models import KeyVerifier
 from routeguard.core.clock import SteadyClock
@@ -21,11 +21,12 @@ from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Wire clients and introspection over the sessions, tokens and keys registered before them."""
+    services, settings = setup.services, setup.deployment
     own: ClientSettings = services.add(ClientSettings, settings.clients)
     clock, feed = services.get(SteadyClock), services.get(Invalidations)
     clients = Clients(services.get(Database), clock=clock, invalidations=feed)
@@ -43,4 +44,6 @@ def register(services: Services, settings: Any) -> None:
     services.add(Introspection, introspection)
 
 
-feature: Final = Feature(name="oauth_server", register=register, routes=routes, tables=(store.clients,))
+feature: Final = Feature(
+    name="oauth_server", requires=("sessions",), setup=set_up, routes=routes, tables=(store.clients,)
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from routeguard.core.clock import Clock
@@ -10,7 +10,6 @@ from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.core.security_log import Subjects
 from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.mail.queue import MailQueue
@@ -26,6 +25,7 @@ from routeguard.sessions.sign_in import SignIn
 from routeguard.traffic.sign_in_throttle import SignInThrottle
 from routeguard.traffic.site import site_of
 from routeguard.users.letters import Letterhead
+from routeguard.users.models import UserChange
 from routeguard.users.one_time import OneTimeTokens
 from routeguard.users.proof import PasswordProof
 from routeguard.users.quota import MailQuota
@@ -34,11 +34,13 @@ from routeguard.users.verification import EmailVerification
 
 if TYPE_CHECKING:
     from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
     from routeguard.traffic.models import ThrottleSettings
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Register `Passwords`, its hashing pool and policy, and the `PasswordProof` other slices ask for."""
+    services, settings = setup.services, setup.deployment
     own = settings.passwords
     hashing = HashingPool(own)
     services.add(HashingPool, hashing, start=hashing.start, close=hashing.close)
@@ -61,10 +63,9 @@ def register(services: Services, settings: Any) -> None:
     passwords = Passwords(foundations, settings=own, hashing=hashing, policy=policy)
     services.add(Passwords, passwords, start=passwords.start)
     services.add(PasswordProof, passwords)
-    foundations.users.after_change.append(passwords.on_user_change)
-    outbox = services.get(Outbox)
-    outbox.on(PasswordResetRequested, passwords.send_reset)
-    outbox.on(SignedUp, passwords.send_sign_up)
+    setup.within(UserChange, passwords.on_user_change)
+    setup.on(PasswordResetRequested, passwords.send_reset)
+    setup.on(SignedUp, passwords.send_sign_up)
 
 
 def _guesses(services: Services, settings: ThrottleSettings) -> SignInThrottle:
@@ -85,7 +86,8 @@ def _words(issuer: str) -> tuple[str, ...]:
 
 feature: Final = Feature(
     name="passwords",
-    register=register,
+    requires=("sessions",),
+    setup=set_up,
     routes=routes,
     tables=(store.password_hashes,),
     problems=PROBLEMS,

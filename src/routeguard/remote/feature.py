@@ -9,7 +9,7 @@ from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.cookies import cookie_name
 from routeguard.core.feature import Feature
-from routeguard.core.principal import Standing, Standings
+from routeguard.core.setup import Place
 from routeguard.invalidation.feed import OVERLAP, Feed
 from routeguard.remote.answers import Answers
 from routeguard.remote.api_keys import RemoteKeyVerifier, Verdict
@@ -37,6 +37,7 @@ from routeguard.tokens.models import TokenSettings
 if TYPE_CHECKING:
     from routeguard.core.secret import Secret
     from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
     from routeguard.remote.models import ClientTls
 
 
@@ -53,10 +54,11 @@ class Remote(NamedTuple):
 
 def remote(where: Remote) -> Feature:
     """Return the feature that guards an app by another service's word. It keeps no records of its own."""
-    return Feature(name="remote", register=partial(_register, where), records=False)
+    return Feature(name="remote", setup=partial(_set_up, where), records=False)
 
 
-def _register(where: Remote, services: Services, settings: Any) -> None:
+def _set_up(where: Remote, setup: Setup) -> None:
+    services, settings = setup.services, setup.deployment
     services.require_asyncio("Routeguard.remote")
     clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
     transport = Transport(
@@ -75,17 +77,16 @@ def _register(where: Remote, services: Services, settings: Any) -> None:
     services.add(RemoteKeys, keys, start=keys.start, close=keys.close)
     introspector = Introspector(transport, timeout=settings.remote.timeout.total_seconds())
     services.add(Introspector, introspector, start=introspector.start)
-    _sessions(services, settings, where)
+    _sessions(setup, where)
     _api_keys(services, settings)
-    standings = services.add(Standings, Standings())
     standing = RemoteStanding(feed, clock=clock, silence=settings.remote.offline.total_seconds())
-    standings.add(UserSession, standing)
-    standings.add(ApiKey, standing)
-    services.add(Standing, standings)
+    setup.watch(UserSession, standing)
+    setup.watch(ApiKey, standing)
 
 
-def _sessions(services: Services, settings: Any, where: Remote) -> None:
+def _sessions(setup: Setup, where: Remote) -> None:
     """Wire the places where a session may come from, in the order of the service's own."""
+    services, settings = setup.services, setup.deployment
     clock, feed, keys = services.get(SteadyClock), services.get(Feed), services.get(RemoteKeys)
     skew = settings.sessions.skew.total_seconds()
     answers: Answers[UserSession[Any] | None] = Answers(
@@ -108,9 +109,11 @@ def _sessions(services: Services, settings: Any, where: Remote) -> None:
     name = cookie_name(settings.cookie_base, secure=settings.secure_cookies)
     sources = SessionSources(RemoteCookies(found, name=name, user_class=where.user))
     cookies = TokenCookies(settings.secure_cookies, settings.cookie_base)
-    sources.add("token", BearerSessions(by_token.find))
-    sources.add_token_cookies(RemoteTokenCookies(by_token, cookies))
     services.add(SessionResolver, sources)
+    setup.own(Place.CREDENTIAL, sources.add)
+    setup.own(Place.COOKIE_CREDENTIAL, sources.add_token_cookies)
+    setup.credential("token", BearerSessions(by_token.find))
+    setup.cookie_credential(RemoteTokenCookies(by_token, cookies))
 
 
 def _api_keys(services: Services, settings: Any) -> None:

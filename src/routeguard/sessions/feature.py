@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.feature import Feature
-from routeguard.core.principal import Standing, Standings
 from routeguard.core.secret import DeploymentKeys
+from routeguard.core.setup import Place
 from routeguard.db.database import Database
 from routeguard.invalidation.service import Invalidations
 from routeguard.invalidation.store import invalidations
@@ -24,14 +24,16 @@ from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
 from routeguard.sessions.sources import SessionSources
 from routeguard.traffic.site import site_of
+from routeguard.users.models import UserChange
 from routeguard.users.service import Users
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Wire sessions over the database and the users registered before them."""
+    services, settings = setup.services, setup.deployment
     database, users, own = services.get(Database), services.get(Users), settings.sessions
     clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
     feed = invalidations_of(database, clock=clock, settings=own)
@@ -45,21 +47,24 @@ def register(services: Services, settings: Any) -> None:
     services.add(SessionsById, by_id)
     sources = services.add(SessionSources, SessionSources(cookies))
     services.add(SessionResolver, sources)
+    setup.own(Place.CREDENTIAL, sources.add)
+    setup.own(Place.COOKIE_CREDENTIAL, sources.add_token_cookies)
     sessions = Sessions(
         database, users.reader, clock=clock, settings=own, invalidations=feed, cookies=cookies,
         site=site_of(services),
     )  # fmt: skip
     services.add(Sessions, sessions)
-    standings = services.add(Standings, Standings())
-    standings.add(UserSession, sessions)
-    services.add(Standing, standings)
-    users.after_change.append(sessions.on_user_change)
-    services.add(SignIn, SignIn(sessions))
+    setup.own(Place.LINKED_CREDENTIAL, sessions.link)
+    setup.watch(UserSession, sessions)
+    setup.within(UserChange, sessions.on_user_change)
+    sign_in = services.add(SignIn, SignIn(sessions))
+    setup.own(Place.SIGN_IN_STEP, sign_in.add_step)
 
 
 feature: Final = Feature(
     name="sessions",
-    register=register,
+    requires=("users",),
+    setup=set_up,
     routes=routes,
     tables=(store.sessions, invalidations),
     problems=PROBLEMS,

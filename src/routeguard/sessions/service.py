@@ -69,8 +69,11 @@ class Sessions(Generic[U]):
         self._feed = invalidations
         self._cookies = cookies
         self._site = site or Site()
-        self.companions: list[Companion] = []
-        """Filled by features before the first request."""
+        self._companions: list[Companion] = []
+
+    def link(self, companion: Companion) -> None:
+        """End and rotate `companion` with the sessions it stands for. Called before the first request."""
+        self._companions.append(companion)
 
     async def sign_in_user(self, tx: Transaction, user_id: str) -> U | Problem:
         """Return the user who may sign in, locked until `tx` ends; a Problem when he is suspended or gone.
@@ -106,7 +109,7 @@ class Sessions(Generic[U]):
             await self._ended(tx, user_id, ended, reason="too-many")
         tx.record(SessionStarted(session_id=state.id, user_id=user_id, address=address, user_agent=agent, amr=amr))
         self._hand_out(tx, exchange, state, user, secret)
-        for companion in self.companions:
+        for companion in self._companions:
             # Left in the browser, they would count again when this session ends.
             tx.after_commit(partial(companion.clear, exchange))
         return state.session(user)
@@ -137,7 +140,7 @@ class Sessions(Generic[U]):
         if old_hash is not None:
             self._hand_out(tx, exchange, state, user, secret)
         session = state.session(user)
-        for companion in self.companions:
+        for companion in self._companions:
             await companion.replace(tx, exchange, session)
         return session
 
@@ -193,7 +196,7 @@ class Sessions(Generic[U]):
     async def on_user_change(self, tx: Transaction, change: UserChange) -> None:
         """Make every process read a user anew when his role or another field changed (SES-26).
 
-        One who is suspended or deleted loses his sessions (ASVS v5.0.0-7.4.2). Listens to `Users.after_change`.
+        One who is suspended or deleted loses his sessions (ASVS v5.0.0-7.4.2). A hook of `UserChange`.
         """
         if change.ended:
             await self.revoke_all(tx, change.user_id, reason="user-changed")
@@ -216,7 +219,7 @@ class Sessions(Generic[U]):
             if current is not None:
                 await self.revoke(tx, current.principal_id, current.id, reason="sign-out")
             if token is not None:
-                for companion in self.companions:
+                for companion in self._companions:
                     await companion.end_named(tx, token, reason="sign-out")
         self._clear(exchange)
         ended = (envelope.state.user_id, envelope.state.id) if envelope is not None else (None, None)
@@ -267,12 +270,12 @@ class Sessions(Generic[U]):
             state = envelope.state
             if await store.delete(tx, state.user_id, state.id, secret_hash=digest(envelope.secret)):
                 await self._ended(tx, state.user_id, state.id, reason=reason)
-        for companion in self.companions:
+        for companion in self._companions:
             await companion.end_presented(tx, exchange, reason=reason)
 
     def _clear(self, exchange: Exchange) -> None:
         self._cookies.clear(exchange)
-        for companion in self.companions:
+        for companion in self._companions:
             companion.clear(exchange)
 
     async def _ended(self, tx: Transaction, user_id: str, session_id: str, *, reason: str) -> None:

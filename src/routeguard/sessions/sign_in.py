@@ -48,8 +48,11 @@ class SignIn(Generic[U]):
 
     def __init__(self, sessions: Sessions[U], steps: Iterable[SignInStep] = ()) -> None:
         self._sessions = sessions
-        self.steps: list[SignInStep] = list(steps)
-        """In the order they are asked. Complete before the first request."""
+        self._steps: list[SignInStep] = list(steps)
+
+    def add_step(self, step: SignInStep) -> None:
+        """Ask `step` after those added before. Called before the first request."""
+        self._steps.append(step)
 
     async def complete(
         self, tx: Transaction, user_id: str, *, exchange: Exchange, amr: tuple[str, ...], aal: int = 1,
@@ -64,7 +67,7 @@ class SignIn(Generic[U]):
         if isinstance(user, Problem):
             return user
         attempt = SignInAttempt(user, amr, aal, exchange)
-        for step in self.steps:
+        for step in self._steps:
             refused = await step(tx, attempt)
             if refused is not None:
                 return refused

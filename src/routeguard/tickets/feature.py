@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from routeguard.core.feature import Feature
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.sources import SessionSources
 from routeguard.tickets.routes import routes
 from routeguard.tickets.service import Tickets
 from routeguard.tickets.source import TicketSessions
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:  # noqa: ARG001 - the seam's shape
+def set_up(setup: Setup) -> None:
     """Register `Tickets`, and take them as a credential beside access tokens."""
+    services = setup.services
     store = services.get(Ephemeral)
     tickets = services.add(Tickets, Tickets(store, services.get(SessionsById)))
-    services.get(SessionSources).add("ticket", TicketSessions(tickets))
+    setup.credential("ticket", TicketSessions(tickets))
 
 
-feature: Final = Feature(name="tickets", register=register, routes=routes)
+feature: Final = Feature(name="tickets", requires=("sessions",), setup=set_up, routes=routes)

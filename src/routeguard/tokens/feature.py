@@ -11,7 +11,6 @@ from routeguard.db.database import Database
 from routeguard.invalidation.service import Invalidations
 from routeguard.sessions.by_id import SessionsById
 from routeguard.sessions.service import Sessions
-from routeguard.sessions.sources import SessionSources
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
 from routeguard.tokens.ambient import CookieTokens
@@ -27,30 +26,30 @@ from routeguard.tokens.routes import routes
 from routeguard.tokens.service import Tokens
 from routeguard.traffic.site import site_of
 from routeguard.users.store import UserReader
-from routeguard.web.health import Readiness
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Wire tokens over the database and the sessions registered before them."""
+    services, settings = setup.services, setup.deployment
     clock, skew = services.get(SteadyClock), settings.sessions.skew.total_seconds()
     keys = SigningKeys(
         services.get(Database), services.get(DeploymentKeys), clock=clock, settings=settings.tokens,
         feed=services.get(Invalidations), skew=skew,
     )  # fmt: skip
     services.add(SigningKeys, keys, start=keys.start, close=keys.close)
-    services.get(Readiness).require(keys.ready)
+    setup.ready(keys.ready)
     access = AccessTokens(keys, clock=clock, settings=settings.tokens, issuer=settings.issuer, skew=skew)
     services.add(AccessTokens, access)
-    bearer = BearerSessions(TokensOfSessions(access, services.get(SessionsById)).find)
-    services.get(SessionSources).add("token", bearer)
-    _register_refresh(services, settings, access)
+    setup.credential("token", BearerSessions(TokensOfSessions(access, services.get(SessionsById)).find))
+    _set_up_refresh(setup, access)
 
 
-def _register_refresh(services: Services, settings: Any, access: AccessTokens) -> None:
+def _set_up_refresh(setup: Setup, access: AccessTokens) -> None:
     """Wire refresh families, and the cookies of tokens as one more place where a session may come from."""
+    services, settings = setup.services, setup.deployment
     clock, sessions = services.get(SteadyClock), services.get(Sessions)
     families: RefreshFamilies[Any] = RefreshFamilies(
         services.get(Database), services.get(UserReader), sessions=sessions,
@@ -66,13 +65,14 @@ def _register_refresh(services: Services, settings: Any, access: AccessTokens) -
         settings=settings.tokens, admit=RenewalBudget(services),
     )  # fmt: skip
     services.add(CookieTokens, ambient)
-    services.get(SessionSources).add_token_cookies(ambient)
-    sessions.companions.append(ambient)
+    setup.cookie_credential(ambient)
+    setup.linked_credential(ambient)
 
 
 feature: Final = Feature(
     name="tokens",
-    register=register,
+    requires=("sessions",),
+    setup=set_up,
     routes=routes,
     tables=(store.signing_keys, store.refresh_families),
     problems=PROBLEMS,

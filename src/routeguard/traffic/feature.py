@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from routeguard.core.feature import Feature
 from routeguard.traffic.csrf_routes import csrf_routes
@@ -10,12 +10,12 @@ from routeguard.traffic.models import TrafficSettings
 from routeguard.traffic.problems import PROBLEMS
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Say which limits the other features' routes have."""
-    services.add(TrafficSettings, settings.traffic)
+    setup.services.add(TrafficSettings, setup.deployment.traffic)
 
 
-feature: Final = Feature(name="traffic", register=register, routes=csrf_routes, problems=PROBLEMS)
+feature: Final = Feature(name="traffic", setup=set_up, routes=csrf_routes, problems=PROBLEMS)

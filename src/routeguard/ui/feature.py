@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from routeguard.core.feature import Feature
 from routeguard.core.refusal import RefusalPages
@@ -11,12 +11,12 @@ from routeguard.ui.routes import routes
 from routeguard.ui.templates import FormTexts
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
+def set_up(setup: Setup) -> None:
     """Offer to draw refusals as pages."""
-    own = settings.passwords
+    services, own = setup.services, setup.deployment.passwords
     hint = (
         f"At least {own.minimum_length} characters; {own.advised_length} or more are better. "
         "A few unrelated words do well."
@@ -25,4 +25,4 @@ def register(services: Services, settings: Any) -> None:
     services.add(RefusalPages, BrowserRefusals(texts))
 
 
-feature: Final = Feature(name="ui", register=register, routes=routes)
+feature: Final = Feature(name="ui", requires=("sessions",), setup=set_up, routes=routes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from routeguard.core.changes import Changes
 from routeguard.core.clock import Clock
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
@@ -13,7 +14,7 @@ from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.mail.queue import MailQueue
 from routeguard.users import store
 from routeguard.users.letters import Letterhead
-from routeguard.users.models import EVENTS, UserSettings
+from routeguard.users.models import EVENTS, UserAdded, UserChange, UserSettings
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.problems import PROBLEMS
 from routeguard.users.quota import MailQuota
@@ -22,14 +23,19 @@ from routeguard.users.store import UserReader
 from routeguard.users.verification import EmailVerification
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
+    from routeguard.core.setup import Setup
 
 
-def register(services: Services, settings: Any) -> None:
-    """Register users, their tokens and letters over the `UserReader` that says which class users have."""
+def set_up(setup: Setup) -> None:
+    """Register users, their tokens and letters and the `UserReader` that says which class users have."""
+    services, settings = setup.services, setup.deployment
     database, clock = services.get(Database), services.get(Clock)
     services.add(UserSettings, settings.users)
-    users = services.add(Users, Users(database, services.get(UserReader), clock=clock, settings=settings.users))
+    services.add(UserReader, UserReader(setup.user_class))
+    users = services.add(
+        Users,
+        Users(database, services.get(UserReader), clock=clock, settings=settings.users, changes=services.get(Changes)),
+    )
     tokens = services.add(OneTimeTokens, OneTimeTokens(database, services.get(DeploymentKeys), clock=clock))
     store = services.find(Ephemeral)
     # Not `or`: an empty store in memory is false.
@@ -40,8 +46,9 @@ def register(services: Services, settings: Any) -> None:
 
 feature: Final = Feature(
     name="users",
-    register=register,
+    setup=set_up,
     tables=(store.users, one_time_tokens),
     problems=PROBLEMS,
     events=EVENTS,
+    changes=(UserAdded, UserChange),
 )

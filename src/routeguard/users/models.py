@@ -99,6 +99,13 @@ class UserChange:
     ended: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class UserAdded:
+    """A user is made, told inside the transaction that makes the user: for what every user has from the start."""
+
+    user: Any
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCreated(Event):
     """An account came to be."""

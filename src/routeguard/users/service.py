@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from logging import WARNING
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from routeguard.core.changes import Changes
 from routeguard.core.problem import NOT_FOUND
 from routeguard.core.secret import new_token
 from routeguard.core.security_log import note
@@ -15,6 +15,7 @@ from routeguard.users.models import (
     IMAGE_LENGTH,
     EmailChanged,
     EmailVerified,
+    UserAdded,
     UserChange,
     UserCreated,
     UserDeleted,
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
 
 U = TypeVar("U")
 
-UserListener: TypeAlias = Callable[["Transaction", UserChange], Awaitable[None]]
-"""Runs in the transaction of a change, so that the two are one (attack SES-26)."""
-UserMade: TypeAlias = Callable[["Transaction", Any], Awaitable[None]]
-"""Runs in the transaction that makes a user, with that user."""
-
 _OWN: Final = frozenset({"name", "image"})
 
 
@@ -49,16 +45,20 @@ class Users(Generic[U]):
     """The users of the site. Every method that takes a transaction takes effect when that commits."""
 
     def __init__(
-        self, database: Database, reader: UserReader[U], *, clock: Clock, settings: UserSettings | None = None
+        self,
+        database: Database,
+        reader: UserReader[U],
+        *,
+        clock: Clock,
+        settings: UserSettings | None = None,
+        changes: Changes | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self.reader = reader
         self.settings = settings if settings is not None else UserSettings()
-        self.after_change: list[UserListener] = []
-        """Called inside the transaction of each change, in order. Complete before the first request."""
-        self.after_create: list[UserMade] = []
-        """Called inside the transaction that makes a user: what every user has from the start."""
+        # In the transaction of the change, so that the two are one (attack SES-26).
+        self._changes = changes if changes is not None else Changes()
 
     async def create(
         self, tx: Transaction, email: Email, *, name: str = "", role: str | None = None,
@@ -79,8 +79,7 @@ class Users(Generic[U]):
             return None
         tx.record(UserCreated(user_id=user_id))
         user = await self._required(tx, user_id)
-        for made_with in self.after_create:
-            await made_with(tx, user)
+        await self._changes.run(tx, UserAdded(user))
         return user
 
     async def get(self, tx: Transaction, user_id: str) -> U | None:
@@ -191,8 +190,7 @@ class Users(Generic[U]):
     async def _changed(self, tx: Transaction, user_id: str, *fields: str, event: Event, ended: bool = False) -> None:
         tx.record(event)
         change = UserChange(UserId(user_id), frozenset(fields), ended)
-        for listener in self.after_change:
-            await listener(tx, change)
+        await self._changes.run(tx, change)
 
 
 def _image(value: Any) -> str | None:

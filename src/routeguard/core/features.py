@@ -1,0 +1,66 @@
+"""The list of features: its order, and whatever two of them claim at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.order import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+
+    from routeguard.core.feature import Feature
+
+
+def arranged(features: Sequence[Feature]) -> list[Feature]:
+    """Return the features, each after those it requires and otherwise as given.
+
+    Raises ConfigError with every clash, missing feature and cycle.
+    """
+    findings = [*_clashes(features), *_missing(features)]
+    names, cycle = in_order([feature.name for feature in features], {one.name: one.requires for one in features})
+    if cycle:
+        findings.append(f"features require each other: {' -> '.join(cycle)}")
+    if findings:
+        raise ConfigError(findings)
+    by_name = {feature.name: feature for feature in features}
+    return [by_name[name] for name in names]
+
+
+def over(features: Sequence[Feature], name: str) -> list[Feature]:
+    """Return the feature of that name and all that require it, also by way of another one."""
+    found = {name}
+    while more := {one.name for one in features if one.name not in found and not found.isdisjoint(one.requires)}:
+        found |= more
+    return [feature for feature in features if feature.name in found]
+
+
+def _missing(features: Sequence[Feature]) -> Iterator[str]:
+    there = {feature.name for feature in features}
+    for feature in features:
+        for name in feature.requires:
+            if name not in there:
+                yield f"{feature.name} needs {name}, which is not in features"
+
+
+def _clashes(features: Sequence[Feature]) -> Iterator[str]:
+    """Yield what more than one feature claims, with all that claim it."""
+    for name, times in Counter(feature.name for feature in features).items():
+        if times > 1:
+            yield f"{times} features are named {name}"
+    yield from _shared(features, "the problem code", lambda one: (problem.code for problem in one.problems))
+    # The stored rows name the class alone: a listener to one event would be given the other's.
+    yield from _shared(features, "the event", lambda one: (event.__name__ for event in one.events))
+
+
+def _shared(features: Sequence[Feature], what: str, claims: Callable[[Feature], Iterable[Hashable]]) -> Iterator[str]:
+    """Yield every claim that is made twice, by two features or by one."""
+    owners: dict[Hashable, list[str]] = {}
+    for feature in features:
+        for claim in claims(feature):
+            owners.setdefault(claim, []).append(feature.name)
+    for claim, names in owners.items():
+        if len(names) > 1:
+            yield f"{what} {claim} is declared by {' and by '.join(names)}"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from routeguard.core.errors import ConfigError
+from routeguard.core.events import Event
+from routeguard.core.feature import Feature
+from routeguard.core.features import arranged, over
+from routeguard.core.problem import ProblemType
+
+GONE = ProblemType("gone", 410, "Gone", "It was here.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened(Event):
+    pass
+
+
+class Elsewhere:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Happened(Event):
+        pass
+
+
+def names(features: list[Feature]) -> list[str]:
+    return [feature.name for feature in features]
+
+
+def refused(*features: Feature) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        arranged(features)
+    return caught.value.findings
+
+
+def test_a_feature_is_set_up_after_those_it_requires_wherever_it_stands() -> None:
+    links = Feature(name="links", requires=("users", "mail"))
+    assert names(arranged([links, Feature(name="users"), Feature(name="free"), Feature(name="mail")])) == [
+        "users", "free", "mail", "links",
+    ]  # fmt: skip
+
+
+def test_a_feature_that_is_required_and_not_there_is_named() -> None:
+    assert refused(Feature(name="magic_links", requires=("users",))) == (
+        "magic_links needs users, which is not in features",
+    )
+
+
+def test_features_that_require_each_other_are_named() -> None:
+    found = refused(Feature(name="a", requires=("b",)), Feature(name="b", requires=("a",)), Feature(name="c"))
+    assert found == ("features require each other: a -> b -> a",)
+
+
+def test_every_clash_is_told_at_once() -> None:
+    one = Feature(name="one", problems=(GONE,), events=(Happened,), requires=("none",))
+    two = Feature(name="two", problems=(GONE,), events=(Elsewhere.Happened,))
+    assert refused(one, two, Feature(name="two")) == (
+        "2 features are named two",
+        "the problem code gone is declared by one and by two",
+        "the event Happened is declared by one and by two",
+        "one needs none, which is not in features",
+    )
+
+
+def test_what_stands_over_a_feature_is_found_through_others() -> None:
+    sessions, tokens = Feature(name="sessions"), Feature(name="tokens", requires=("sessions",))
+    far = Feature(name="far", requires=("tokens",))
+    assert over([far, Feature(name="other"), tokens, sessions], "sessions") == [far, tokens, sessions]
