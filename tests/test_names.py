@@ -48,7 +48,7 @@ def test_functions_and_files_stay_small_enough_to_hold():
         if lines(node) > 40
     ]
     # A migration is a list of statements that is never changed again; to split it would not make it clearer.
-    long = [line for line in long if not line.startswith("db/migrations")]
+    long = [line for line in long if "/migrations/" not in line.partition(":")[0]]
     long += [
         f"{file} has {count} lines" for file in FILES if (count := len((SOURCE / file).read_text().splitlines())) > 400
     ]

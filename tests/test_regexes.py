@@ -33,9 +33,7 @@ _TAILS: Final = ("", "!")
 
 def _modules() -> Iterator[ModuleType]:
     for found in pkgutil.walk_packages(routeguard.__path__, "routeguard."):
-        # Alembic's own file, which runs when imported.
-        if not found.name.startswith("routeguard.db.migrations"):
-            yield importlib.import_module(found.name)
+        yield importlib.import_module(found.name)
 
 
 def _patterns(value: Any, seen: set[int], depth: int = 0) -> Iterator[re.Pattern[Any]]:

@@ -121,6 +121,10 @@ def checked_settings(settings: Settings | None, features: Sequence[Feature], use
     if identity:
         with _collected(findings):
             UserCodec(user)
+        from routeguard.db.branches import branches_of  # noqa: PLC0415 - the identity extra
+
+        with _collected(findings):
+            branches_of(features)
     if findings:
         raise ConfigError(findings)
     return given
@@ -178,7 +182,7 @@ def assemble(
     plugs = Plugs()
     if any(feature.records for feature in features):
         services.require_asyncio("the identity service")
-        _identity(services, settings, plugs)
+        _identity(services, settings, features, plugs)
     _set_up(services, plugs, features, user)
     if identify is not None:
         _add_identify(services, identify, user)
@@ -328,8 +332,9 @@ def credentials_of(services: Services) -> Credentials:
     )
 
 
-def _identity(services: Services, settings: Settings, plugs: Plugs) -> None:
+def _identity(services: Services, settings: Settings, features: Sequence[Feature], plugs: Plugs) -> None:
     """Add what records are kept in and how mail leaves."""
+    from routeguard.db.branches import branches_of  # noqa: PLC0415 - the identity extra
     from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
     from routeguard.db.migrate import SchemaCheck  # noqa: PLC0415 - the identity extra
     from routeguard.db.outbox import Outbox  # noqa: PLC0415 - the identity extra
@@ -337,7 +342,9 @@ def _identity(services: Services, settings: Settings, plugs: Plugs) -> None:
     from routeguard.web.health import Readiness  # noqa: PLC0415 - the identity extra
 
     clock = services.get(Clock)
-    database = Database(settings.database_url, clock=clock, settings=settings.database)
+    branches = branches_of(features)
+    tables = [table for branch in branches for table in branch.tables]
+    database = Database(settings.database_url, clock=clock, settings=settings.database, tables=tables)
     services.add(Database, database, close=database.close)
     ephemeral = services.get(Ephemeral)
     # A write: a server that was demoted, or has no room, answers a look and nothing else.
@@ -345,7 +352,7 @@ def _identity(services: Services, settings: Settings, plugs: Plugs) -> None:
     readiness = Readiness(database.ping, writes)
     services.add(Readiness, readiness)
     plugs.own(Place.READINESS, readiness.require)
-    check = SchemaCheck(database)
+    check = SchemaCheck(database, branches)
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, services.get(DeploymentKeys), clock=clock)
     services.add(Outbox, outbox, start=outbox.start, close=outbox.close)

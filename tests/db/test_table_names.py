@@ -17,8 +17,9 @@ from alembic.runtime.migration import MigrationContext
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Misconfigured
+from routeguard.db.branches import built_in, heads
 from routeguard.db.database import Database
-from routeguard.db.migrate import current_revision, head_revision, migrate, pending, require_current
+from routeguard.db.migrate import current_heads, migrate, pending, require_current
 from routeguard.db.models import DatabaseSettings
 from routeguard.db.names import DEFAULT_PREFIX, TABLES, Names
 from routeguard.db.schema import metadata
@@ -221,8 +222,8 @@ async def test_tables_without_a_prefix_are_taken_over(
 ) -> None:
     names = place.names
     await make_former(place, revision)
-    assert await current_revision(place) == revision
-    assert (await pending(place))[-1] == head_revision()
+    assert await current_heads(place) == {revision}
+    assert {(await pending(place))[-1]} <= heads(built_in())
     with pytest.raises(ConfigError, match="routeguard migrate"):
         await require_current(place)
     await migrate(place)
@@ -278,7 +279,7 @@ async def test_a_former_version_does_not_start_over_them(empty_database_url: str
     database = Database(empty_database_url, clock=SystemClock(), settings=settings())
     await database.start()
     await migrate(database)
-    assert await current_revision(database) not in {"0001", "0002", "0003"}
+    assert (await current_heads(database)).isdisjoint({"0001", "0002", "0003"})
     await database.close()
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic
 from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from routeguard.core.events import Event
     from routeguard.core.problem import ProblemType
     from routeguard.core.services import Services
@@ -33,6 +35,9 @@ class Feature(Generic[S]):
     routes: Callable[[Services], Sequence[Any]] | None = None
     """Returns the HTTP endpoints, once the services of all features exist."""
     tables: tuple[Any, ...] = ()
+    """Tables in `routeguard.db.schema.metadata`, called `routeguard_...`; a deployment's prefix takes that place."""
+    migrations: Path | None = None
+    """The folder of the revisions that make and change its tables: `0001_first.py` with the revision `<name>_0001`."""
     problems: tuple[ProblemType, ...] = ()
     events: tuple[type[Event], ...] = ()
     """The classes of the events that it records."""

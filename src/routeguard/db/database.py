@@ -17,7 +17,7 @@ from routeguard.db.sqlite import SqliteBackend
 from routeguard.db.urls import url_finding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from sqlalchemy.engine import CursorResult, Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from routeguard.core.clock import Clock
     from routeguard.core.events import Event
     from routeguard.db.backend import Backend, Prepared
+    from routeguard.db.names import Names
 
 T = TypeVar("T")
 
@@ -80,16 +81,19 @@ class Database:
     """A SQLite file or a PostgreSQL server.
 
     `sqlite:///FILE`, `sqlite://` (a private file in the temporary folder, gone with this object) or
-    `postgresql://...`. A server that comes back is used again without a restart. Raises ConfigError for other URLs.
+    `postgresql://...`. A server that comes back is used again without a restart. `tables` are those of features that
+    are not the package's own, without the prefix. Raises ConfigError for other URLs.
     """
 
-    def __init__(self, url: str, *, clock: Clock, settings: DatabaseSettings | None = None) -> None:
+    def __init__(
+        self, url: str, *, clock: Clock, settings: DatabaseSettings | None = None, tables: Iterable[str] = ()
+    ) -> None:
         self.clock = clock
         self.settings = settings or DatabaseSettings()
         self.recorder: Callable[[Transaction, list[Event]], Awaitable[None]] | None = None
         """How recorded events become rows; set by the outbox. Without one there are no listeners, and no rows."""
-        self.names: Final = self.settings.names
-        self._backend = _backend(url, self.settings)
+        self.names: Final = self.settings.names.including(tables)
+        self._backend = _backend(url, self.settings, self.names)
         self.dialect: Final = self._backend.dialect
 
     @property
@@ -218,13 +222,13 @@ async def _release(connection: AsyncConnection) -> None:
     await connection.close()
 
 
-def _backend(url: str, settings: DatabaseSettings) -> Backend:
+def _backend(url: str, settings: DatabaseSettings, names: Names) -> Backend:
     if finding := url_finding(url):
         raise ConfigError(finding)
     if url.startswith("sqlite:"):
         if settings.schema:
             raise ConfigError("database.schema is for PostgreSQL: SQLite has no schemas")
-        return SqliteBackend(url, settings)
+        return SqliteBackend(url, settings, names)
     from routeguard.db.postgresql import PostgresBackend  # noqa: PLC0415 - an extra
 
-    return PostgresBackend(url, settings)
+    return PostgresBackend(url, settings, names)

@@ -21,7 +21,8 @@ class DatabaseSettings:
     it is 503 (attack OPS-03). A statement may take `statement_timeout`. `pooler` says whether a pooler
     before PostgreSQL gives its connections out by "session" or by "transaction"; "auto" finds out whether there is one,
     and takes any for one by transaction. Our tables are called `table_prefix` and a word, in the PostgreSQL schema
-    `schema`, or where the server's `search_path` puts them.
+    `schema`, or where the server's `search_path` puts them. `other_features` are those whose tables are in the database
+    too, for another process that runs them: without their names there, their migrations are a finding.
     """
 
     pool_size: int = 10
@@ -30,6 +31,7 @@ class DatabaseSettings:
     pooler: str = "auto"
     table_prefix: str = DEFAULT_PREFIX
     schema: str = ""
+    other_features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         findings = [

@@ -7,27 +7,36 @@ for those of the hot path, and from a cache for all others. A schema is SQLAlche
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from routeguard.core.errors import ConfigError
+
 DEFAULT_PREFIX: Final = "routeguard_"
 TABLES: Final = (
-    "users", "one_time_tokens", "password_hashes", "sessions", "session_invalidations", "outbox", "signing_keys",
-    "refresh_families", "api_keys", "clients",
-)  # fmt: skip
-"""All tables, without the prefix."""
+    "users",
+    "one_time_tokens",
+    "password_hashes",
+    "sessions",
+    "session_invalidations",
+    "outbox",
+    "signing_keys",
+    "refresh_families",
+    "api_keys",
+    "clients",
+)
+"""All tables of the package, without the prefix: one in a line, so that changes side by side do not meet."""
 VERBATIM: Final = "routeguard_verbatim"
 """The execution option of a connection whose statements name tables as they are."""
 
 _BASES: Final = "|".join(sorted(TABLES, key=len, reverse=True))
+_NONE: Final[frozenset[str]] = frozenset()
 PREFIX_PATTERN: Final = re.compile(rf"(?:(?!{DEFAULT_PREFIX}(?:{_BASES}))[a-z][a-z0-9_]{{0,29}})?", re.ASCII)
 """Lower case, so that nobody has to quote; with the longest name of a constraint within PostgreSQL's 63 bytes; and not
 the name of a table, which would be taken for one."""
 SCHEMA_PATTERN: Final = re.compile(r"(?:[a-z_][a-z0-9_]{0,62})?", re.ASCII)
-
-_NAMED: Final = re.compile(rf"(?<![A-Za-z0-9_])((?:pk|uq|fk|ix|ck)_)?{DEFAULT_PREFIX}(?=(?:{_BASES})(?![a-z0-9]))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,19 @@ class Names:
 
     prefix: str = DEFAULT_PREFIX
     schema: str = ""
+    others: frozenset[str] = _NONE
+    """Tables of features that are not the package's own, without the prefix."""
+
+    def including(self, others: Iterable[str]) -> Names:
+        """Return these names with more tables of such features.
+
+        Raises ConfigError where the prefix is the name of one, for which it would be taken.
+        """
+        found = self.others.union(others)
+        for base in sorted(found):
+            if self.prefix.startswith(DEFAULT_PREFIX + base):
+                raise ConfigError(f"database.table_prefix {self.prefix!r} begins like the table {DEFAULT_PREFIX}{base}")
+        return replace(self, others=found)
 
     def table(self, base: str) -> str:
         """Return the name of a table, such as ``routeguard_users`` for "users"."""
@@ -52,9 +74,14 @@ class Names:
         return (self.prefix or DEFAULT_PREFIX) + "migration_lock"
 
     @property
+    def package(self) -> frozenset[str]:
+        """The names of the package's own tables."""
+        return frozenset({self.version, self.lock, *map(self.table, TABLES)})
+
+    @property
     def all(self) -> frozenset[str]:
         """The names of all tables."""
-        return frozenset({self.version, self.lock, *map(self.table, TABLES)})
+        return self.package.union(map(self.table, self.others))
 
     def qualified(self, name: str) -> str:
         """Return a table's name for a statement written by hand."""
@@ -62,7 +89,7 @@ class Names:
 
     def rewrite(self, text: str) -> str:
         """Return a statement with our prefix in the place of the default one."""
-        return text if self.prefix == DEFAULT_PREFIX else _rewritten(self.prefix, text)
+        return text if self.prefix == DEFAULT_PREFIX else _rewritten(self.prefix, self.others, text)
 
     def include_name(self, name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:
         """Tell Alembic whether to look at what it found in the database: at nothing that is ours.
@@ -91,5 +118,12 @@ class Names:
 
 
 @lru_cache(maxsize=1024)
-def _rewritten(prefix: str, text: str) -> str:
-    return _NAMED.sub(lambda found: (found[1] or "") + prefix, text)
+def _rewritten(prefix: str, others: frozenset[str], text: str) -> str:
+    return _named(others).sub(lambda found: (found[1] or "") + prefix, text)
+
+
+@lru_cache(maxsize=64)
+def _named(others: frozenset[str]) -> re.Pattern[str]:
+    """Return what finds the default prefix in the name of a table of ours, an index or a constraint."""
+    bases = "|".join(sorted((*TABLES, *others), key=len, reverse=True))
+    return re.compile(rf"(?<![A-Za-z0-9_])((?:pk|uq|fk|ix|ck)_)?{DEFAULT_PREFIX}(?=(?:{bases})(?![a-z0-9]))")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 from routeguard.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from routeguard.db.names import Names
 
@@ -44,7 +44,22 @@ def require_room(connection: sa.Connection, names: Names) -> None:
     if inspector.has_table(names.version, schema=schema):
         return
     present = {*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)}
-    if taken := sorted(present & names.all - {names.lock}):
+    _refuse(connection, present & names.package - {names.lock})
+
+
+def require_free(connection: sa.Connection, names: Names, tables: Iterable[frozenset[str]]) -> None:
+    """Refuse to make the tables of features, named without the prefix, where others have their names.
+
+    Raises ConfigError.
+    """
+    inspector, schema = sa.inspect(connection), names.schema or None
+    if wanted := {names.table(base) for bases in tables for base in bases}:
+        present = {*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)}
+        _refuse(connection, present & wanted)
+
+
+def _refuse(connection: sa.Connection, names: Iterable[str]) -> None:
+    if taken := sorted(names):
         raise ConfigError(
             f"the database has {', '.join(taken)} already, and not from us: set database.table_prefix"
             f"{' or database.schema' if connection.dialect.name == 'postgresql' else ''}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from routeguard.db.backend import Prepared
     from routeguard.db.models import DatabaseSettings
+    from routeguard.db.names import Names
 
 logger = logging.getLogger("routeguard.db")
 
@@ -46,11 +47,11 @@ class PostgresBackend:
 
     dialect: Literal["postgresql"] = "postgresql"
 
-    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+    def __init__(self, url: str, settings: DatabaseSettings, names: Names) -> None:
         self._timeout = settings.timeout.total_seconds()
         self._patience = settings.statement_timeout.total_seconds()
         self.url = url
-        self._names = settings.names
+        self._names = names
         self._limits = Limits(int(self._patience * 1000))
         self._pooler = settings.pooler
         self.pooled = settings.pooler == "transaction"

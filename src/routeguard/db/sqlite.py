@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from routeguard.db.backend import Prepared
     from routeguard.db.models import DatabaseSettings
+    from routeguard.db.names import Names
 
 _BLOCKING_MILLISECONDS: Final = 50
 """How long the hot path may hold up the event loop, should another process recover the file (attack OPS-20)."""
@@ -43,13 +44,13 @@ class SqliteBackend:
     dialect: Literal["sqlite"] = "sqlite"
     known = True
 
-    def __init__(self, url: str, settings: DatabaseSettings) -> None:
+    def __init__(self, url: str, settings: DatabaseSettings, names: Names) -> None:
         path = url.removeprefix("sqlite://").removeprefix("/")
         self._private = PrivateFile() if path in {"", ":memory:"} else PrivateFile.at(path)
         self.path = path = path if self._private is None else self._private.path
         self.url = f"sqlite:///{path}"
         self.outage = Outage(path)
-        self._names = settings.names
+        self._names = names
         self._patience = max(settings.statement_timeout.total_seconds(), _LINE_SECONDS)
         self._line = asyncio.Lock()
         self._reader: sqlite3.Connection | None = None
