@@ -37,7 +37,7 @@ async def feed(stub: Stub) -> AsyncIterator[RemoteFeed]:
     clock = SteadyClock(SystemClock())
     transport = Transport(stub.url, "cli_test", new_secret(), clock=clock, settings=RemoteSettings())
     await transport.start()
-    feed = RemoteFeed(transport, clock=clock, poll=1, trust=600, keep=1500)
+    feed = RemoteFeed(transport, clock=clock, poll=0.01, trust=600, keep=1500)
     feed._again = [0.05, 0.3]
     yield feed
     await feed.close()
@@ -108,7 +108,6 @@ async def test_closed_it_says_nothing_more(feed: RemoteFeed):
 )
 async def test_no_answer_ends_the_polling(stub: Stub, feed: RemoteFeed, body: bytes):
     """SES-18"""
-    feed._poll_every = 0.01
     stub.say(body)
     await feed.start()
     asked = len(stub.asked)
@@ -137,7 +136,6 @@ async def test_nothing_at_all_ends_the_polling_and_each_outage_is_told_once(
         return [one.getMessage() for one in caplog.records if one.name == "routeguard.sessions"]
 
     monkeypatch.setattr(feed, "_read", reads)
-    feed._poll_every = 0.01
     await feed.start()
     await until(lambda: polled > 3)
     assert len(told()) == 1
