@@ -356,6 +356,7 @@ def _identity(services: Services, settings: Settings, features: Sequence[Feature
     services.add(SchemaCheck, check, start=check.start)
     outbox = Outbox(database, services.get(DeploymentKeys), clock=clock)
     services.add(Outbox, outbox, start=outbox.start, close=outbox.close)
+    outbox.declare(*(event for feature in features for event in feature.events))
     plugs.own(Place.LISTENER, _listening(outbox))
     services.add(MailQueue, MailQueue(outbox, mailer_for(settings.mail)))
 

@@ -257,6 +257,108 @@ async def test_an_event_reaches_every_listener_and_a_failure_repeats_only_its_ow
     assert bad == [event, event]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Event):
+    count: int
+
+
+async def test_who_listens_to_all_events_gets_each_as_its_own_class(database: Database):
+    """Declared before and after; and what one of the listeners fails at is repeated to that one alone."""
+    clock = FakeClock()
+    box = Outbox(database, KEYS, clock=clock)
+    log, hooks, own = [], [], []
+
+    async def audit(event: Event) -> None:
+        log.append(event)
+
+    async def send(event: Event) -> None:
+        hooks.append(event)
+        if len(hooks) <= 2:
+            raise OSError
+
+    async def first(event: Happened) -> None:
+        own.append(event)
+
+    box.declare(Happened)
+    box.on(Event, audit, name="audit")
+    box.on(Event, send, name="send")
+    box.on(Happened, first)
+    box.declare(Ended, Happened)
+    events = [Happened(user_id="usr_1", link="https://x"), Ended(count=2)]
+    async with database.transaction() as tx:
+        for event in events:
+            tx.record(event)
+    await box.deliver_due()
+    clock.advance(5)
+    await box.deliver_due()
+    by_name = sorted(log, key=lambda event: type(event).__name__)
+    assert by_name == events[::-1]
+    assert own == events[:1]
+    assert len(hooks) == 4
+    assert all(hooks.count(event) == 2 for event in events)
+    assert await rows(database) == []
+
+
+async def test_an_event_of_a_newer_version_waits_for_a_process_that_knows_it(database: Database):
+    """During a roll-out; to a version that does not have the class it is no failure either."""
+    clock = FakeClock()
+    old, new = Outbox(database, KEYS, clock=clock), Outbox(database, KEYS, clock=clock)
+    seen: dict[str, list[Event]] = {"old": [], "new": []}
+    for name, box in (("old", old), ("new", new)):
+
+        async def audit(event: Event, name: str = name) -> None:
+            seen[name].append(event)
+
+        box.on(Event, audit, name="audit")
+    old.declare(Happened)
+    new.declare(Happened, Ended)
+    database.recorder = new._record
+    async with database.transaction() as tx:
+        tx.record(Happened(user_id="usr_1"))
+        tx.record(Ended(count=2))
+    for _ in range(module._ATTEMPTS + 1):
+        await old.deliver_due()
+        clock.advance(module._LONGEST_PAUSE)
+    assert seen == {"old": [Happened(user_id="usr_1")], "new": []}
+    assert await old.dead() == 0
+    await new.deliver_due()
+    assert seen["new"] == [Ended(count=2)]
+    assert await rows(database) == []
+
+
+async def test_an_event_that_no_feature_declares_is_not_left_out_of_a_log_of_all(database: Database):
+    box, log = Outbox(database, KEYS, clock=SystemClock()), []
+
+    async def audit(event: Event) -> None:
+        log.append(event)
+
+    box.handle("mail", Receiver())
+    box.on(Event, audit)
+    with pytest.raises(TypeError, match="Ended is recorded, and no feature declares it"):
+        async with database.transaction() as tx:
+            await box.put(tx, "mail", b"one")
+            tx.record(Ended(count=1))
+    assert await rows(database) == []
+
+
+async def test_one_name_listens_once_to_a_class_also_among_all(database: Database):
+    async def audit(event: Event) -> None:
+        raise AssertionError(event)
+
+    box = Outbox(database, KEYS, clock=SystemClock())
+    box.on(Happened, audit)
+    with pytest.raises(ConfigError):
+        box.on(Event, audit)
+    box = Outbox(database, KEYS, clock=SystemClock())
+    box.on(Event, audit)
+    with pytest.raises(ConfigError):
+        box.on(Happened, audit)
+    box = Outbox(database, KEYS, clock=SystemClock())
+    box.on(Event, audit)
+    with pytest.raises(ConfigError):
+        box.on(Event, audit)
+
+
 async def test_an_event_nobody_listens_to_writes_no_row(database: Database):
     box = Outbox(database, KEYS, clock=SystemClock())
     box.handle("mail", Receiver())

@@ -130,6 +130,7 @@ class Setup(Generic[S]):
     def on(self, event: type[E], listener: Callable[[E], Awaitable[None]], *, name: str | None = None) -> None:
         """Call `listener` with every committed event of exactly this class, at least once.
 
+        `Event` itself stands for the events that all features declare, each delivered as its own class.
         It is tried again when it raises. `name` says in the stored rows whom they are for (the qualified name unless
         told otherwise): keep it when the function moves.
         """

@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.core.events import Event
 from routeguard.core.periodic import Periodic
 from routeguard.core.secret import Purpose, new_token
 from routeguard.core.tasks import runs_here
@@ -21,7 +22,6 @@ from routeguard.db.sealing import Sealer
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
-    from routeguard.core.events import Event
     from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
 
@@ -82,6 +82,7 @@ class Outbox:
         self._suffix = f"@{keys.label}"
         self._deliver: dict[str, Deliver] = {}
         self._kinds: dict[type[Event], list[str]] = {}
+        self._of_all: list[tuple[Callable[[Any], Awaitable[None]], str]] = []
         self._taking = Periodic("routeguard-outbox", self._take_due, pause=self._pause)
         self._flying: set[asyncio.Task[None]] = set()
         self._full = False
@@ -98,19 +99,40 @@ class Outbox:
     def on(self, event: type[E], listener: Callable[[E], Awaitable[None]], *, name: str | None = None) -> None:
         """Call `listener` with every committed event of exactly this class, at least once.
 
-        Each listener has rows of its own, so that the failure of one repeats no other. `name` says in those rows whom
-        they are for (the qualified name unless told otherwise): keep it when the function moves. Raises ConfigError
-        when one name listens twice to one class.
+        `Event` itself stands for all declared classes. Each listener has rows of its own, so that the failure of one
+        repeats no other. `name` says in those rows whom they are for (the qualified name unless told otherwise): keep
+        it when the function moves. Raises ConfigError when one name listens twice to one class.
         """
         function: Any = listener
-        kind = f"event:{event.__name__}:{name or function.__qualname__}"
+        named = name or str(function.__qualname__)
+        if event is not Event:
+            self.declare(event)
+            self._listen(event, function, named)
+            return
+        if any(named == other for _, other in self._of_all):
+            raise ConfigError(f"two listeners to all events are called {named!r}")
+        # A row names the class of its event, so that a process without it (another version, while both run) leaves it.
+        for declared in self._kinds:
+            self._listen(declared, function, named)
+        self._of_all.append((function, named))
+
+    def declare(self, *events: type[Event]) -> None:
+        """Deliver events of these classes to those who listen to all. Raises ConfigError for a name that is taken."""
+        for event in events:
+            if event not in self._kinds:
+                self._kinds[event] = []
+                for listener, named in self._of_all:
+                    self._listen(event, listener, named)
+
+    def _listen(self, event: type[E], listener: Callable[[E], Awaitable[None]], named: str) -> None:
+        kind = f"event:{event.__name__}:{named}"
         decoder = msgspec.json.Decoder(event)
 
         async def deliver(payload: bytes) -> None:
             await listener(decoder.decode(payload))
 
         self.handle(kind, deliver)
-        self._kinds.setdefault(event, []).append(kind)
+        self._kinds[event].append(kind)
 
     # -- writing, in somebody's transaction ----------------------------------------------------------------------------
 
@@ -126,6 +148,9 @@ class Outbox:
 
     async def _record(self, tx: Transaction, events: list[Event]) -> None:
         for event in events:
+            if type(event) not in self._kinds and self._of_all:
+                # A log of all events that silently lacks some is worse than none: the transaction is undone.
+                raise TypeError(f"{type(event).__name__} is recorded, and no feature declares it (Feature.events)")
             for kind in self._kinds.get(type(event), ()):
                 await self.put(tx, kind, msgspec.json.encode(event))
 
