@@ -33,7 +33,7 @@ from routeguard.assembly import (
     overridable,
     remote_feature,
     session_of,
-    warn_of_others,
+    warn_at_start,
 )
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
@@ -384,7 +384,7 @@ class Routeguard(Generic[U]):
         if findings := [finding for one in apps or self._installed for finding in one.verify(lifespan=lifespan)]:
             raise ConfigError(findings)
         run = await self._runs.enter((holder or self) if lifespan else None)
-        warn_of_others(run.services)
+        warn_at_start(run.services)
         return run
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.address import parse_networks
 from routeguard.core.changes import Changes
 from routeguard.core.clock import Clock, SystemClock
-from routeguard.core.cookies import cookie_name
+from routeguard.core.cookies import CookieScheme
 from routeguard.core.errors import ConfigError, ServiceMissing
 from routeguard.core.features import over
 from routeguard.core.overrides import IdentityOverrides, resumed
@@ -31,9 +32,11 @@ from routeguard.ephemeral.one_process import OneProcess
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.guard.guard import Ask, Guard
 from routeguard.sessions import checks
+from routeguard.sessions.forgery import is_ambient, open_across_sites
 from routeguard.sessions.identify import ResolvedSessions
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.settings import Settings, keep_development_secret
+from routeguard.settings.cookies import cookie_warnings
 from routeguard.traffic.cors import preflight
 from routeguard.traffic.csrf import CsrfTokens, with_csrf
 from routeguard.traffic.site import Site
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from routeguard.db.outbox import Outbox
     from routeguard.remote.models import ClientTls
     from routeguard.sessions.identify import Resolver
+
+logger = logging.getLogger("routeguard")
 
 _SIGNATURE: Final = {
     "type": "apiKey",
@@ -175,6 +180,7 @@ def assemble(
         services.add(OneProcess, one, close=one.close)
     check = EphemeralCheck(ephemeral)
     services.add(EphemeralCheck, check, start=check.start)
+    services.add(CookieScheme, settings.cookie_scheme)
     header = settings.trusted_proxy_header
     services.add(Site, Site(https=settings.secure_cookies, trusted_proxies=proxies, trusted_proxy_header=header))
     services.add(Changes, Changes())
@@ -192,8 +198,13 @@ def assemble(
     return services
 
 
-def warn_of_others(services: Services) -> None:
-    """Warn, where this process is about to serve, that another one counts in its own memory too."""
+def warn_at_start(services: Services) -> None:
+    """Warn, where this process is about to serve, of what the cookies' settings cost.
+
+    Also that another process counts in its own memory too.
+    """
+    for warning in cookie_warnings(services.get(Settings)):
+        logger.warning("%s", warning)
     one = services.find(OneProcess)
     if one is not None:
         one.look()
@@ -287,6 +298,8 @@ def guard_over(services: Services, features: Sequence[Feature], *, sign_in: str)
     guard = Guard(services, augment=_with_csrf, preflight=preflight, body_limit=settings.body_limit)
     guard.root = settings.root_path
     guard.asks_for_session = checks.asks_for_session
+    if settings.cookies.cross_site:
+        guard.objections = open_across_sites
     if any(feature.name == "ui" for feature in features):
         guard.sign_in = sign_in
     return guard
@@ -294,8 +307,7 @@ def guard_over(services: Services, features: Sequence[Feature], *, sign_in: str)
 
 def _with_csrf(policy: Policy, _kind: Literal["http", "websocket"]) -> Policy:
     """Add the forgery check wherever a session cookie may be the credential: on by default, for sockets too."""
-    ambient = any(policy.find(checks.SessionRequired)) or any(policy.find(checks.OptionalSession))
-    return with_csrf(policy) if ambient else policy
+    return with_csrf(policy) if is_ambient(policy) else policy
 
 
 def credentials_of(services: Services) -> Credentials:
@@ -307,8 +319,7 @@ def credentials_of(services: Services) -> Credentials:
     required: dict[type[Any], tuple[str, ...]] = {}
     # What `identify` reads is the application's own affair, and not known.
     if not isinstance(resolver, ResolvedSessions | None):
-        name = cookie_name(settings.cookie_base, secure=settings.secure_cookies)
-        schemes["session"] = {"type": "apiKey", "in": "cookie", "name": name}
+        schemes["session"] = {"type": "apiKey", "in": "cookie", "name": settings.cookie_scheme.name()}
         required[checks.SessionRequired] = ("session",)
         if getattr(resolver, "explicit", None) is not None:
             schemes["bearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
@@ -373,7 +384,7 @@ def _csrf(services: Services, settings: Settings) -> None:
     tokens = CsrfTokens(
         services.get(DeploymentKeys), origins=settings.origins,
         clock=services.get(Clock),
-        secure_cookies=settings.secure_cookies, base=settings.cookie_base,
+        cookies=services.get(CookieScheme),
         resume=session_of(services) if resolver is not None else None,
         presents=getattr(resolver, "presents_cookie", None),
     )  # fmt: skip

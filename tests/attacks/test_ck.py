@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import fields, replace
 from http.cookiejar import CookieJar
@@ -11,11 +12,13 @@ from urllib.request import Request as UrlRequest
 import pytest
 
 from routeguard import ConfigError
-from routeguard.core.cookies import MAXIMUM_SIZE, find_cookie, format_cookie, parse_cookies
+from routeguard.core.cookies import MAXIMUM_SIZE, CookieAttributes, find_cookie, format_cookie, parse_cookies
 from routeguard.core.secret import Secret
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.settings import Settings
+from routeguard.settings.cookies import CookieSettings, cookie_warnings
 from tests.attacks.world import COOKIE, SECRET, Browser, World
+from tests.sessions.fakes import make_exchange
 from tests.steady import work_of
 from tests.test_settings import production
 
@@ -161,7 +164,7 @@ BAD = ["a\r\nb", "a\rb", "a\nb", "a\x00b", "a;b", "a; Domain=evil", "a b", "a,b"
 
 @pytest.mark.parametrize("text", BAD, ids=repr)
 def test_what_a_cookie_cannot_hold_is_a_value_error(text: str) -> None:
-    """CK-10: in the name, the value and the path; there is no domain to say."""
+    """CK-10: in the name, the value, the path and the domain."""
     with pytest.raises(ValueError, match="not allowed"):
         format_cookie("a", text)
     with pytest.raises(ValueError, match="not allowed"):
@@ -169,8 +172,8 @@ def test_what_a_cookie_cannot_hold_is_a_value_error(text: str) -> None:
     if ";" in text or not text.isprintable() or not text.isascii():
         with pytest.raises(ValueError, match="not allowed"):
             format_cookie("a", "b", path=f"/{text}")
-    with pytest.raises(TypeError):
-        format_cookie("a", "b", domain="evil")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="not allowed"):
+        CookieAttributes(domain=f"{text}.example")
     # The twin.
     assert format_cookie("a", "b") == b"a=b; Path=/; Secure; HttpOnly; SameSite=Lax"
 
@@ -202,21 +205,46 @@ async def test_every_cookie_of_every_route_is_closed(world: World) -> None:
 WISHES = (
     "SESSIONS_SAME_SITE", "SESSIONS_SAMESITE", "SESSIONS_COOKIE_SAME_SITE", "SESSIONS_SECURE", "SESSIONS_COOKIE_SECURE",
     "COOKIE_SECURE", "COOKIE_SAMESITE", "SESSIONS_HTTP_ONLY", "COOKIE_DOMAIN", "SESSIONS_COOKIE_DOMAIN",
-    "SECURE_COOKIES",
+    "SECURE_COOKIES", "COOKIES_SECURE", "COOKIES_HTTP_ONLY", "COOKIES_PATH", "COOKIES_PREFIX",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("wish", WISHES)
-def test_there_is_no_switch_for_weaker_cookies(tmp_path: Any, wish: str) -> None:
-    """CK-14: SameSite=None, a missing Secure or a Domain cannot be configured; who tries is told at start-up."""
+def test_there_is_no_other_switch_for_weaker_cookies(tmp_path: Any, wish: str) -> None:
+    """CK-14: a missing Secure or HttpOnly cannot be configured; who tries is told at start-up."""
     for value in ("None", "false", "", "example.com"):
         with pytest.raises(ConfigError, match="not a setting"):
             Settings.load(environ={f"ROUTEGUARD_{wish}": value}, directory=tmp_path)
     names = {field.name for field in fields(Settings)} | {field.name for field in fields(Settings().sessions)}
     # What a cookie is called weakens none: the prefix follows from the issuer.
-    names -= {"cookie_name"}
+    names -= {"cookie_name", "cookies"}
+    assert {field.name for field in fields(CookieSettings)} == {
+        "domain", "same_site", "partitioned", "unsafe_unpartitioned_in_production",
+    }  # fmt: skip
     assert not any("same" in name or "domain" in name or "cookie" in name for name in names)
     assert Settings(issuer="https://id.example.com", cookie_name="shop").secure_cookies
+
+
+@pytest.mark.parametrize("environment", ["production", "development"])
+def test_no_setting_weakens_a_cookie_in_silence(environment: str) -> None:
+    """CK-14: each cookie that more pages or hosts can use than the default one is refused, or named at each start."""
+    closed = production().cookie_scheme.attributes
+    values = [("", "example.com"), ("lax", "strict", "none"), (True, False), (True, False)]
+    for domain, same_site, partitioned, stated in itertools.product(*values):
+        own = CookieSettings(
+            domain=domain, same_site=same_site, partitioned=partitioned, unsafe_unpartitioned_in_production=stated
+        )
+        settings = production(cookies=own, environment=environment)
+        found, carried = [one for one in settings.findings() if "cookies." in one], settings.cookie_scheme.attributes
+        assert carried.secure
+        weaker = bool(carried.domain) or carried.same_site == "None"
+        assert weaker == (bool(found) or bool(cookie_warnings(settings)))
+        if carried.same_site == "None" and not carried.partitioned and environment == "production":
+            assert bool(found) != stated
+        if not weaker:
+            assert replace(carried, same_site="Lax") == closed
+        for words in (carried.domain, "same_site" * (carried.same_site == "None")):
+            assert any(words in warning for warning in cookie_warnings(settings)) or not words
 
 
 @pytest.mark.parametrize(
@@ -246,21 +274,14 @@ def test_a_real_jar_keeps_and_forgets(tmp_path: Any) -> None:
                 message["Set-Cookie"] = cookie
             return message
 
-    class Exchange:
-        def __init__(self) -> None:
-            self.effects: list[tuple[bytes, bytes]] = []
-
-        def add_header(self, name: bytes, value: bytes) -> None:
-            self.effects.append((name, value))
-
-    jar, ours, exchange = CookieJar(), SessionCookie(secure=True), Exchange()
-    ours.set(exchange, "value", max_age=60)  # type: ignore[arg-type]
+    jar, ours, exchange = CookieJar(), SessionCookie(), make_exchange()
+    ours.set(exchange, "value", max_age=60)
     jar.extract_cookies(Answer(exchange.effects[0][1]), UrlRequest("https://id.example.com/"))  # type: ignore[arg-type]
     assert [cookie.name for cookie in jar] == ["__Host-routeguard"]
     plain = UrlRequest("http://id.example.com/")
     jar.add_cookie_header(plain)
     assert not plain.has_header("Cookie")
-    ours.clear(exchange)  # type: ignore[arg-type]
+    ours.clear(exchange)
     jar.extract_cookies(Answer(exchange.effects[0][1]), UrlRequest("https://id.example.com/x"))  # type: ignore[arg-type]
     assert list(jar) == []
     assert json.dumps(str(Secret("x" * 32))).count("x" * 32) == 0

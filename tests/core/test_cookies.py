@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeguard.core.cookies import find_cookie, format_cookie, parse_cookies
+from routeguard.core.cookies import CookieAttributes, CookieScheme, find_cookie, format_cookie, parse_cookies
 from tests.steady import work_of
 
 NAME = b"__Host-routeguard"
@@ -136,11 +136,18 @@ def test_64_kilobytes_are_read_in_5_milliseconds(part: bytes) -> None:
         assert work_of(read, tries=5) < limit
 
 
+PLAIN = CookieAttributes(secure=False)
+
+
 def test_written() -> None:
     assert format_cookie("__Host-a", "v") == b"__Host-a=v; Path=/; Secure; HttpOnly; SameSite=Lax"
-    assert format_cookie("a", "", max_age=0, secure=False) == b"a=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
-    strict = format_cookie("a", "v", path="/auth", http_only=False, same_site="Strict")
+    assert format_cookie("a", "", max_age=0, attributes=PLAIN) == b"a=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax"
+    strict = format_cookie("a", "v", path="/auth", http_only=False, attributes=CookieAttributes(same_site="Strict"))
     assert strict == b"a=v; Path=/auth; Secure; SameSite=Strict"
+    shared = format_cookie("__Secure-a", "v", attributes=CookieAttributes(domain="example.com"))
+    assert shared == b"__Secure-a=v; Path=/; Domain=example.com; Secure; HttpOnly; SameSite=Lax"
+    framed = format_cookie("__Host-a", "v", attributes=CookieAttributes(same_site="None", partitioned=True))
+    assert framed == b"__Host-a=v; Path=/; Secure; HttpOnly; SameSite=None; Partitioned"
 
 
 def test_a_deletion_has_the_same_attributes() -> None:
@@ -172,18 +179,78 @@ def test_size() -> None:
         format_cookie("a", "v" * 4095)
 
 
-@pytest.mark.parametrize("terms", [{"secure": False}, {"path": "/a"}])
-def test_the_prefix_has_terms(terms: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "terms", [{"attributes": PLAIN}, {"path": "/a"}, {"attributes": CookieAttributes(domain="example.com")}]
+)
+def test_the_host_prefix_has_terms(terms: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="__Host-"):
         format_cookie("__Host-a", "v", **terms)
-    with pytest.raises(ValueError, match="same_site"):
-        format_cookie("a", "v", same_site="lax")
+
+
+def test_the_secure_prefix_has_one_term() -> None:
+    with pytest.raises(ValueError, match="__Secure-"):
+        format_cookie("__Secure-a", "v", attributes=PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        ({"same_site": "lax"}, "same_site"),
+        ({"same_site": "None", "secure": False}, "Secure"),
+        ({"partitioned": True, "secure": False}, "Secure"),
+        *(
+            ({"domain": bad}, "octet")
+            for bad in (
+                "a\r\nb.c",
+                "a.b; Secure",
+                "a b.c",
+                ".a.b",
+                "a.b.",
+                "A.b",
+                "ä.b",
+                "a..b",
+                "b",
+                "a.b\n",
+                "\x00.b",
+            )
+        ),
+    ],
+)
+def test_attributes_no_browser_would_keep_are_an_error(attributes: dict[str, Any], why: str) -> None:
+    """CK-10, CK-14."""
+    with pytest.raises(ValueError, match=why):
+        CookieAttributes(**attributes)
+
+
+def test_no_two_settings_share_a_name_that_a_browser_would_send_twice() -> None:
+    """A partitioned cookie and one that is not are two to a browser, and so are those of two domains."""
+    host = "a.id.example.com"
+    for domain in ("", "example.com", "id.example.com", host):
+        for partitioned in (False, True):
+            attributes = CookieAttributes(domain=domain, same_site="None", partitioned=partitioned)
+            scheme = CookieScheme(host=host, attributes=attributes)
+            others = scheme.former("access")
+            assert len({(name, one.domain, one.partitioned) for name, one in others}) == 7
+            for name, one in others:
+                # Of one name are only those that differ by their domain: a scheme takes the other ones away.
+                alike = one.partitioned == partitioned and bool(one.domain) == bool(domain)
+                assert (name == scheme.name("access")) == alike
+
+
+def test_a_former_cookie_is_cleared_where_it_was_sent_and_never_for_nothing() -> None:
+    cookie = CookieScheme(host="id.example.com", attributes=CookieAttributes(domain="example.com")).cookie()
+    assert cookie.name == "__Secure-routeguard"
+    assert cookie.clearing_former(b"") == cookie.clearing_former(b"a=b; x__Host-routeguard=b") == []
+    (gone,) = cookie.clearing_former(b"__Host-routeguard=a")
+    assert gone == b"__Host-routeguard=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax"
+    (gone,) = cookie.clearing_former(b"__Secure-routeguard=a")
+    assert b"; Domain=id.example.com; " in gone
 
 
 @given(st.text(max_size=20), st.text(max_size=40))
 def test_what_is_written_is_read_back(name: str, value: str) -> None:
     try:
-        made = format_cookie(name, value, secure=False)
+        made = format_cookie(name, value, attributes=PLAIN)
     except ValueError:
         return
     assert parse_cookies(made.split(b";")[0]) == [(name, value)]

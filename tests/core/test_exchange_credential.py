@@ -66,7 +66,7 @@ def test_a_replaced_cookie_is_told_by_a_refused_branch_too(exchange: Exchange) -
     exchange.add_header(b"set-cookie", b"token=old; Path=/")
     exchange.add_header(b"set-cookie", b"other=1; Path=/")
     branch = exchange.fork()
-    branch.replace_cookie(b"token", b"token=new; Path=/")
+    branch.replace_cookies(b"token=new; Path=/")
     for one in (exchange, branch):
         assert one.effects == [(b"set-cookie", b"other=1; Path=/"), (b"set-cookie", b"token=new; Path=/")]
 

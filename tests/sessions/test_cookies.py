@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from routeguard.core.cookies import CookieAttributes, CookieScheme
 from routeguard.core.exchange import Exchange
 from routeguard.sessions.cookies import SessionCookie
 from tests.sessions.fakes import make_exchange
+
+PLAIN = CookieScheme(prefixed=False, attributes=CookieAttributes(secure=False))
 
 
 def only_cookie(answer: Exchange) -> str:
@@ -20,20 +23,20 @@ def attributes(cookie: str) -> set[str]:
 
 def test_the_cookie_of_https() -> None:
     answer = make_exchange()
-    SessionCookie(secure=True).set(answer, "a.b", max_age=60)
+    SessionCookie().set(answer, "a.b", max_age=60)
     assert only_cookie(answer) == "__Host-routeguard=a.b; Path=/; Max-Age=60; Secure; HttpOnly; SameSite=Lax"
 
 
 def test_the_cookie_of_http_on_loopback() -> None:
     answer = make_exchange()
-    SessionCookie(secure=False).set(answer, "a.b", max_age=60)
+    SessionCookie(PLAIN).set(answer, "a.b", max_age=60)
     assert only_cookie(answer) == "routeguard=a.b; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
 
 
-@pytest.mark.parametrize("secure", [True, False])
-def test_clearing_names_the_same_cookie(secure: bool) -> None:
+@pytest.mark.parametrize("scheme", [CookieScheme(), PLAIN], ids=["https", "http on loopback"])
+def test_clearing_names_the_same_cookie(scheme: CookieScheme) -> None:
     """CK-12."""
-    cookie, put, cleared = SessionCookie(secure=secure), make_exchange(), make_exchange()
+    cookie, put, cleared = SessionCookie(scheme), make_exchange(), make_exchange()
     cookie.set(put, "a.b", max_age=60)
     cookie.clear(cleared)
     assert attributes(only_cookie(cleared)) == attributes(only_cookie(put))

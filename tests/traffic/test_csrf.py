@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from routeguard.core.cookies import CookieAttributes, CookieScheme
 from routeguard.core.credentials import Credential
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Stage, public
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.anyio
 
 SESSION = ("cookie", "__Host-routeguard=abc")
 OURS = ("origin", "https://app.example.com")
+PLAIN = CookieScheme(prefixed=False, attributes=CookieAttributes(secure=False))
 ME, OTHER = Caller(), Caller()
 
 LOOK_ALIKES = [
@@ -323,7 +325,7 @@ async def test_guests(make_exchange: Any, outcome: Any, services: Services, cloc
     again = make_exchange("GET", ("cookie", cookie))
     assert await services.get(CsrfTokens).verify(again, (await services.get(CsrfTokens).issue(again)).encode())
     assert again.effects == []
-    plain = CsrfTokens(deployment(), origins=ORIGINS, clock=clock, secure_cookies=False)
+    plain = CsrfTokens(deployment(), origins=ORIGINS, clock=clock, cookies=PLAIN)
     loopback = make_exchange("GET")
     await plain.issue(loopback)
     assert loopback.effects[0][1].startswith(PLAIN_COOKIE_NAME.encode() + b"=")

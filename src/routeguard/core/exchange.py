@@ -126,17 +126,18 @@ class Exchange:
         """The exchange this is a branch of, or this one."""
         return self if self._origin is None else self._origin.original
 
-    def replace_cookie(self, name: bytes, cookie: bytes) -> None:
-        """Put a Set-Cookie in the place of what was said of the cookie `name`, here and in what this is a branch of.
+    def replace_cookies(self, *cookies: bytes) -> None:
+        """Put Set-Cookies in the place of what was said of cookies so named, here and in what this is a branch of.
 
         For cookies whose old value is spent: a browser that is not told the new one where the branch is refused would
         present the old one again.
         """
-        mine = name + b"="
+        mine = tuple(cookie[: cookie.index(b"=") + 1] for cookie in cookies)
         self.effects[:] = [pair for pair in self.effects if pair[0] != b"set-cookie" or not pair[1].startswith(mine)]
-        self.add_header(b"set-cookie", cookie)
+        for cookie in cookies:
+            self.add_header(b"set-cookie", cookie)
         if self._origin is not None:
-            self._origin.replace_cookie(name, cookie)
+            self._origin.replace_cookies(*cookies)
 
     def fork(self) -> Exchange:
         """Return a copy for one branch of `|`, so that a refused branch leaves no trace."""

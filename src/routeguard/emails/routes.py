@@ -12,7 +12,6 @@ from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.traffic.csrf import csrf
 from routeguard.traffic.operations import once, operation
-from routeguard.traffic.site import site_of
 from routeguard.web.body import read
 from routeguard.web.onward import NextCookie, Then
 from routeguard.web.reply import no_content, reply
@@ -35,7 +34,7 @@ def routes(services: Services) -> list[Route]:
     anyone, signed_in = public & csrf(), checks.session()
     verify, resend = anyone & operation(services, "email-verify"), anyone & once(services, "email-resend")
     change = signed_in & operation(services, "email-change")
-    carried = partial(Then, carry=True, cookie=NextCookie(secure=site_of(services).https))
+    carried = partial(Then, carry=True, cookie=NextCookie.of(services))
     return [
         post("/auth/email/verify", endpoints.verify, verify, then=carried("/auth/sign-in?notice=email-verified")),
         post("/auth/email/resend", endpoints.resend, resend, then=carried("/auth/sign-in?notice=sent")),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import unwrap
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from routeguard.core.errors import ConfigError
@@ -109,6 +110,8 @@ class Guard:
     """Added to every response of the application whose handler did not set the name."""
     page_headers: tuple[tuple[bytes, bytes], ...] = ()
     """The same for HTML, which the headers for data would leave without style and script."""
+    objections: Callable[[Policy, str], Iterable[str]] = field(default=lambda _policy, _method: ())
+    """What the settings forbid of a whole policy on a route of this method: findings at start-up."""
     preflight: Callable[[Policy, RequestView], Reply | None] = field(default=lambda _policy, _request: None)
     """Answers a CORS preflight for a route whose handlers do not take OPTIONS."""
     asks_for_session: Callable[[Policy], bool] = field(default=lambda _policy: False)
@@ -202,6 +205,14 @@ def _is_guarded(policy: Policy) -> bool:
     opened = any(isinstance(check, Public) for check in policy.checks)
     limits = all(check.stage <= Stage.NETWORK and not isinstance(check, Deferred) for check in policy.checks)
     return not (opened and limits)
+
+
+def handler_place(handler: Any) -> str:
+    """Return `file:line` of a handler, '' where Python does not know it."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    code = getattr(unwrap(handler), "__code__", None)
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def handler_name(handler: Any) -> str:

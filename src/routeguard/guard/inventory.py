@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import joined
-from routeguard.guard.guard import handler_name
+from routeguard.guard.guard import handler_name, handler_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,6 +111,9 @@ def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) 
         for ask in guard.asks:
             if ask.call in entry.calls and not ask.provided_by(policy):
                 findings[f"{where}: asks for a value its policy ({policy.describe()}) does not provide"] = None
+        at = f" at {place}" if (place := handler_place(entry.handler)) else ""
+        for objection in guard.objections(guard.augment(policy, entry.kind), entry.method):
+            findings[f"{where}{at}: {objection}"] = None
         try:
             guard.compile(policy, entry.handler, entry.kind)
         except ConfigError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys.models import KeyVerifier
 from routeguard.core.clock import SteadyClock
+from routeguard.core.cookies import CookieScheme
 from routeguard.core.feature import Feature
 from routeguard.db.database import Database
 from routeguard.invalidation.service import Invalidations
@@ -15,7 +16,6 @@ from routeguard.oauth_server.introspection import Introspection
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.oauth_server.routes import routes
 from routeguard.oauth_server.service import Clients
-from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens
@@ -35,7 +35,7 @@ def set_up(setup: Setup) -> None:
     names = [one for one in settings.origins if one not in settings.trusted_origins]
     hosts = authorities(settings.issuer, (*own.addresses, *names))
     services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
-    cookie = SessionCookie(settings.secure_cookies, settings.cookie_base).name
+    cookie = services.get(CookieScheme).name()
     introspection = Introspection(
         services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie,
         access=services.find(AccessTokens),

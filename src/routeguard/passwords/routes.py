@@ -12,7 +12,6 @@ from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_body, session_of
 from routeguard.traffic.csrf import csrf
 from routeguard.traffic.operations import SIGN_IN, SIGN_UP, once, operation
-from routeguard.traffic.site import site_of
 from routeguard.web.body import read
 from routeguard.web.onward import NextCookie, Then
 from routeguard.web.reply import no_content, reply
@@ -34,7 +33,7 @@ def routes(services: Services) -> list[Route]:
     sign_up, sign_in = anyone & once(services, SIGN_UP), anyone & once(services, SIGN_IN)
     forgot, reset = anyone & once(services, "password-forgot"), anyone & once(services, "password-reset")
     change = signed_in & operation(services, "password-change")
-    cookie = NextCookie(secure=site_of(services).https)
+    cookie = NextCookie.of(services)
     carried = partial(Then, carry=True, cookie=cookie)
     return [
         post("/auth/sign-up", endpoints.sign_up, sign_up, then=carried("/auth/sign-in?notice=signed-up")),

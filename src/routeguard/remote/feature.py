@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.clock import Clock, SteadyClock
-from routeguard.core.cookies import cookie_name
+from routeguard.core.cookies import CookieScheme
 from routeguard.core.feature import Feature
 from routeguard.core.setup import Place
 from routeguard.invalidation.feed import OVERLAP, Feed
@@ -106,9 +106,9 @@ def _sessions(setup: Setup, where: Remote) -> None:
         tokens, keys, users, sessions=found, feed=feed, clock=clock,
         trust=Trust(feed.keep - skew, settings.remote.offline.total_seconds()),
     )  # fmt: skip
-    name = cookie_name(settings.cookie_base, secure=settings.secure_cookies)
-    sources = SessionSources(RemoteCookies(found, name=name, user_class=where.user))
-    cookies = TokenCookies(settings.secure_cookies, settings.cookie_base)
+    scheme = services.get(CookieScheme)
+    sources = SessionSources(RemoteCookies(found, name=scheme.name(), user_class=where.user))
+    cookies = TokenCookies(scheme)
     services.add(SessionResolver, sources)
     setup.own(Place.CREDENTIAL, sources.add)
     setup.own(Place.COOKIE_CREDENTIAL, sources.add_token_cookies)

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from routeguard.core.cookies import cookie_name, format_cookie
-from routeguard.sessions.models import PLAIN_COOKIE_NAME
+from routeguard.core.cookies import CookieScheme
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
 
 
-@dataclass(frozen=True, slots=True)
 class SessionCookie:
-    """`__Host-routeguard`, or `routeguard` where browsers refuse the prefix: decided once, at start-up.
+    """`__Host-routeguard`, or what the settings make of it: decided once, at start-up."""
 
-    `base` is another name in place of `routeguard` (setting `cookie_name`).
+    __slots__ = ("_cookie", "name")
 
-    Secure follows from the name, never from the scheme a request seems to have (attack CK-13).
-    """
-
-    secure: bool = True
-    base: str = PLAIN_COOKIE_NAME
-
-    @property
-    def name(self) -> str:
+    def __init__(self, scheme: CookieScheme | None = None) -> None:
+        self._cookie = (scheme or CookieScheme()).cookie()
+        self.name = self._cookie.name
         """The one name that is read and written."""
-        return cookie_name(self.base, secure=self.secure)
 
     def set(self, exchange: Exchange, value: str, *, max_age: int | None) -> None:
         """Put the cookie on the response, in place of one already put there.
 
         `max_age` is in seconds; None makes a cookie that ends with the browser (RFC 6265 section 5.3).
         """
-        self._put(exchange, format_cookie(self.name, value, max_age=max_age, secure=self.secure))
+        self._put(exchange, self._cookie.format(value, max_age=max_age))
 
     def clear(self, exchange: Exchange) -> None:
         """Take the cookie from the browser: same name, path and attributes, or it would stay (attack CK-12)."""
-        self._put(exchange, format_cookie(self.name, "", max_age=0, secure=self.secure))
+        self._put(exchange, self._cookie.clearing())
 
     def _put(self, exchange: Exchange, cookie: bytes) -> None:
         # One response never says two things about the session (RFC 6265bis section 4.1.1).
-        mine = self.name.encode() + b"="
+        mine = (cookie, *self._cookie.clearing_former(exchange.request.headers.get(b"cookie", b"")))
+        names = tuple(one[: one.index(b"=") + 1] for one in mine)
         exchange.effects[:] = [
-            pair for pair in exchange.effects if pair[0] != b"set-cookie" or not pair[1].startswith(mine)
+            pair for pair in exchange.effects if pair[0] != b"set-cookie" or not pair[1].startswith(names)
         ]
-        exchange.add_header(b"set-cookie", cookie)
+        for one in mine:
+            exchange.add_header(b"set-cookie", one)

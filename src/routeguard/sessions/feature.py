@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.clock import Clock, SteadyClock
+from routeguard.core.cookies import CookieScheme
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.core.setup import Place
@@ -40,7 +41,7 @@ def set_up(setup: Setup) -> None:
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
     cookies: CookieSessions[Any] = CookieSessions(
         database, users.reader, clock=clock, codec=EnvelopeCodec(services.get(DeploymentKeys)),
-        cookie=SessionCookie(settings.secure_cookies, settings.cookie_base), settings=own, invalidations=feed,
+        cookie=SessionCookie(services.get(CookieScheme)), settings=own, invalidations=feed,
     )  # fmt: skip
     services.add(CookieSessions, cookies)
     by_id: SessionsById[Any] = SessionsById(database, users.reader, clock=clock, settings=own, invalidations=feed)

@@ -16,6 +16,7 @@ from routeguard.db.urls import url_finding
 from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.mail.addresses import parse_sender
 from routeguard.mail.queue import mailer_for
+from routeguard.settings.cookies import unsafe_cookies, unusable_cookies
 from routeguard.traffic.origins import parse_origins, read_origins
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def malformed(settings: Settings) -> list[str]:
     if not _COOKIE.fullmatch(settings.cookie_name):
         found.append(
             f"cookie_name {settings.cookie_name!r} must be up to 40 letters, digits, '-', '_', '.' and {{port}}; the "
-            "prefix __Host- is added to it where browsers take it"
+            "prefix __Host- or __Secure- is added to it where browsers take it"
         )
+    found += unusable_cookies(settings)
     if settings.environment not in {"", "production", "development", "test"}:
         found.append("environment must be 'production', 'development' or 'test'")
     if settings.testing and not settings.issuer_is_local:
@@ -173,7 +175,7 @@ def unsafe(settings: Settings) -> list[str]:
         found.append("sessions.poll is longer than sessions.trust: between two answers none would be trusted")
     if not settings.issuer.startswith("https://"):
         found.append("issuer must be https in production")
-    return found
+    return [*found, *unsafe_cookies(settings)]
 
 
 def unsafe_identity(settings: Settings) -> list[str]:

@@ -20,6 +20,7 @@ from routeguard.oauth_server.models import ClientSettings
 from routeguard.passwords.models import PasswordSettings
 from routeguard.remote.models import RemoteSettings
 from routeguard.sessions.models import SessionSettings
+from routeguard.settings.cookies import CookieSettings, cookie_scheme
 from routeguard.settings.development_secret import kept_secret_findings
 from routeguard.settings.findings import lost_cookies, malformed, named, unsafe, unsafe_identity, wrong_types
 from routeguard.settings.reader import Reader, follows, read_toml, unreadable
@@ -30,6 +31,8 @@ from routeguard.web.models import TlsSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from routeguard.core.cookies import CookieScheme
 
 S = TypeVar("S", bound="Settings")
 
@@ -73,6 +76,7 @@ class Settings:
     """Permits `install(mode="observe")`, which refuses nothing, in production."""
     unsafe_memory_in_production: bool = False
     """Permits `memory://` beside PostgreSQL in production: for one process, and never two."""
+    cookies: CookieSettings = field(default_factory=CookieSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     mail: MailSettings = field(default_factory=MailSettings)
     users: UserSettings = field(default_factory=UserSettings)
@@ -139,7 +143,7 @@ class Settings:
 
     @property
     def secure_cookies(self) -> bool:
-        """Whether cookies are Secure and carry the `__Host-` prefix."""
+        """Whether cookies are Secure and carry the prefix `__Host-`, or `__Secure-` with a domain."""
         return not self.on_loopback
 
     @property
@@ -148,6 +152,11 @@ class Settings:
         parts = _split(self.issuer)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
         return self.cookie_name.replace("{port}", str(port))
+
+    @property
+    def cookie_scheme(self) -> CookieScheme:
+        """How our cookies are called and what they carry. Raises ValueError for settings with findings."""
+        return cookie_scheme(self)
 
     @property
     def origins(self) -> tuple[str, ...]:

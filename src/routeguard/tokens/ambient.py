@@ -179,5 +179,4 @@ class CookieTokens(Generic[U]):
 
     def clear(self, exchange: Exchange) -> None:
         """Take from the browser the cookies it sent."""
-        if self._cookies.presented(exchange):
-            self._cookies.clear(exchange)
+        self._cookies.clear_sent(exchange)

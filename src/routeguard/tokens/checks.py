@@ -46,6 +46,6 @@ class RefreshNotForged(Csrf):
     @override
     def attacks(self) -> Iterable[Attack]:
         """Yield a foreign page's request with a token cookie, under whichever name is ours."""
-        both = "__Host-routeguard-refresh=x; routeguard-refresh=x"
-        headers = (("cookie", both), ("origin", "https://attacker.example"))
+        each = "; ".join(f"{prefix}routeguard-refresh=x" for prefix in ("__Host-", "__Secure-", ""))
+        headers = (("cookie", each), ("origin", "https://attacker.example"))
         yield Attack(name="cross-site with a refresh cookie", status=403, method="POST", headers=headers)

@@ -2,69 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from routeguard.core.cookies import cookie_name, find_cookie, format_cookie
+from routeguard.core.cookies import CookieScheme
 
 if TYPE_CHECKING:
+    from routeguard.core.cookies import Cookie
     from routeguard.core.exchange import Exchange
 
-_ACCESS: Final = "access"
-_REFRESH: Final = "refresh"
 
-
-@dataclass(frozen=True, slots=True)
 class TokenCookies:
-    """`__Host-routeguard-access` and `__Host-routeguard-refresh`, without the prefix where browsers refuse it.
+    """`__Host-routeguard-access` and `__Host-routeguard-refresh`, or what the settings make of them.
 
-    Both are HttpOnly, for the path `/` as the prefix demands, and SameSite=Lax. Strict would keep the refresh token
-    back when somebody follows a link from another site, and a guard that is to renew his tokens on that very request
-    would find him signed out. What Strict would stop, the forgery check stops.
+    Both are HttpOnly, for the path `/` as the prefix demands, and SameSite=Lax by default. Strict keeps the refresh
+    token back when a link from another site is followed, and a guard that is to renew the tokens on that very request
+    finds the user signed out. What Strict would stop, the forgery check stops.
     """
 
-    secure: bool = True
-    base: str = "routeguard"
+    __slots__ = ("_access", "_refresh")
+
+    def __init__(self, scheme: CookieScheme | None = None) -> None:
+        scheme = scheme or CookieScheme()
+        self._access, self._refresh = scheme.cookie("access"), scheme.cookie("refresh")
 
     def access(self, exchange: Exchange) -> bytes | None:
         """Return the access token a browser sent; None also for two of them (attack CSRF-16)."""
-        return self._sent(exchange, _ACCESS)
+        return _sent(exchange, self._access)
 
     def refresh(self, exchange: Exchange) -> bytes | None:
         """Return the refresh token a browser sent; None also for two of them."""
-        return self._sent(exchange, _REFRESH)
+        return _sent(exchange, self._refresh)
 
     def presented(self, exchange: Exchange) -> bool:
         """Return whether a cookie of either name was sent, whatever is in it."""
         header = exchange.request.headers.get(b"cookie", b"")
-        return any(find_cookie(header, self._name(name).encode())[0] is not None for name in (_ACCESS, _REFRESH))
+        return any(cookie.find(header)[0] is not None for cookie in (self._access, self._refresh))
 
     def put_access(self, exchange: Exchange, token: str, *, max_age: int | None) -> None:
         """Put the access token on the response. `max_age` is in seconds; None ends it with the browser."""
-        self._put(exchange, _ACCESS, token, max_age)
+        _put(exchange, self._access, self._access.format(token, max_age=max_age))
 
     def put_refresh(self, exchange: Exchange, token: str, *, max_age: int | None) -> None:
         """Put the refresh token on the response. `max_age` is in seconds; None ends it with the browser."""
-        self._put(exchange, _REFRESH, token, max_age)
+        _put(exchange, self._refresh, self._refresh.format(token, max_age=max_age))
 
     def clear(self, exchange: Exchange) -> None:
         """Take both from the browser: same names, path and attributes, or they would stay (attack CK-12)."""
-        self._put(exchange, _ACCESS, "", 0)
-        self._put(exchange, _REFRESH, "", 0)
+        _put(exchange, self._access, self._access.clearing())
+        _put(exchange, self._refresh, self._refresh.clearing())
 
-    def _name(self, name: str) -> str:
-        return cookie_name(self.base, name, secure=self.secure)
+    def clear_sent(self, exchange: Exchange) -> None:
+        """Take both from a browser that sent one, also one from before the settings changed."""
+        header = exchange.request.headers.get(b"cookie", b"")
+        if self.presented(exchange) or any(one.clearing_former(header) for one in (self._access, self._refresh)):
+            self.clear(exchange)
 
-    def _sent(self, exchange: Exchange, name: str) -> bytes | None:
-        header = exchange.request.headers.get(b"cookie")
-        if header is None:
-            return None
-        value, doubled = find_cookie(header, self._name(name).encode())
-        return None if doubled else value
 
-    def _put(self, exchange: Exchange, name: str, value: str, max_age: int | None) -> None:
-        full = self._name(name)
-        # Also where this branch of a `|` is refused: the presented token is spent either way, and a browser that is
-        # not told its successor would be taken for a thief a few seconds later.
-        cookie = format_cookie(full, value, max_age=max_age, secure=self.secure)
-        exchange.replace_cookie(full.encode(), cookie)
+def _sent(exchange: Exchange, cookie: Cookie) -> bytes | None:
+    header = exchange.request.headers.get(b"cookie")
+    if header is None:
+        return None
+    value, doubled = cookie.find(header)
+    return None if doubled else value
+
+
+def _put(exchange: Exchange, cookie: Cookie, line: bytes) -> None:
+    # Also where this branch of a `|` is refused: the presented token is spent either way, and a browser that is
+    # not told its successor would be taken for a thief a few seconds later.
+    exchange.replace_cookies(line, *cookie.clearing_former(exchange.request.headers.get(b"cookie", b"")))

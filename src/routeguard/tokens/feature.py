@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.clock import SteadyClock
+from routeguard.core.cookies import CookieScheme
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
@@ -59,7 +60,7 @@ def _set_up_refresh(setup: Setup, access: AccessTokens) -> None:
     services.add(RefreshFamilies, families)
     tokens: Tokens[Any] = Tokens(families, access, clock=clock, settings=settings.tokens)
     services.add(Tokens, tokens)
-    cookies = services.add(TokenCookies, TokenCookies(settings.secure_cookies, settings.cookie_base))
+    cookies = services.add(TokenCookies, TokenCookies(services.get(CookieScheme)))
     ambient: CookieTokens[Any] = CookieTokens(
         cookies, tokens, families, access=access, by_id=services.get(SessionsById), sessions=sessions, clock=clock,
         settings=settings.tokens, admit=RenewalBudget(services),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from typing_extensions import override
 
-from routeguard.core.cookies import cookie_name, format_cookie
+from routeguard.core.cookies import CookieScheme
 from routeguard.core.overrides import is_overridden, unless_overridden
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.request import SAFE_METHODS
@@ -69,26 +69,26 @@ class CsrfTokens:
     """
 
     __slots__ = (
-        "_clock", "_keyed", "_life", "_older", "_presents", "_resume", "_secure", "cookie_name", "origins",
+        "_clock", "_cookie", "_keyed", "_life", "_older", "_presents", "_resume", "cookie_name", "origins",
     )  # fmt: skip
 
     def __init__(
-        self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, secure_cookies: bool = True,
-        base: str = "routeguard", life: timedelta = timedelta(hours=12), resume: Resume | None = None,
+        self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, cookies: CookieScheme | None = None,
+        life: timedelta = timedelta(hours=12), resume: Resume | None = None,
         presents: Callable[[Exchange], bool] | None = None,
     ) -> None:  # fmt: skip
         """Parse the origins and patterns; raises ConfigError for any that no browser sends or anybody could match.
 
-        `origins` are all whose pages may use our cookies, our own included; `base` is what the cookies are called.
+        `origins` are all whose pages may use our cookies, our own included; `cookies` is how those are called.
         `life` is how long a token is good for.
         `resume` finds the session of an exchange on routes whose policy did not ask for one, where `presents` says
         that a cookie which stands for a session was sent.
         """
         self.origins = read_origins(origins)
-        self.cookie_name = cookie_name(base, "csrf", secure=secure_cookies)
+        self._cookie = (cookies or CookieScheme()).cookie("csrf")
+        self.cookie_name = self._cookie.name
         self._keyed, *self._older = (_keyed(key) for key in keys.derive(Purpose.CSRF))
         self._clock = clock
-        self._secure = secure_cookies
         self._life = int(life.total_seconds())
         self._resume = resume
         self._presents = presents
@@ -101,8 +101,9 @@ class CsrfTokens:
         bound_to = await self._bound_to(exchange)
         if bound_to is None:
             guest = new_token()
-            cookie = format_cookie(self.cookie_name, guest, secure=self._secure)
-            exchange.add_header(b"set-cookie", cookie)
+            former = self._cookie.clearing_former(exchange.request.headers.get(b"cookie", b""))
+            for line in (self._cookie.format(guest, max_age=None), *former):
+                exchange.add_header(b"set-cookie", line)
             bound_to = b"g:" + guest.encode()
         covered = token_bytes(_NONCE_SIZE) + int(self._clock.time()).to_bytes(_TIME_SIZE, "big")
         token = covered + _mac(self._keyed, covered + bound_to)

@@ -15,7 +15,6 @@ from routeguard.sessions import checks
 from routeguard.sessions.routes import exchange_of, session_of
 from routeguard.sessions.service import Sessions
 from routeguard.traffic.operations import operation
-from routeguard.traffic.site import site_of
 from routeguard.ui.script import script_routes
 from routeguard.ui.templates import FORMS, PAGES, FormPage, FormTexts, show_form
 from routeguard.ui.words import ago, device, notice
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 def routes(services: Services) -> list[Route]:
     """Return all pages over the registered services."""
     texts = services.get(FormTexts)
-    account, open_ = _Account(services, texts), _Open(texts, NextCookie(secure=site_of(services).https))
+    account, open_ = _Account(services, texts), _Open(texts, NextCookie.of(services))
     anyone, signed_in = checks.optional_session(), checks.session()
     # One budget with `DELETE /auth/sessions/{id}`: the same thing done by a form (attack RL-19).
     revoke = signed_in & operation(services, "session-revoke", tells=True)

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
 
-from routeguard.core.cookies import MAXIMUM_SIZE, format_cookie
+from routeguard.core.cookies import MAXIMUM_SIZE, CookieScheme
 from routeguard.core.redirect import safe_redirect
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
 
-_NAME: Final = "routeguard-next"
+_NAME: Final = "next"
 _LIFE: Final = 3600
 """Seconds: as long as somebody may look for a mail and come back."""
 
 
-@dataclass(frozen=True, slots=True)
 class NextCookie:
     """Keeps a place for after the next sign-in in the browser that asked for it, for an hour.
 
@@ -25,28 +25,35 @@ class NextCookie:
     owner is sent. What comes back is checked again, as any `next` is.
     """
 
-    secure: bool = True
+    __slots__ = ("_cookie",)
 
-    @property
-    def name(self) -> str:
-        """`__Host-routeguard-next`, without the prefix where browsers refuse it."""
-        return f"__Host-{_NAME}" if self.secure else _NAME
+    def __init__(self, scheme: CookieScheme | None = None) -> None:
+        self._cookie = (scheme or CookieScheme()).cookie(_NAME)
+
+    @classmethod
+    def of(cls, services: Services) -> NextCookie:
+        """Return the cookie as the settings have it."""
+        return cls(services.find(CookieScheme))
 
     def find(self, exchange: Exchange) -> str:
         """Return the place, '' for none."""
-        value = exchange.request.cookie(self.name)
+        value = exchange.request.cookie(self._cookie.name)
         return "" if value is None else safe_redirect(unquote(value), "", root=exchange.root)
 
     def keep(self, exchange: Exchange, place: str) -> None:
         """Put the place on the response. One that no cookie can hold is left out."""
         value = quote(place, safe="/")
-        if len(self.name) + len(value) < MAXIMUM_SIZE:
-            exchange.add_header(b"set-cookie", format_cookie(self.name, value, max_age=_LIFE, secure=self.secure))
+        if len(self._cookie.name) + len(value) < MAXIMUM_SIZE:
+            self._put(exchange, self._cookie.format(value, max_age=_LIFE))
 
     def clear(self, exchange: Exchange) -> None:
         """Take it from a browser that sent it."""
-        if exchange.request.cookie(self.name) is not None:
-            exchange.add_header(b"set-cookie", format_cookie(self.name, "", max_age=0, secure=self.secure))
+        if self._cookie.find(exchange.request.headers.get(b"cookie", b""))[0] is not None:
+            self._put(exchange, self._cookie.clearing())
+
+    def _put(self, exchange: Exchange, line: bytes) -> None:
+        for one in (line, *self._cookie.clearing_former(exchange.request.headers.get(b"cookie", b""))):
+            exchange.add_header(b"set-cookie", one)
 
 
 @dataclass(frozen=True, slots=True)
