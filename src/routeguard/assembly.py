@@ -35,6 +35,7 @@ from routeguard.sessions import checks
 from routeguard.sessions.forgery import is_ambient, open_across_sites
 from routeguard.sessions.identify import ResolvedSessions
 from routeguard.sessions.models import SessionResolver, UserSession
+from routeguard.sessions.sources import SessionSources
 from routeguard.settings import Settings, keep_development_secret
 from routeguard.settings.cookies import cookie_warnings
 from routeguard.traffic.cors import preflight
@@ -321,7 +322,7 @@ def credentials_of(services: Services) -> Credentials:
     if not isinstance(resolver, ResolvedSessions | None):
         schemes["session"] = {"type": "apiKey", "in": "cookie", "name": settings.cookie_scheme.name()}
         required[checks.SessionRequired] = ("session",)
-        if getattr(resolver, "explicit", None) is not None:
+        if isinstance(resolver, SessionSources) and resolver.takes("token"):
             schemes["bearer"] = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
             required[checks.SessionRequired] = ("session", "bearer")
     if services.find(KeyVerifier) is not None:

@@ -80,6 +80,10 @@ class SessionSources(Generic[U]):
             raise ConfigError(f"two sources of sessions take credentials of the kind {kind!r}")
         self._by_kind[kind] = source
 
+    def takes(self, kind: str) -> bool:
+        """Return whether credentials of a kind are taken."""
+        return kind in self._by_kind
+
     def add_token_cookies(self, source: TokenSource) -> None:
         """Ask this source where our own cookie says nothing. Raises ConfigError where there is one."""
         if self._tokens is not None:
