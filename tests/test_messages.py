@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Router
 from starlette.testclient import TestClient
 
-from routeguard import ConfigError, Policy, Routeguard, Settings, defaults, rate_limit
+from routeguard import (
+    Check,
+    ConfigError,
+    Exchange,
+    Outcome,
+    Policy,
+    ProblemType,
+    Routeguard,
+    Services,
+    Settings,
+    Stage,
+    body_limit,
+    content_types,
+    cors,
+    defaults,
+    hosts,
+    method,
+    public,
+    rate_limit,
+)
 
 
 @pytest.fixture
@@ -138,3 +159,121 @@ def test_api_keys_alone_beside_identify(tmp_path: Any, monkeypatch: pytest.Monke
     with pytest.raises(ConfigError, match=r"features=\[\.\.\.\] without api_keys") as caught:
         Routeguard(Settings(), identify=lambda request: None, features=keys)
     assert len(caught.value.findings) == 1
+
+
+def own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Routeguard[Any]:
+    """Return a guard that needs no database."""
+    monkeypatch.chdir(tmp_path)
+    return Routeguard(Settings(), identify=lambda _: None)
+
+
+WRONG: Any = ["POST"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (method(WRONG), "['POST'] is not a method in capitals: write method('POST', 'PUT')"),
+        (hosts(WRONG), "host ['POST'] must be a lower-case name or address"),
+        (content_types(WRONG), "['POST'] is not a lower-case media type without parameters, such as 'image/png'"),
+        (cors(origins=["https://a.example.com"], methods=["get"]), "cors() method 'get' is not in capitals"),
+    ],
+    ids=["method", "hosts", "content_types", "cors"],
+)
+def test_a_name_of_another_form_is_a_finding(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, policy: Policy, words: str
+) -> None:
+    [finding] = started(own(tmp_path, monkeypatch), public, policy)
+    assert words in finding
+
+
+def test_a_duration_that_is_a_number_and_a_rule_without_the_session(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = own(tmp_path, monkeypatch)
+    wrong: Any = lambda: True  # noqa: E731 - its form is the subject
+    seconds: Any = 5
+    findings = started(guard, guard.session(rule=wrong), guard.fresh(seconds))
+    assert "fresh() needs a positive duration, such as fresh(minutes=5)" in findings[0] + findings[1]
+    assert "does not take what it is called with: the session" in findings[0] + findings[1]
+
+
+def test_a_side_of_an_alternative_that_says_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side does say who may call, so that is not what is missing."""
+    guard = own(tmp_path, monkeypatch)
+    [finding] = started(guard, guard.session() | body_limit("2 KB"))
+    assert "one side of '|' (body up to 2 KB) does not say who may call: use '&'" in finding
+
+
+def test_a_value_that_the_policy_does_not_provide_is_named(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = own(tmp_path, monkeypatch)
+    app = FastAPI()
+    guard.install(app)
+
+    @app.get("/x")
+    @guard(public)
+    async def handler(session: Any = Depends(guard.current_session)) -> None: ...
+
+    words = r"asks for guard\.current_session, which its policy \(public\) does not provide: guard\.session\(\) does"
+    with pytest.raises(ConfigError, match=words), TestClient(app):
+        pass
+
+
+def test_a_policy_in_the_place_of_something_else(guard: Routeguard[Any]) -> None:
+    wrong: Any = guard.session()
+    with pytest.raises(TypeError, match=r"Depends takes is a value such as guard\.current_session"):
+        FastAPI().get("/")(lambda session=Depends(wrong): session)
+    check: Any = public.checks[0]
+    with pytest.raises(ConfigError, match=r"takes a tuple of checks: write Policy\(\(check,\)\)"):
+        Policy(check)
+
+
+@dataclass(frozen=True)
+class Breaks(Check):
+    """Cannot be bound, or refuses with what is no refusal."""
+
+    stage = Stage.ACCESS
+    status: int
+
+    def bind(self, services: Services) -> Callable[[Exchange], Awaitable[Outcome]]:
+        if not self.status:
+            raise LookupError("a fault of the check")
+
+        async def done(exchange: Exchange) -> Outcome:
+            return ProblemType("done", self.status, "Done")()
+
+        return done
+
+
+def test_a_check_that_breaks_at_the_start_names_the_handler(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = own(tmp_path, monkeypatch)
+    app = FastAPI()
+    guard.install(app)
+
+    @app.get("/broken")
+    @guard(Breaks(0))
+    async def broken() -> None: ...
+
+    with pytest.raises(LookupError) as caught, TestClient(app):
+        pass
+    [note] = caught.value.__notes__
+    assert note.startswith("GET /broken (")
+    assert "broken): its policy (Breaks) cannot be bound" in note
+
+
+@pytest.mark.parametrize("alternative", [False, True])
+def test_a_refusal_with_the_status_of_a_success_is_a_fault(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, alternative: bool
+) -> None:
+    """AZ-16: a client would take 200 for the answer of the handler."""
+    guard = own(tmp_path, monkeypatch)
+    app = FastAPI()
+    guard.install(app)
+    policy = Policy((Breaks(200),))
+
+    @app.get("/x")
+    @guard(policy | Policy((Breaks(418),)) if alternative else policy)
+    async def handler() -> None: ...
+
+    with TestClient(app) as client:
+        assert client.get("/x").status_code == 500

@@ -156,8 +156,8 @@ class Typed(TypedDict):
 @pytest.mark.parametrize(
     ("match", "words"),
     [
-        ({"rol": "admin"}, "Member has no field 'rol'"),
-        ({"profile.pln": "pro"}, "Profile has no field 'pln'"),
+        ({"rol": "admin"}, "Member has no field 'rol'; did you mean 'role'?"),
+        ({"profile.pln": "pro"}, "Profile has no field 'pln', which 'profile.pln' names; did you mean 'plan'?"),
         ({"_private": "x"}, "Member has no field '_private'"),
         ({"method": "x"}, "Member has no field 'method'"),
         ({"role": None}, "is a variable unset?"),

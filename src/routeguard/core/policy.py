@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyOf", "Attack", "BoundCheck", "Check", "Deferred", "Outcome", "Policy", "Public", "Stage", "bind_steps", "chain",
-    "conflicts", "decision_of", "deferred", "describe", "joined", "public",
+    "conflicts", "decision_of", "deferred", "describe", "joined", "public", "unfit_sides",
 ]  # fmt: skip
 
 C = TypeVar("C")
 
 _WHO: Final = frozenset({Stage.IDENTITY, Stage.ASSURANCE, Stage.ACCESS, Stage.RESOURCE})
+
+_REFUSAL: Final = 400
+"""The least status of a refusal (RFC 9110 section 15)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for anything that is no check (attack AZ-16)."""
+        if not isinstance(self.checks, tuple):
+            raise ConfigError(f"Policy({self.checks!r}) takes a tuple of checks: write Policy((check,))")
         findings = [finding for check in self.checks if (finding := unusable(check)) is not None]
         if findings:
             raise ConfigError(findings)
@@ -66,7 +71,10 @@ class Policy:
 
     def __bool__(self) -> bool:
         """Raise TypeError: ``a and b`` would quietly drop `a`, and ``a or b`` would drop `b`."""
-        raise TypeError("combine policies with & and |; 'and', 'or' and 'not' would drop one")
+        raise TypeError(
+            "a policy is neither true nor false: combine policies with & and |, for 'and', 'or' and 'not' would drop "
+            "one; what FastAPI's Depends takes is a value such as guard.current_session"
+        )
 
     @property
     def decides(self) -> bool:
@@ -202,6 +210,12 @@ def _unfit_for_either(branch: Policy) -> list[str]:
     return found
 
 
+def unfit_sides(policy: Policy) -> list[str]:
+    """Return what is wrong with the sides of `|` in a policy."""
+    alternatives = [check for check in policy.every() if isinstance(check, AnyOf)]
+    return [finding for check in alternatives for branch in check.branches for finding in _unfit_for_either(branch)]
+
+
 def describe(check: Check) -> str:
     """Return a check in words: its own `describe()`, else its class name."""
     words = str(check.describe())
@@ -267,6 +281,8 @@ def decision_of(outcome: Outcome) -> Decision:
     if outcome is None:
         return ALLOW
     if isinstance(outcome, Problem):
+        if outcome.status < _REFUSAL:
+            raise TypeError(f"a check refused with status {outcome.status}, which is no refusal: 400 to 599 are")
         return Refuse(outcome)
     if isinstance(outcome, Reply):
         return outcome

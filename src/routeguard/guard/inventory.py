@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import policy_of
-from routeguard.core.policy import joined
+from routeguard.core.policy import joined, unfit_sides
 from routeguard.guard.guard import handler_name, handler_place
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from routeguard.guard.guard import Guard
 
 _UNDECIDED: Final = "no policy. Mark it with @guard(...), open it with @guard(public), or give install() a default"
+_PROVIDERS: Final = {"current_key": "guard.api_key()"}
+"""What lets a handler take a value, where it is not a session."""
 _ADD: Final = "Add that to it, as in @guard(guard.session(), ...) or @guard(public, ...), or give install() a default"
 Source = Literal["mark", "parameter", "default", "undecided"]
 
@@ -110,7 +112,7 @@ def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) 
             continue
         for ask in guard.asks:
             if ask.call in entry.calls and not ask.provided_by(policy):
-                findings[f"{where}: asks for a value its policy ({policy.describe()}) does not provide"] = None
+                findings[f"{where}: {_unprovided(ask.call.__name__, policy)}"] = None
         at = f" at {place}" if (place := handler_place(entry.handler)) else ""
         for objection in guard.objections(guard.augment(policy, entry.kind), entry.method):
             findings[f"{where}{at}: {objection}"] = None
@@ -118,28 +120,40 @@ def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) 
             guard.compile(policy, entry.handler, entry.kind)
         except ConfigError as error:
             findings.update(dict.fromkeys(f"{entry.method} {entry.path}: {finding}" for finding in error.findings))
+        except Exception as error:
+            error.add_note(f"{where}: its policy ({policy.describe()}) cannot be bound")
+            raise
     return list(findings)
+
+
+def _unprovided(value: str, policy: Policy) -> str:
+    """Say which value a handler asks for in vain, and what provides it."""
+    way = _PROVIDERS.get(value, "guard.session()")
+    return f"asks for guard.{value}, which its policy ({policy.describe()}) does not provide: {way} does"
 
 
 def _undecided(entry: Entry) -> str:
     """Say what a handler without a decision lacks."""
-    limits = _limits(entry)
-    if limits is None:
+    found = _marked(entry)
+    if found is None:
         return _UNDECIDED
-    return f"no policy that decides: what it is marked with ({limits}) does not say who may call. {_ADD}"
+    if sides := unfit_sides(found):
+        return f"no policy that decides: {'; '.join(sides)}"
+    return f"no policy that decides: what it is marked with ({found.describe()}) does not say who may call. {_ADD}"
 
 
 def _refusal(entry: Entry) -> str:
     """Say in the matrix why a handler without a decision is refused, whatever limits it has."""
-    limits = _limits(entry)
-    return "refused: no decision" if limits is None else f"refused: {limits}, but who may call is missing. {_ADD}"
+    found = _marked(entry)
+    if found is None:
+        return "refused: no decision"
+    return f"refused: {found.describe()}, but who may call is missing. {_ADD}"
 
 
-def _limits(entry: Entry) -> str | None:
-    """Return in words what a handler without a decision, and what is around it, is marked with, or None."""
+def _marked(entry: Entry) -> Policy | None:
+    """Return what a handler without a decision, and what is around it, is marked with, or None."""
     own = entry.marked if entry.marked is not None else policy_of(entry.handler)
-    found = joined(entry.above, own)
-    return None if found is None else found.describe()
+    return joined(entry.above, own)
 
 
 def required(guard: Guard, entry: Entry) -> Policy | None:

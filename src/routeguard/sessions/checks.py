@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 import anyio
 from typing_extensions import override
 
+from routeguard.core.check_class import takes
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 from routeguard.core.overrides import identified, presented
@@ -136,6 +137,8 @@ class SessionAllowed(Check):
         findings = check_fields(self.fields, user_class, listed=_listed(services, user_class))
         if self.rule is not None and not callable(self.rule):
             findings.append(f"rule {self.rule!r} cannot be called")
+        elif self.rule is not None and not takes(self.rule, 1):
+            findings.append(f"rule {self.rule!r} does not take what it is called with: the session")
         if findings:
             raise ConfigError(findings)
         fields, rule = [(field, field.compiled(user_class)) for field in self.fields], self.rule
@@ -200,8 +203,8 @@ class Fresh(Check):
     @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the clock. Raises ConfigError for a duration that is not positive."""
-        if self.within <= timedelta(0):
-            raise ConfigError("fresh() needs a positive duration")
+        if not isinstance(self.within, timedelta) or self.within <= timedelta(0):
+            raise ConfigError("fresh() needs a positive duration, such as fresh(minutes=5)")
         # Sessions are stamped with a clock that rides out steps back; their age is told by the same one.
         clock: Clock = services.find(SteadyClock) or services.get(Clock)
         problem = step_up_required(max_age=self.within, debug="the authentication is too old")

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from routeguard.sessions.field_values import COLLECTIONS, Values, members, values_of
+from routeguard.sessions.field_values import COLLECTIONS, Values, members, nearest, values_of
 
 Match: TypeAlias = Mapping[str, Any]
 """Field names, dotted names or nested mappings to what is expected of them; all must hold."""
@@ -155,7 +155,8 @@ def _check_path(requirement: FieldMatch, user_class: type[Any]) -> list[str]:
         hints = [found for kind in owners if (found := _hint(kind, name)) is not _MISSING]
         if not hints:
             path = ".".join(requirement.path)
-            return [f"{owners[0].__name__} has no field {name!r} (in the match of user field {path!r})"]
+            within = "" if path == name else f", which {path!r} names"
+            return [f"{owners[0].__name__} has no field {name!r}{within}{nearest(name, _names(owners[0]))}"]
         hint = hints[0] if len(hints) == 1 else Any
     values = values_of(hint)
     return [] if values is None else _check_values(requirement, values)
@@ -168,6 +169,12 @@ def _check_values(requirement: FieldMatch, values: Values) -> list[str]:
         one for one in requirement.any_of or () if not _is_unset(one) and not isinstance(one, (*COLLECTIONS, Mapping))
     ]
     return [f"user field {name!r} {finding}" for one in comparable if (finding := values.finding(one))]
+
+
+def _names(kind: Any) -> list[str]:
+    """Return the names of a class's fields, for a word on the one that was meant."""
+    origin: type[Any] = typing.get_origin(kind) or kind
+    return [name for base in origin.__mro__ for name in vars(base).get("__annotations__", ())]
 
 
 def _is_open(kind: Any) -> bool:

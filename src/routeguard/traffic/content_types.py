@@ -50,6 +50,10 @@ def media_type(value: bytes) -> bytes:
     return name if not rest or are_parameters(rest) else b""
 
 
+def _is_type(name: object) -> bool:
+    return isinstance(name, str) and _TYPE.fullmatch(name) is not None and not name.startswith("*")
+
+
 @dataclass(frozen=True, slots=True)
 class ContentTypes(Check):
     """The body's media type is one of `types`."""
@@ -61,10 +65,10 @@ class ContentTypes(Check):
     @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for anything that is not a media type in lower case, without parameters."""
-        bad = [one for one in self.types if not _TYPE.fullmatch(one) or one.startswith("*")]
+        bad = [one for one in self.types if not _is_type(one)]
         if bad or not self.types:
             raise ConfigError(
-                [f"{one!r} is not a lower-case media type without parameters" for one in bad]
+                [f"{one!r} is not a lower-case media type without parameters, such as 'image/png'" for one in bad]
                 or "content_types() needs a media type"
             )
         exact = frozenset(one.encode("ascii") for one in self.types if not one.endswith("/*"))

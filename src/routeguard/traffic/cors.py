@@ -138,6 +138,8 @@ class Cors(Check):
         for name in (*self.methods, *self.headers, *self.expose):
             if not _TOKEN.fullmatch(name) or name == "*":
                 found.append(f"cors() name {name!r} is not the name of a method or header")
+        # Browsers compare methods with their case, and send all that have a usual name in capitals.
+        found += [f"cors() method {name!r} is not in capitals" for name in self.methods if name != name.upper()]
         if self.max_age < 0:
             found.append("cors() max_age must not be negative")
         return found

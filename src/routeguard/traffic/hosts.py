@@ -73,8 +73,8 @@ class Hosts(Check):
             yield Attack(name=f"host {host}", status=400, headers=(("host", host),))
 
 
-def _is_host(name: str) -> bool:
-    match = _HOST.fullmatch(name)
+def _is_host(name: object) -> bool:
+    match = _HOST.fullmatch(name) if isinstance(name, str) else None
     return match is not None and (match[1] is None or is_port(match[1]))
 
 

@@ -40,9 +40,10 @@ class Method(Check):
     @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile. Raises ConfigError for a name that no method has."""
-        bad = [name for name in self.names if not _NAME.fullmatch(name)]
+        bad = [name for name in self.names if not (isinstance(name, str) and _NAME.fullmatch(name))]
         if bad or not self.names:
-            raise ConfigError([f"{name!r} is not a method in capitals" for name in bad] or "method() needs a name")
+            form = "is not a method in capitals: write method('POST', 'PUT')"
+            raise ConfigError([f"{name!r} {form}" for name in bad] or "method() needs a name")
         allowed = self._allowed()
         refusal = METHOD_NOT_ALLOWED(headers=(("allow", ", ".join(allowed)),))
         methods = frozenset(allowed)
