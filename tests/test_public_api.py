@@ -44,13 +44,22 @@ def describe(name, kind):
         yield f"enum {name}({', '.join(kind.__members__)})"
         return
     yield f"class {name}{shape(kind)}"
-    for member, value in sorted(vars(kind).items()):
+    for member, value in sorted(members(kind).items()):
         if member.startswith("_"):
             continue
         if isinstance(value, property):
             yield f"    {member}: property"
         elif callable(value) or isinstance(value, classmethod | staticmethod):
             yield f"    {member}{shape(getattr(kind, member))}"
+
+
+def members(kind):
+    """Return what a class has of its own, and of bases of ours that are not public themselves."""
+    public = {value for value in vars(routeguard).values() if inspect.isclass(value)}
+    parts = [
+        one for one in kind.__mro__ if one is kind or (one.__module__.startswith("routeguard.") and one not in public)
+    ]
+    return {name: value for one in reversed(parts) for name, value in vars(one).items()}
 
 
 def shape(value):

@@ -23,8 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from routeguard import ConfigError, Routeguard, Settings, public, rate_limit
-from routeguard.assembly import defaults
+from routeguard import ConfigError, Routeguard, Settings, defaults, public, rate_limit
 from routeguard.core.feature import Feature
 from routeguard.core.secret import Secret
 from routeguard.core.setup import Setup

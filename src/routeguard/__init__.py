@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from routeguard.api_keys.models import ApiKey as ApiKey
 from routeguard.app import Routeguard as Routeguard
-from routeguard.assembly import defaults as defaults
+from routeguard.builtin.features import defaults as defaults
 from routeguard.core.address import client_address as client_address
 from routeguard.core.cookies import parse_cookies as parse_cookies
 from routeguard.core.credentials import Credential as Credential

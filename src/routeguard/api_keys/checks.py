@@ -17,7 +17,9 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.overrides import identified, presented
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import NOT_FOUND, PERMISSION_DENIED, Problem, authentication_required
+from routeguard.core.provided import Provided
 from routeguard.core.security_log import network_of, note
+from routeguard.core.security_schemes import SecurityScheme
 from routeguard.traffic.deduplicate import Deduplicate
 from routeguard.traffic.idempotent import Idempotent
 from routeguard.traffic.site import site_of
@@ -254,3 +256,24 @@ def _verifier(services: Services) -> Verify:
 _MISSING: Final = authentication_required("no API key")
 _BY_KEY: Final = PERMISSION_DENIED("API keys cannot manage API keys. Sign in.", debug="an API key manages keys")
 _NO_ACTION: Final = NOT_FOUND(debug="an action this route does not offer")
+
+
+NARROWING: Final = (ApiKeyAllowed,)
+"""Checks that refuse a caller whom no other check has identified."""
+SCHEMES: Final = (
+    SecurityScheme(
+        name="apiKey",
+        description={"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        required_by=(ApiKeyRequired,),
+        exclusive=True,
+    ),
+    # Of its own: an access token in the same field does not open what asks for a key, nor the other way round.
+    SecurityScheme(
+        name="apiKeyBearer",
+        description={"type": "http", "scheme": "bearer", "bearerFormat": "API key"},
+        required_by=(ApiKeyRequired,),
+        exclusive=True,
+    ),
+)
+
+PROVIDED: Final = Provided(ApiKey, by=api_key())

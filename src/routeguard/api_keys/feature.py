@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys import store
+from routeguard.api_keys.checks import NARROWING, PROVIDED, SCHEMES
 from routeguard.api_keys.models import EVENTS, ApiKey, KeyVerifier
 from routeguard.api_keys.problems import PROBLEMS
 from routeguard.api_keys.routes import routes
@@ -35,6 +36,7 @@ def set_up(setup: Setup) -> None:
     )  # fmt: skip
     services.add(KeyVerifier, verifier)
     setup.watch(ApiKey, verifier)
+    setup.describe(*SCHEMES, narrowing=NARROWING)
     environment: Environment = "live" if settings.production else "test"
     keys = ApiKeys(database, clock=clock, settings=own, invalidations=feed, uses=uses, environment=environment)
     services.add(ApiKeys, keys)
@@ -43,6 +45,7 @@ def set_up(setup: Setup) -> None:
 feature: Final = Feature(
     name="api_keys",
     requires=("sessions",),
+    provides=(PROVIDED,),
     setup=set_up,
     routes=routes,
     tables=(store.api_keys,),

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from routeguard.core.check_class import findings_of
@@ -132,6 +133,9 @@ def unusable(part: Any) -> str | None:
 def _no_policy(part: Any) -> str:
     """Say what was given in a policy's place, and where it is a function, that it was not called."""
     name = getattr(part, "__qualname__", None)
+    if isinstance(part, MethodType) and not isinstance(part.__self__, type):
+        # The class that was written, and not a base of it that happens to hold the method.
+        name = f"{type(part.__self__).__qualname__}.{part.__name__}"
     if name is not None and callable(part):
         words = f"{name} is a {'class' if isinstance(part, type) else 'function'}, not a policy"
         if str(getattr(part, "__module__", "")).startswith("routeguard."):

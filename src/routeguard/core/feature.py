@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from routeguard.core.events import Event
     from routeguard.core.problem import ProblemType
+    from routeguard.core.provided import Provided
     from routeguard.core.services import Services
     from routeguard.core.setup import Setup
 
@@ -43,5 +44,9 @@ class Feature(Generic[S]):
     """The classes of the events that it records."""
     changes: tuple[type[Any], ...] = ()
     """The classes of the changes into whose transaction others may put a hook (`Setup.within`)."""
+    provides: tuple[Provided[Any], ...] = ()
+    """The principals that handlers may take by ``Depends(guard.provided(Kind))``, and what each requires."""
+    verify: Callable[[Any, type[Any]], Iterable[str]] | None = None
+    """Returns what is wrong with the settings or the application's class of users, before anything is made."""
     records: bool = True
     """Whether it needs the database, or a slice that does. Without any that do, none is opened."""

@@ -51,6 +51,7 @@ def _clashes(features: Sequence[Feature]) -> Iterator[str]:
         if times > 1:
             yield f"{times} features are named {name}"
     yield from _shared(features, "the problem code", lambda one: (problem.code for problem in one.problems))
+    yield from _shared(features, "the principal", lambda one: (each.kind.__qualname__ for each in one.provides))
     # The stored rows name the class alone: a listener to one event would be given the other's.
     yield from _shared(features, "the event", lambda one: (event.__name__ for event in one.events))
 

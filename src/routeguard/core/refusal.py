@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from routeguard.core.decision import Reply
     from routeguard.core.exchange import Exchange
     from routeguard.core.problem import Problem
+
+
+class SignInPage(NamedTuple):
+    """The page that browsers are sent to instead of a 401. Registered by the feature that has one."""
+
+    path: str
 
 
 class RefusalPages(Protocol):

@@ -13,11 +13,13 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
 from routeguard.core.order import in_order
 from routeguard.core.principal import Standings
+from routeguard.core.security_schemes import SecuritySchemes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from routeguard.core.principal import Standing
+    from routeguard.core.security_schemes import SecurityScheme
     from routeguard.core.services import Services
 
 S = TypeVar("S", default=Any)
@@ -165,6 +167,16 @@ class Setup(Generic[S]):
     def watch(self, kind: type[Any], watcher: Standing) -> None:
         """Let `watcher` say when a principal of class `kind` has ended: open sockets and streams end then."""
         self.services.get(Standings).add(kind, watcher)
+
+    def describe(self, *schemes: SecurityScheme, narrowing: tuple[type[Any], ...] = ()) -> None:
+        """Say by which security schemes the checks are described in OpenAPI.
+
+        `narrowing` are checks that refuse a caller whom no other check has identified, and read no credential.
+        """
+        known = self.services.get(SecuritySchemes)
+        known.narrowing += narrowing
+        for scheme in schemes:
+            known.add(scheme)
 
     def ready(self, check: Callable[[], Awaitable[object]]) -> None:
         """Be ready for requests only while `check` returns. It raises Unavailable when its part is away."""

@@ -15,6 +15,7 @@ from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, S
 from routeguard.core.problem import authentication_required
 from routeguard.core.secret import digest
 from routeguard.core.security_log import network_of, note
+from routeguard.core.security_schemes import SecurityScheme
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral, hash_tag
 from routeguard.oauth_server.service import Clients
@@ -207,3 +208,16 @@ def _at(message: Message, authority: str, body: bytes) -> Message:
 def authorities(issuer: str, addresses: Iterable[str]) -> tuple[str, ...]:
     """Return the hosts a call may have been signed for, the issuer's first."""
     return tuple(dict.fromkeys(authority_of(one) for one in (issuer, *addresses)))
+
+
+SIGNATURE_SCHEME: Final = SecurityScheme(
+    name="signature",
+    description={
+        "type": "apiKey",
+        "in": "header",
+        "name": "Signature",
+        "description": "A signature by a registered client (RFC 9421), with Signature-Input and Content-Digest.",
+    },
+    required_by=(SignedClient,),
+    on_demand=True,
+)

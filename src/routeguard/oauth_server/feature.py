@@ -11,7 +11,7 @@ from routeguard.core.feature import Feature
 from routeguard.db.database import Database
 from routeguard.invalidation.service import Invalidations
 from routeguard.oauth_server import store
-from routeguard.oauth_server.checks import SignedCalls, authorities
+from routeguard.oauth_server.checks import SIGNATURE_SCHEME, SignedCalls, authorities
 from routeguard.oauth_server.introspection import Introspection
 from routeguard.oauth_server.models import ClientSettings
 from routeguard.oauth_server.routes import routes
@@ -34,6 +34,7 @@ def set_up(setup: Setup) -> None:
     # On loopback a machine has several names, which are one service. Trusted origins are other applications.
     names = [one for one in settings.origins if one not in settings.trusted_origins]
     hosts = authorities(settings.issuer, (*own.addresses, *names))
+    setup.describe(SIGNATURE_SCHEME)
     services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
     cookie = services.get(CookieScheme).name()
     introspection = Introspection(

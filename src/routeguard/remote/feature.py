@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from routeguard.api_keys.checks import NARROWING, PROVIDED, SCHEMES
 from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.cookies import CookieScheme
@@ -27,6 +28,9 @@ from routeguard.remote.sessions import (
 from routeguard.remote.standing import RemoteStanding
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
+from routeguard.sessions.checks import BEARER_SCHEME, session_scheme
+from routeguard.sessions.checks import NARROWING as SESSION_NARROWING
+from routeguard.sessions.checks import PROVIDED as SESSION_PROVIDED
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.sessions.sources import SessionSources
 from routeguard.tokens.access import AccessTokens
@@ -54,7 +58,7 @@ class Remote(NamedTuple):
 
 def remote(where: Remote) -> Feature:
     """Return the feature that guards an app by another service's word. It keeps no records of its own."""
-    return Feature(name="remote", setup=partial(_set_up, where), records=False)
+    return Feature(name="remote", setup=partial(_set_up, where), provides=(SESSION_PROVIDED, PROVIDED), records=False)
 
 
 def _set_up(where: Remote, setup: Setup) -> None:
@@ -110,6 +114,7 @@ def _sessions(setup: Setup, where: Remote) -> None:
     sources = SessionSources(RemoteCookies(found, name=scheme.name(), user_class=where.user))
     cookies = TokenCookies(scheme)
     services.add(SessionResolver, sources)
+    setup.describe(session_scheme(scheme.name()), BEARER_SCHEME, *SCHEMES, narrowing=(*SESSION_NARROWING, *NARROWING))
     setup.own(Place.CREDENTIAL, sources.add)
     setup.own(Place.COOKIE_CREDENTIAL, sources.add_token_cookies)
     setup.credential("token", BearerSessions(by_token.find))

@@ -18,6 +18,8 @@ from routeguard.core.errors import ConfigError, ProblemError, Unavailable
 from routeguard.core.overrides import identified, presented
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
+from routeguard.core.provided import Provided
+from routeguard.core.security_schemes import SecurityScheme
 from routeguard.sessions.identify import IdentifiedSession, ResolvedSessions
 from routeguard.sessions.match import FieldMatch, Match, check_fields, flatten
 from routeguard.sessions.models import COOKIE_NAME, PLAIN_COOKIE_NAME, SessionResolver, UserSession
@@ -283,3 +285,29 @@ async def _ask(rule: Rule[Any], found: UserSession[Any]) -> Outcome:
         logger.error("a session rule answered %s, not bool: refused: %r", type(answer).__name__, rule)
         return _DENIED.because("the rule did not answer with a bool")
     return None if answer else _DENIED.because("the rule said no")
+
+
+NARROWING: Final = (SessionAllowed, Fresh)
+"""Checks that refuse a caller whom no other check has identified."""
+
+
+def session_scheme(cookie: str) -> SecurityScheme:
+    """Return the description of our cookie."""
+    return SecurityScheme(
+        name="session",
+        description={"type": "apiKey", "in": "cookie", "name": cookie},
+        required_by=(SessionRequired,),
+        read_by=(OptionalSession,),
+    )
+
+
+BEARER_SCHEME: Final = SecurityScheme(
+    name="bearer",
+    description={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    required_by=(SessionRequired,),
+    read_by=(OptionalSession,),
+    exclusive=True,
+)
+"""Access tokens, which stand for a session."""
+
+PROVIDED: Final = Provided(UserSession, by=session())

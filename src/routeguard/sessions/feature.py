@@ -14,6 +14,7 @@ from routeguard.invalidation.service import Invalidations
 from routeguard.invalidation.store import invalidations
 from routeguard.sessions import store
 from routeguard.sessions.by_id import SessionsById
+from routeguard.sessions.checks import NARROWING, PROVIDED, session_scheme
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
 from routeguard.sessions.invalidation import invalidations_of
@@ -39,9 +40,10 @@ def set_up(setup: Setup) -> None:
     clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
     feed = invalidations_of(database, clock=clock, settings=own)
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
+    cookie = SessionCookie(services.get(CookieScheme))
     cookies: CookieSessions[Any] = CookieSessions(
         database, users.reader, clock=clock, codec=EnvelopeCodec(services.get(DeploymentKeys)),
-        cookie=SessionCookie(services.get(CookieScheme)), settings=own, invalidations=feed,
+        cookie=cookie, settings=own, invalidations=feed,
     )  # fmt: skip
     services.add(CookieSessions, cookies)
     by_id: SessionsById[Any] = SessionsById(database, users.reader, clock=clock, settings=own, invalidations=feed)
@@ -57,6 +59,7 @@ def set_up(setup: Setup) -> None:
     services.add(Sessions, sessions)
     setup.own(Place.LINKED_CREDENTIAL, sessions.link)
     setup.watch(UserSession, sessions)
+    setup.describe(session_scheme(cookie.name), narrowing=NARROWING)
     setup.within(UserChange, sessions.on_user_change)
     sign_in = services.add(SignIn, SignIn(sessions))
     setup.own(Place.SIGN_IN_STEP, sign_in.add_step)
@@ -65,6 +68,7 @@ def set_up(setup: Setup) -> None:
 feature: Final = Feature(
     name="sessions",
     requires=("users",),
+    provides=(PROVIDED,),
     setup=set_up,
     routes=routes,
     tables=(store.sessions, invalidations),

@@ -11,6 +11,7 @@ from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
 from routeguard.invalidation.service import Invalidations
 from routeguard.sessions.by_id import SessionsById
+from routeguard.sessions.checks import BEARER_SCHEME
 from routeguard.sessions.service import Sessions
 from routeguard.tokens import store
 from routeguard.tokens.access import AccessTokens
@@ -44,6 +45,7 @@ def set_up(setup: Setup) -> None:
     setup.ready(keys.ready)
     access = AccessTokens(keys, clock=clock, settings=settings.tokens, issuer=settings.issuer, skew=skew)
     services.add(AccessTokens, access)
+    setup.describe(BEARER_SCHEME)
     setup.credential("token", BearerSessions(TokensOfSessions(access, services.get(SessionsById)).find))
     _set_up_refresh(setup, access)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from routeguard.core.feature import Feature
-from routeguard.core.refusal import RefusalPages
+from routeguard.core.refusal import RefusalPages, SignInPage
 from routeguard.ui.refusals import BrowserRefusals
 from routeguard.ui.routes import routes
 from routeguard.ui.templates import FormTexts
@@ -23,6 +23,7 @@ def set_up(setup: Setup) -> None:
     )
     texts = services.add(FormTexts, FormTexts(hint))
     services.add(RefusalPages, BrowserRefusals(texts))
+    services.add(SignInPage, SignInPage("/auth/sign-in"))
 
 
 feature: Final = Feature(name="ui", requires=("sessions",), setup=set_up, routes=routes)

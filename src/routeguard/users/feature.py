@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.changes import Changes
 from routeguard.core.clock import Clock
+from routeguard.core.errors import ConfigError
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.db.database import Database
@@ -18,6 +19,7 @@ from routeguard.users.models import EVENTS, UserAdded, UserChange, UserSettings
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.problems import PROBLEMS
 from routeguard.users.quota import MailQuota
+from routeguard.users.reader import UserCodec
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
 from routeguard.users.verification import EmailVerification
@@ -44,9 +46,19 @@ def set_up(setup: Setup) -> None:
     services.add(EmailVerification, EmailVerification(users, tokens, services.get(MailQueue), letterhead=letterhead))
 
 
+def verify(settings: Any, user_class: type[Any]) -> list[str]:  # noqa: ARG001 - the seam's shape
+    """Return what is wrong with the application's class of users."""
+    try:
+        UserCodec(user_class)
+    except ConfigError as error:
+        return list(error.findings)
+    return []
+
+
 feature: Final = Feature(
     name="users",
     setup=set_up,
+    verify=verify,
     tables=(store.users, one_time_tokens),
     problems=PROBLEMS,
     events=EVENTS,
