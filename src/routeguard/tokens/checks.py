@@ -46,6 +46,7 @@ class RefreshNotForged(Csrf):
     @override
     def attacks(self) -> Iterable[Attack]:
         """Yield a foreign page's request with a token cookie, under whichever name is ours."""
-        each = "; ".join(f"{prefix}routeguard-refresh=x" for prefix in ("__Host-", "__Secure-", ""))
+        names = ("routeguard-refresh", "routeguard-partitioned-refresh")
+        each = "; ".join(f"{prefix}{name}=x" for prefix in ("__Host-", "__Secure-", "") for name in names)
         headers = (("cookie", each), ("origin", "https://attacker.example"))
         yield Attack(name="cross-site with a refresh cookie", status=403, method="POST", headers=headers)

@@ -171,17 +171,25 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
   // A clock that was set back makes a time of the future mean nothing.
   const isSince = (time, begun) => time > begun && time <= Date.now();
 
-  function exclusively(work) {
-    const locks = keep === "cookies" ? navigator.locks : undefined;
-    return locks === undefined ? work() : locks.request(scope, work);
+  // Null where the browser has no locks, and in a frame on another site whose browser refuses them with a
+  // SecurityError: each page renews for itself then.
+  async function lockManager() {
+    if (keep !== "cookies" || navigator.locks === undefined) return null;
+    return navigator.locks.query().then(() => navigator.locks, () => null);
+  }
+
+  async function exclusively(work) {
+    const locks = await lockManager();
+    return locks === null ? work() : locks.request(scope, work);
   }
 
   // Messages may come later than the lock. So who has renewed holds a lock whose name says when, and whoever gets the
   // first lock after that sees the second.
   async function renewedElsewhere(begun) {
     if (isSince(renewedAt, begun)) return true;
-    if (keep !== "cookies" || navigator.locks === undefined) return false;
-    const { held } = await navigator.locks.query();
+    const locks = await lockManager();
+    if (locks === null) return false;
+    const { held } = await locks.query();
     const marks = held.map(({ name }) => name).filter((name) => name.startsWith(`${scope} `));
     const times = marks.map((name) => Number(name.split(" ").at(-1)));
     const latest = Math.max(0, ...times.filter((time) => time <= Date.now()));
@@ -213,10 +221,11 @@ export function createClient({ base = new URL("../", import.meta.url).href, keep
   async function announce() {
     renewedAt = Date.now();
     channel?.postMessage({ renewed: renewedAt });
-    if (keep !== "cookies" || navigator.locks === undefined) return;
+    const locks = await lockManager();
+    if (locks === null) return;
     await new Promise((resolve) => {
       const seen = () => new Promise((release) => (resolve(), setTimeout(release, SEEN_FOR)));
-      navigator.locks.request(`${scope} ${renewedAt}`, { mode: "shared" }, seen).catch(resolve);
+      locks.request(`${scope} ${renewedAt}`, { mode: "shared" }, seen).catch(resolve);
     });
   }
 
