@@ -28,6 +28,7 @@ from routeguard import (
     content_types,
     cors,
     defaults,
+    deferred,
     hosts,
     method,
     public,
@@ -277,3 +278,25 @@ def test_a_refusal_with_the_status_of_a_success_is_a_fault(
 
     with TestClient(app) as client:
         assert client.get("/x").status_code == 500
+
+
+@pytest.mark.parametrize("wrong", ["http://127.0.0.1:9000", {"issuer": "http://127.0.0.1:9000"}])
+def test_settings_of_another_type(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"takes Settings and not (str|dict): write Routeguard\(Settings\("):
+        Routeguard(wrong)
+
+
+def test_a_deferred_handler_without_its_decision_is_told_what_it_lacks(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = own(tmp_path, monkeypatch)
+    app = FastAPI()
+    guard.install(app)
+
+    @app.get("/x")
+    @guard(deferred)
+    async def handler() -> None: ...
+
+    with TestClient(app) as client:
+        assert client.get("/x").status_code == 500
+    assert "has not awaited guard.require(...)" in caplog.text

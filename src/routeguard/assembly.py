@@ -44,6 +44,9 @@ def checked_settings(settings: Settings | None, features: Sequence[Feature], use
 
     Raises ConfigError with everything that is wrong: with what cannot be read, with the values, with the user class.
     """
+    if not isinstance(settings, Settings | None):
+        kind = type(settings).__name__
+        raise ConfigError(f"Routeguard() takes Settings and not {kind}: write Routeguard(Settings(issuer=...))")
     given, findings = (settings, []) if settings is not None else Settings.read()
     identity = any(feature.records for feature in features)
     findings += given.findings(identity=identity, cookies=bool(features))

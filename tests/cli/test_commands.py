@@ -65,6 +65,7 @@ def test_dev_says_that_a_port_is_taken(tmp_path: Path) -> None:
         other = run(tmp_path, "dev", "--port", server.url.rpartition(":")[2])
     assert other.returncode == 2
     assert "cannot be listened on" in other.stderr
+    assert "--port" in other.stderr
     assert "Traceback" not in other.stderr
 
 
@@ -73,6 +74,8 @@ def test_serve_lists_every_unsafe_setting_and_does_not_start(tmp_path: Path) -> 
     assert ended.returncode == 2
     for word in ("secret is missing", "issuer must be https", "database_url keeps", "mail.url prints"):
         assert word in ended.stderr
+    for way in ("secrets.token_urlsafe(48)", "ROUTEGUARD_ENVIRONMENT=development"):
+        assert way in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -193,7 +193,9 @@ async def test_what_is_stored_signs_nothing(database: Database) -> None:
                 await tx.execute(sa.update(store.signing_keys).values({name: getattr(row, name) for name in change}))
 
 
-async def test_another_secret_reads_the_keys_of_the_older_one(database: Database) -> None:
+async def test_another_secret_reads_the_keys_of_the_older_one(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     async with KeyWorld.of(database) as old:
         token = old.mint()
         async with KeyWorld.of(database, secret=OTHER, older=[SECRET]) as both:
@@ -204,6 +206,7 @@ async def test_another_secret_reads_the_keys_of_the_older_one(database: Database
             assert new.access.verify(token) is None
             assert new.access.verify(new.mint())
             assert [row.generation for row in await new.rows()] == [1, 2]
+            assert "another secret, or for another issuer" in caplog.text
             await old.tend()
             assert old.access.verify(old.mint())
             assert len(await new.rows()) == 2

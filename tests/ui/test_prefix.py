@@ -287,6 +287,7 @@ async def test_a_prefix_that_mails_lack_is_logged_once(
                 await browser.get(f"{site.prefix}/auth/sign-in")
     told_of = [record for record in caplog.records if "root_path" in record.getMessage()]
     assert len(told_of) == (0 if said else 1)
+    assert all("set ROUTEGUARD_ROOT_PATH" in record.getMessage() for record in told_of)
 
 
 @pytest.mark.parametrize(("prefix", "keeps"), [("/id", True), ("/id", False), ("/auth", False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 from datetime import UTC, datetime
@@ -46,7 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+        way = "; choose another port by --port" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror or error}{way}") from None
     bound.set_inheritable(True)
     return bound
 

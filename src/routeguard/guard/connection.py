@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.decision import ALLOW, Refuse, Reply
 from routeguard.core.errors import GuardNotApplied, ProblemError, Unavailable
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from routeguard.guard.guard import Compiled, Guard
     from routeguard.guard.layers import Layer
 
+_NO_DECISION: Final = GUARD_NOT_APPLIED(
+    debug="no decision: no guarded handler answered, or one that is deferred has not awaited guard.require(...)"
+)
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -198,7 +201,7 @@ class Connection(Exchange):
             message["headers"] = finish(self, list(message.get("headers", ())))
         elif kind == "websocket.accept":
             if self._undecided and not self._unapplied():
-                await self.refuse(GUARD_NOT_APPLIED(debug="no decision"))
+                await self.refuse(_NO_DECISION)
                 return
             message["subprotocol"] = subprotocol(self.request.scope, message.get("subprotocol"))
             message["headers"] = [*without_credentials(message.get("headers", ())), *self.effects]
@@ -245,7 +248,7 @@ class Connection(Exchange):
             undecided = problem is None and self.decision is not ALLOW and message["status"] < 400 and self._undecided
             if undecided and not self._may_leave(message["status"], headers):
                 astray = self.current is None and leads_astray(self.request, message["status"])
-                problem = NOT_FOUND() if astray else GUARD_NOT_APPLIED(debug="no decision")
+                problem = NOT_FOUND() if astray else _NO_DECISION
             if problem is not None:
                 # 413 wins too: frameworks turn the interrupted read into 400 or 500 of their own. What lets a page
                 # of another origin read the answer stays.
@@ -281,7 +284,7 @@ class Connection(Exchange):
         """Whether the missing decision is only noted."""
         if self.guard.mode != "observe":
             return False
-        self.log(GUARD_NOT_APPLIED(debug="no decision"), "", "would be refused")
+        self.log(_NO_DECISION, "", "would be refused")
         self.decision = ALLOW
         return True
 

@@ -127,7 +127,9 @@ class Guard:
         if not self.root_reported and self.sign_in is not None and not self.root.endswith(found):
             self.root_reported = True
             said = "requests come in below %s, but links in mails begin with the setting root_path, which is %r"
-            logger.warning(said, found, self.root)
+            # Not "set it to that": behind some middleware the client chose it (attack RED-01).
+            way = "set ROUTEGUARD_ROOT_PATH to the path below which browsers find the application"
+            logger.warning(f"{said}: {way}", found, self.root)
 
     def __call__(self, *policies: Any) -> Callable[[H], H]:
         """Mark a handler: ``@guard(signed_in, csrf())``. The handler itself is returned unchanged."""

@@ -21,7 +21,7 @@ PROBLEMS: Final = (INVALID_CREDENTIALS, PASSWORD_REJECTED)
 REASONS: Final = {
     "too-short": "Use at least {minimum} characters.",
     "too-long": "Use at most {maximum} characters.",
-    "common": "Anybody who guesses tries that one first.",
+    "common": "This is one of the most common passwords, which are guessed first: choose another.",
     "contextual": "It is little more than your name, your address or the name of this service.",
 }
 

@@ -28,6 +28,7 @@ ROOT_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)+", re.A
 _WELL_KNOWN: Final = ("secret", "changeme", "change-me", "password", "development", "insecure", "default", "example")
 _LISTENING: Final = re.compile(r"https?://(0\.0\.0\.0|\[::\])(?=[:/]|$)", re.ASCII)
 _COOKIE: Final = re.compile(r"(?=.{1,40}\Z)[A-Za-z0-9](?:[A-Za-z0-9._-]|\{port\})*", re.ASCII)
+_RANDOM_TEXT: Final = "`python -c 'import secrets; print(secrets.token_urlsafe(48))'`"
 _PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 
 
@@ -86,7 +87,7 @@ def malformed(settings: Settings) -> list[str]:
     found += _proxies(settings)
     for name, secret in _secrets(settings):
         if len(secret) < MINIMUM_SECRET_BYTES:
-            found.append(f"{name} must have at least {MINIMUM_SECRET_BYTES} bytes")
+            found.append(f"{name} must have at least {MINIMUM_SECRET_BYTES} bytes: {_RANDOM_TEXT} prints a good one")
     return [*found, *_unusable_urls(settings)]
 
 
@@ -151,7 +152,7 @@ def unsafe(settings: Settings) -> list[str]:
     """Return what production must not run with."""
     found: list[str] = []
     if settings.secret is None:
-        found.append("secret is missing: set ROUTEGUARD_SECRET to 32 or more random bytes")
+        found.append(f"secret is missing: set ROUTEGUARD_SECRET to 32 or more random bytes, as {_RANDOM_TEXT} prints")
     for name, secret in _secrets(settings):
         text = secret.reveal().decode("utf-8", "replace").lower()
         # Attack JWT-30, OPS-11: defaults and keyboard patterns are the first keys anybody tries.
@@ -174,7 +175,7 @@ def unsafe(settings: Settings) -> list[str]:
     if settings.sessions.poll > settings.sessions.trust:
         found.append("sessions.poll is longer than sessions.trust: between two answers none would be trusted")
     if not settings.issuer.startswith("https://"):
-        found.append("issuer must be https in production")
+        found.append("issuer must be https in production (to try it out, set ROUTEGUARD_ENVIRONMENT=development)")
     return [*found, *unsafe_cookies(settings)]
 
 

@@ -250,7 +250,8 @@ class SigningKeys:
         if row.sealed not in self._opened:
             self._opened[row.sealed] = key = self._decrypt(row)
             if key is None:
-                logger.error("signing key %s was sealed with a secret that is not configured: left out", row.kid)
+                said = "signing key %s is not used: made with another secret, or for another issuer, than those set"
+                logger.error(said, row.kid)
         return self._opened[row.sealed]
 
     def _decrypt(self, row: store.KeyRow) -> Key | None:
