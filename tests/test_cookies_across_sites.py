@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Request, WebSocket
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -179,3 +179,25 @@ def test_an_exemption_is_the_application_s_own_where_browsers_keep_the_cookie_ba
     guard.install(app)
     with TestClient(app, base_url=ISSUER) as browser:
         assert browser.post("/session", headers={"cookie": "application=1"}).json() == "changed"
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_public_route_knows_nobody_in_an_unsafe_request_of_a_foreign_page(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CSRF-01: it has no check, and its browser added the cookie; our own page and a safe method are the twins."""
+    guard, app = guarded(FRAMED, tmp_path, monkeypatch)
+
+    @app.api_route("/who", methods=["GET", "POST"])
+    @guard(public)
+    async def who(request: Request) -> str:
+        found = await guard.find_session(request)
+        return "nobody" if found is None else found.user.id
+
+    guard.install(app)
+    sent = {"cookie": "application=1"}
+    with TestClient(app, base_url=ISSUER) as browser:
+        assert browser.post("/who", headers=sent | FOREIGN[name]).json() == "nobody"
+        assert browser.get("/who", headers=sent | FOREIGN[name]).json() == "ann"
+        assert browser.post("/who", headers=sent | {"origin": ISSUER}).json() == "ann"
+        assert browser.post("/who", headers={"origin": ISSUER}).json() == "nobody"

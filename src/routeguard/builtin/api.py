@@ -28,7 +28,7 @@ from routeguard.sessions.forgery import is_ambient, open_across_sites
 from routeguard.sessions.models import SessionResolver, UserSession
 from routeguard.traffic.body_limit import body_limit
 from routeguard.traffic.cors import identity_cors, preflight
-from routeguard.traffic.csrf import csrf, is_foreign_socket, with_csrf
+from routeguard.traffic.csrf import csrf, is_foreign, with_csrf
 from routeguard.traffic.security_headers import header_bytes
 from routeguard.users.models import User
 
@@ -175,7 +175,8 @@ class Values(Generic[U]):
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told.
 
-        None, too, for a WebSocket that a page of a foreign origin opened with our cookie (attack WS-01).
+        None, too, for a WebSocket that a page of a foreign origin opened with our cookie (attack WS-01), and with
+        `cookies.same_site` "none" for an unsafe request that it sent with it (attack CSRF-01).
         """
         exchange = connection_of(connection, self._runs)
         # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.
@@ -185,7 +186,7 @@ class Values(Generic[U]):
         found = await session_of(exchange.guard.services)(exchange)
         if exchange.principal is None:
             exchange.principal = found
-            if is_foreign_socket(exchange, exchange.guard.services):
+            if found is not None and await is_foreign(exchange, exchange.guard.services):
                 exchange.principal = None
                 return None
             exchange.watch()

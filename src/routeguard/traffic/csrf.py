@@ -69,7 +69,8 @@ class CsrfTokens:
     """
 
     __slots__ = (
-        "_clock", "_cookie", "_keyed", "_life", "_older", "_presents", "_resume", "cookie_name", "origins",
+        "_clock", "_cookie", "_keyed", "_life", "_older", "_presents", "_resume", "cookie_name", "cross_site",
+        "origins",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +86,9 @@ class CsrfTokens:
         that a cookie which stands for a session was sent.
         """
         self.origins = read_origins(origins)
-        self._cookie = (cookies or CookieScheme()).cookie("csrf")
+        scheme = cookies or CookieScheme()
+        self.cross_site = scheme.attributes.same_site == "None"
+        self._cookie = scheme.cookie("csrf")
         self.cookie_name = self._cookie.name
         self._keyed, *self._older = (_keyed(key) for key in keys.derive(Purpose.CSRF))
         self._clock = clock
@@ -293,12 +296,18 @@ def _foreign(site: Site, origins: Origins) -> Callable[[Exchange], Problem]:
     return foreign
 
 
-def is_foreign_socket(exchange: Exchange, services: Services) -> bool:
-    """Return whether a page of a foreign origin opened this socket, with a credential its browser added."""
+async def is_foreign(exchange: Exchange, services: Services) -> bool:
+    """Return whether a page of a foreign origin sent this, with a credential its browser added.
+
+    For routes without the check: of every handshake (attack WS-01), and of unsafe requests where our cookies go along
+    with what pages of other sites send (attack CSRF-01). Elsewhere SameSite keeps the cookies back.
+    """
     tokens = services.find(CsrfTokens)
-    if tokens is None or exchange.request.kind != "websocket":
+    if tokens is None or is_overridden(exchange):
         return False
-    return not (is_overridden(exchange) or _may_shake_hands(exchange, tokens.origins.trusts))
+    if exchange.request.kind == "websocket":
+        return not _may_shake_hands(exchange, tokens.origins.trusts)
+    return tokens.cross_site and await Csrf().bind(services)(exchange) is not None
 
 
 def _may_shake_hands(exchange: Exchange, trusts: Callable[[bytes | None], bool]) -> bool:
