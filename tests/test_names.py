@@ -15,7 +15,7 @@ SOURCE = Path(routeguard.__file__).parent
 FILES = {str(path.relative_to(SOURCE)): ast.parse(path.read_text("utf-8")) for path in SOURCE.rglob("*.py")}
 # Where code that is not ours is called, and what it raises must become a refusal or a retry: nowhere else.
 BROAD = {
-    "guard/connection.py", "guard/edge.py", "guard/inventory.py", "guard/refusals.py", "sessions/checks.py",
+    "guard/connection.py", "guard/edge.py", "guard/matrix.py", "guard/refusals.py", "sessions/checks.py",
     "invalidation/feed.py", "core/overrides.py", "core/periodic.py", "db/outbox.py", "db/sqlite_thread.py",
 }  # fmt: skip
 # The words the glossary has another word for (docs/explanation/glossary.md).
@@ -93,9 +93,15 @@ def test_every_export_exists_and_says_what_it_is(name):
 
 def test_every_import_of_the_package_is_an_export():
     # `from x import name as name` is what mypy and pyright take for one; anything else would be an accident.
-    froms = [node for node in FILES["__init__.py"].body if isinstance(node, ast.Import | ast.ImportFrom)]
-    aliases = [alias for node in froms if node.module != "__future__" for alias in node.names]
-    assert [alias.name for alias in aliases if alias.asname != alias.name] == []
+    body = FILES["__init__.py"].body
+    [for_types] = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    aliases = [(node.module, alias) for node in for_types.body for alias in node.names]
+    assert [alias.name for _, alias in aliases if alias.asname != alias.name] == []
+    # What Python looks up is what the type checkers are told.
+    told = {alias.name: module for module, alias in aliases}
+    assert {name: f"routeguard.{home}" for name, home in routeguard._HOME.items()} == told
+    of_python = {"importlib", "typing", "__future__"}
+    assert {node.module for node in body if isinstance(node, ast.Import | ast.ImportFrom)} == of_python
 
 
 def imported(tree):

@@ -15,68 +15,136 @@
 
 from __future__ import annotations
 
-from routeguard.api_keys.models import ApiKey as ApiKey
-from routeguard.app import Routeguard as Routeguard
-from routeguard.builtin.features import defaults as defaults
-from routeguard.core.address import client_address as client_address
-from routeguard.core.cookies import parse_cookies as parse_cookies
-from routeguard.core.credentials import Credential as Credential
-from routeguard.core.decision import Allow as Allow
-from routeguard.core.decision import Refuse as Refuse
-from routeguard.core.decision import Reply as Reply
-from routeguard.core.errors import ConfigError as ConfigError
-from routeguard.core.errors import GuardNotApplied as GuardNotApplied
-from routeguard.core.errors import ProblemError as ProblemError
-from routeguard.core.errors import RouteguardError as RouteguardError
-from routeguard.core.errors import Unavailable as Unavailable
-from routeguard.core.events import Event as Event
-from routeguard.core.exchange import Exchange as Exchange
-from routeguard.core.feature import Feature as Feature
-from routeguard.core.policy import Attack as Attack
-from routeguard.core.policy import Check as Check
-from routeguard.core.policy import Outcome as Outcome
-from routeguard.core.policy import Policy as Policy
-from routeguard.core.policy import Stage as Stage
-from routeguard.core.policy import deferred as deferred
-from routeguard.core.policy import public as public
-from routeguard.core.principal import Assurance as Assurance
-from routeguard.core.principal import Principal as Principal
-from routeguard.core.problem import Problem as Problem
-from routeguard.core.problem import ProblemType as ProblemType
-from routeguard.core.rate import parse_rate as parse_rate
-from routeguard.core.redirect import safe_redirect as safe_redirect
-from routeguard.core.request import RequestView as RequestView
-from routeguard.core.secret import Secret as Secret
-from routeguard.core.services import Services as Services
-from routeguard.core.setup import Setup as Setup
-from routeguard.core.strict_json import load_json as load_json
-from routeguard.guard.refusals import as_detail as as_detail
-from routeguard.jose.jwt import verify_jwt as verify_jwt
-from routeguard.jose.models import InvalidToken as InvalidToken
-from routeguard.remote.models import ClientTls as ClientTls
-from routeguard.sessions.identify import ByHeader as ByHeader
-from routeguard.sessions.match import match_user as match_user
-from routeguard.sessions.models import UserSession as UserSession
-from routeguard.settings import Settings as Settings
-from routeguard.settings.tables import include_name as include_name
-from routeguard.settings.tables import include_object as include_object
-from routeguard.traffic.body_limit import body_limit as body_limit
-from routeguard.traffic.callers import api_key as api_key
-from routeguard.traffic.callers import ip as ip
-from routeguard.traffic.callers import plan as plan
-from routeguard.traffic.callers import user as user
-from routeguard.traffic.clients import clients as clients
-from routeguard.traffic.content_types import content_types as content_types
-from routeguard.traffic.cors import cors as cors
-from routeguard.traffic.csrf import csrf as csrf
-from routeguard.traffic.csrf import unsafe_without_csrf as unsafe_without_csrf
-from routeguard.traffic.deduplicate import deduplicate as deduplicate
-from routeguard.traffic.hosts import hosts as hosts
-from routeguard.traffic.idempotent import idempotent as idempotent
-from routeguard.traffic.method import method as method
-from routeguard.traffic.networks import networks as networks
-from routeguard.traffic.rate_limit import rate_limit as rate_limit
-from routeguard.traffic.security_headers import csp_nonce as csp_nonce
-from routeguard.traffic.security_headers import security_headers as security_headers
-from routeguard.traffic.strict_json import strict_json as strict_json
-from routeguard.users.models import User as User
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from routeguard.api_keys.models import ApiKey as ApiKey
+    from routeguard.app import Routeguard as Routeguard
+    from routeguard.builtin.features import defaults as defaults
+    from routeguard.core.address import client_address as client_address
+    from routeguard.core.cookies import parse_cookies as parse_cookies
+    from routeguard.core.credentials import Credential as Credential
+    from routeguard.core.decision import Allow as Allow
+    from routeguard.core.decision import Refuse as Refuse
+    from routeguard.core.decision import Reply as Reply
+    from routeguard.core.errors import ConfigError as ConfigError
+    from routeguard.core.errors import GuardNotApplied as GuardNotApplied
+    from routeguard.core.errors import ProblemError as ProblemError
+    from routeguard.core.errors import RouteguardError as RouteguardError
+    from routeguard.core.errors import Unavailable as Unavailable
+    from routeguard.core.events import Event as Event
+    from routeguard.core.exchange import Exchange as Exchange
+    from routeguard.core.feature import Feature as Feature
+    from routeguard.core.policy import Attack as Attack
+    from routeguard.core.policy import Check as Check
+    from routeguard.core.policy import Outcome as Outcome
+    from routeguard.core.policy import Policy as Policy
+    from routeguard.core.policy import Stage as Stage
+    from routeguard.core.policy import deferred as deferred
+    from routeguard.core.policy import public as public
+    from routeguard.core.principal import Assurance as Assurance
+    from routeguard.core.principal import Principal as Principal
+    from routeguard.core.problem import Problem as Problem
+    from routeguard.core.problem import ProblemType as ProblemType
+    from routeguard.core.rate import parse_rate as parse_rate
+    from routeguard.core.redirect import safe_redirect as safe_redirect
+    from routeguard.core.request import RequestView as RequestView
+    from routeguard.core.secret import Secret as Secret
+    from routeguard.core.services import Services as Services
+    from routeguard.core.setup import Setup as Setup
+    from routeguard.core.strict_json import load_json as load_json
+    from routeguard.guard.refusals import as_detail as as_detail
+    from routeguard.jose.jwt import verify_jwt as verify_jwt
+    from routeguard.jose.models import InvalidToken as InvalidToken
+    from routeguard.remote.models import ClientTls as ClientTls
+    from routeguard.sessions.identify import ByHeader as ByHeader
+    from routeguard.sessions.match import match_user as match_user
+    from routeguard.sessions.models import UserSession as UserSession
+    from routeguard.settings import Settings as Settings
+    from routeguard.settings.tables import include_name as include_name
+    from routeguard.settings.tables import include_object as include_object
+    from routeguard.traffic.body_limit import body_limit as body_limit
+    from routeguard.traffic.callers import api_key as api_key
+    from routeguard.traffic.callers import ip as ip
+    from routeguard.traffic.callers import plan as plan
+    from routeguard.traffic.callers import user as user
+    from routeguard.traffic.clients import clients as clients
+    from routeguard.traffic.content_types import content_types as content_types
+    from routeguard.traffic.cors import cors as cors
+    from routeguard.traffic.csrf import csrf as csrf
+    from routeguard.traffic.csrf import unsafe_without_csrf as unsafe_without_csrf
+    from routeguard.traffic.deduplicate import deduplicate as deduplicate
+    from routeguard.traffic.hosts import hosts as hosts
+    from routeguard.traffic.idempotent import idempotent as idempotent
+    from routeguard.traffic.method import method as method
+    from routeguard.traffic.networks import networks as networks
+    from routeguard.traffic.rate_limit import rate_limit as rate_limit
+    from routeguard.traffic.security_headers import csp_nonce as csp_nonce
+    from routeguard.traffic.security_headers import security_headers as security_headers
+    from routeguard.traffic.strict_json import strict_json as strict_json
+    from routeguard.users.models import User as User
+
+# The same once more for Python, which loads what a program names and not all the rest (docs/decisions/0016).
+_MODULES: Final = {
+    "api_keys.models": "ApiKey",
+    "app": "Routeguard",
+    "builtin.features": "defaults",
+    "core.address": "client_address",
+    "core.cookies": "parse_cookies",
+    "core.credentials": "Credential",
+    "core.decision": "Allow Refuse Reply",
+    "core.errors": "ConfigError GuardNotApplied ProblemError RouteguardError Unavailable",
+    "core.events": "Event",
+    "core.exchange": "Exchange",
+    "core.feature": "Feature",
+    "core.policy": "Attack Check Outcome Policy Stage deferred public",
+    "core.principal": "Assurance Principal",
+    "core.problem": "Problem ProblemType",
+    "core.rate": "parse_rate",
+    "core.redirect": "safe_redirect",
+    "core.request": "RequestView",
+    "core.secret": "Secret",
+    "core.services": "Services",
+    "core.setup": "Setup",
+    "core.strict_json": "load_json",
+    "guard.refusals": "as_detail",
+    "jose.jwt": "verify_jwt",
+    "jose.models": "InvalidToken",
+    "remote.models": "ClientTls",
+    "sessions.identify": "ByHeader",
+    "sessions.match": "match_user",
+    "sessions.models": "UserSession",
+    "settings": "Settings",
+    "settings.tables": "include_name include_object",
+    "traffic.body_limit": "body_limit",
+    "traffic.callers": "api_key ip plan user",
+    "traffic.clients": "clients",
+    "traffic.content_types": "content_types",
+    "traffic.cors": "cors",
+    "traffic.csrf": "csrf unsafe_without_csrf",
+    "traffic.deduplicate": "deduplicate",
+    "traffic.hosts": "hosts",
+    "traffic.idempotent": "idempotent",
+    "traffic.method": "method",
+    "traffic.networks": "networks",
+    "traffic.rate_limit": "rate_limit",
+    "traffic.security_headers": "csp_nonce security_headers",
+    "traffic.strict_json": "strict_json",
+    "users.models": "User",
+}
+_HOME: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
+if not TYPE_CHECKING:
+    __all__ = tuple(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, and load where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

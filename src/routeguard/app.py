@@ -9,13 +9,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
-from routeguard.adapters.attach import attach, listed
+from routeguard.adapters.known import adapter_for, is_routed, take_seams
 from routeguard.adapters.overrides import Overrides
-from routeguard.adapters.section import Section
-from routeguard.adapters.starlette import hook_routes, wrap
-from routeguard.adapters.wrapping import is_router
+from routeguard.adapters.protocol import Options, Parts
 from routeguard.assembly import (
     assemble,
     assemble_again,
@@ -30,8 +28,8 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import Policy, check_options
 from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Compiled, Guard, Mode, handler_name
-from routeguard.guard.inventory import Installed, Row, matrix
+from routeguard.guard.guard import Compiled, Mode, handler_name
+from routeguard.guard.matrix import Installed, Row, matrix
 from routeguard.guard.refusals import check_shape
 from routeguard.guard.runs import Run, Runs
 from routeguard.settings import Settings
@@ -81,7 +79,7 @@ class Routeguard(Policies[U], Values[U]):
         self._guard.overridable = tuple(one.call for one in values)
         self._installed: list[Installed] = []
         self._required: dict[tuple[Policy, str, Services], Compiled] = {}
-        hook_routes()
+        take_seams()
 
     @classmethod
     def remote(
@@ -111,11 +109,10 @@ class Routeguard(Policies[U], Values[U]):
         app: Starlette | FastAPI,
         *,
         default: Policy | None = None,
-        docs: Policy | None = None,
-        frontend: Policy | None = None,
         headers: bool = True,
         mode: Literal["enforce", "observe"] = "enforce",
         refusal: Shape | None = None,
+        **options: Unpack[Options],
     ) -> None:
         """Guard an application, and mount the identity service's routes in it.
 
@@ -129,7 +126,10 @@ class Routeguard(Policies[U], Values[U]):
         routes stay problems.
         """
         check_shape(refusal)
-        check_options("install", default=default, docs=docs, frontend=frontend)
+        adapter = adapter_for(app)
+        if unknown := sorted(options.keys() - adapter.options):
+            raise TypeError(f"install() got an unexpected keyword argument {unknown[0]!r}")
+        check_options("install", default=default, **options)
         if mode not in get_args(Mode):
             raise ConfigError(f"install(mode={mode!r}): the modes are {' and '.join(map(repr, get_args(Mode)))}")
         if mode == "observe":
@@ -138,27 +138,23 @@ class Routeguard(Policies[U], Values[U]):
             logger.warning("OBSERVE MODE: nothing is refused. What would be is logged as 'would be refused'.")
         # Each application has options of its own: enforced here and observed there must not become observed here.
         guard = replace(self._guard, default=None, headers=(), page_headers=()) if self._installed else self._guard
-        self._attach(app, guard, self.session() if docs is None else docs)
+        credentials = partial(credentials_of, self.services)  # Later: it is for descriptions only.
+        installed = Installed(guard, lambda: adapter.entries(app, guard, parts))
+        parts = Parts(partial(self._edge, installed), self.routes(), credentials, self.session())
+        adapter.install(app, guard, options, parts)
+        self._installed.append(installed)
         if headers and mode == "enforce":
             add_headers(guard, https=self.settings.secure_cookies)
         guard.mode = mode
         guard.refusal = refusal
-        guard.frontend = frontend
         guard.default = default if default is not None else guard.default
-        app.router.routes.extend(self.routes())
-
-    def _attach(self, app: Any, guard: Guard, docs: Policy) -> None:
-        """Take the seam of the framework `app` is made with."""
-        credentials = partial(credentials_of, self.services)  # Later: it loads FastAPI.
-        installed = Installed(guard, partial(listed, app, guard, credentials))
-        # First: what cannot be installed must leave no trace.
-        wrap(app, partial(self._edge, installed))
-        self._installed.append(installed)
-        attach(app, guard, docs, credentials)
-        hook_routes()
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of all features, for an application's router."""
+        if not any(feature.routes for feature in self.features):
+            return []
+        from routeguard.adapters.starlette.section import Section  # noqa: PLC0415 - the identity extra
+
         section = Section(self._runs.services, self._feature_routes)
         return [section] if section.routes else []
 
@@ -170,7 +166,7 @@ class Routeguard(Policies[U], Values[U]):
 
     def asgi(self, app: App) -> Edge:
         """Return `app` behind the edge: nothing leaves it without a decision. Raises ConfigError for a lost mark."""
-        if not is_router(app) and policy_of(app) is not None:
+        if not is_routed(app) and policy_of(app) is not None:
             raise ConfigError(f"{handler_name(app)} carries a policy that nothing asks: mount it in an application")
         return self._edge(Installed(self._guard, list), app)
 

@@ -32,7 +32,7 @@ from routeguard.settings.cookies import cookie_warnings
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from routeguard.adapters.openapi_security import Credentials
+    from routeguard.adapters.security import Credentials
     from routeguard.core.feature import Feature
     from routeguard.db.outbox import Outbox
 
@@ -177,7 +177,7 @@ def guard_over(services: Services) -> Guard:
 
 def credentials_of(services: Services) -> Credentials:
     """Return what the checks read, as security schemes of OpenAPI."""
-    from routeguard.adapters.openapi_security import Credentials  # noqa: PLC0415 - with FastAPI only
+    from routeguard.adapters.security import Credentials  # noqa: PLC0415 - with FastAPI only
 
     known = services.get(SecuritySchemes)
     required: dict[type[Any], tuple[str, ...]] = {}

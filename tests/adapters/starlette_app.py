@@ -16,15 +16,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from routeguard.adapters.errors import answer_errors
-from routeguard.adapters.fastapi import answer_fastapi_errors
-from routeguard.adapters.listing import entries
-from routeguard.adapters.starlette import hook_routes, wrap
+from routeguard.adapters.fastapi.errors import answer_fastapi_errors
+from routeguard.adapters.starlette.errors import answer_errors
+from routeguard.adapters.starlette.hook import hook_routes, wrap
+from routeguard.adapters.starlette.listing import entries
 from routeguard.core.errors import ConfigError
 from routeguard.core.services import Services
 from routeguard.guard.edge import Edge
 from routeguard.guard.guard import Guard
-from routeguard.guard.inventory import verify
+from routeguard.guard.matrix import verify
 from tests.conformance.wire import Call, key
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Mount, Route, Router
 
-from routeguard.adapters.listing import entries
+from routeguard.adapters.starlette.listing import entries
 from routeguard.app import Routeguard
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import PERMISSION_DENIED, Problem
-from routeguard.guard.inventory import verify
+from routeguard.guard.matrix import verify
 from routeguard.traffic.cors import cors
 from routeguard.traffic.csrf import unsafe_without_csrf
 from routeguard.traffic.idempotent import idempotent

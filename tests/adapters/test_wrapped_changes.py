@@ -13,11 +13,11 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Host, Mount, Route
 
-from routeguard.adapters.listing import entries
+from routeguard.adapters.starlette.listing import entries
 from routeguard.app import Routeguard
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import public
-from routeguard.guard.inventory import verify
+from routeguard.guard.matrix import verify
 from routeguard.traffic.csrf import unsafe_without_csrf
 from routeguard.traffic.idempotent import idempotent
 from routeguard.traffic.rate_limit import rate_limit

@@ -20,7 +20,7 @@ from starlette.routing import Mount, Route
 
 from routeguard import ConfigError, Routeguard, Unavailable, public
 from routeguard.example.store import invoices
-from routeguard.guard.inventory import Row
+from routeguard.guard.matrix import Row
 from routeguard.settings import Settings
 from routeguard.users.service import Users
 from tests.attacks.world import ORIGIN, SECRET, Browser, World, good_body

@@ -23,7 +23,7 @@ from routeguard.db.schema import metadata
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.example.app import create
 from routeguard.example.store import invoices
-from routeguard.guard.inventory import Row
+from routeguard.guard.matrix import Row
 from routeguard.mail.queue import MailQueue
 from routeguard.settings import Settings
 from tests.conformance.wire import Result, connect, send

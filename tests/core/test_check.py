@@ -14,7 +14,8 @@ from routeguard.core.policy import Policy, deferred, describe, public
 from routeguard.core.problem import PERMISSION_DENIED, Problem
 from routeguard.core.services import Services
 from routeguard.guard.guard import Guard
-from routeguard.guard.inventory import Entry, matrix, verify
+from routeguard.guard.inventory import Handler
+from routeguard.guard.matrix import Entry, matrix, verify
 from tests.conformance.wire import admin, key
 from tests.core.test_policy import exchange
 
@@ -72,7 +73,7 @@ async def test_an_attribute_of_any_name_keeps_no_check_from_refusing(made: Any, 
     check = made(name, value)
     guard = Guard(Services())
     for policy in (Policy.of(check), Policy.of(check) & key, key & Policy.of(check), Policy.of(check) | admin):
-        entry = Entry("GET", "/x", endpoint, marked=policy)
+        entry = Entry(Handler("GET", "/x", endpoint), marked=policy)
         assert verify(guard, [entry], undecided_is_fatal=True) == []
         assert "Refuses" in matrix(guard, [entry])[0].policy
     compiled = guard.compile(Policy.of(check), endpoint, "http")
@@ -109,7 +110,7 @@ def test_a_check_does_not_vanish_from_the_matrix(words: Any) -> None:
 )
 def test_a_check_that_cannot_run_is_a_finding(members: dict[str, Any]) -> None:
     check = type("Odd", (Refuses,), members)()
-    entry = Entry("GET", "/x", endpoint, marked=Policy.of(check) & key | Policy.of(check) & admin)
+    entry = Entry(Handler("GET", "/x", endpoint), marked=Policy.of(check) & key | Policy.of(check) & admin)
     assert verify(Guard(Services()), [entry], undecided_is_fatal=True) != []
     assert matrix(Guard(Services()), [entry]) != []
 

@@ -14,7 +14,8 @@ from routeguard.core.policy import Check, Policy, Stage, deferred, public
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
 from routeguard.guard.guard import Ask, Guard, handler_name
-from routeguard.guard.inventory import Entry, matrix, verify
+from routeguard.guard.inventory import Dependency, Handler
+from routeguard.guard.matrix import Entry, matrix, verify
 from tests.conformance.wire import KEY, Key, Limit, Unbindable, admin, key
 
 
@@ -25,6 +26,10 @@ def guard() -> Guard:
 
 async def handler() -> None:
     """Stand for any handler."""
+
+
+def entry(method: str, path: str, endpoint: Any, *, calls: tuple[Any, ...] = (), **found: Any) -> Entry:
+    return Entry(Handler(method, path, endpoint, dependencies=tuple(map(Dependency, calls))), **found)
 
 
 class TestMarks:
@@ -117,12 +122,12 @@ class TestInventory:
     def test_everything_wrong_at_once(self, guard: Guard) -> None:
         guard.asks.append(Ask(print, key, lambda policy: any(policy.find(Key))))
         entries = [
-            Entry("GET", "/fine", handler, asked=key, calls=(print,)),
-            Entry("GET", "/unmarked", handler),
-            Entry("GET", "/lacks", handler, marked=public, calls=(print,)),
-            Entry("GET", "/unbound", handler, marked=Policy.of(Unbindable())),
-            Entry("*", "/unknown", handler, problem="not known"),
-            Entry("GET", "/above", handler, above=Policy.of(Unbindable())),
+            entry("GET", "/fine", handler, asked=key, calls=(print,)),
+            entry("GET", "/unmarked", handler),
+            entry("GET", "/lacks", handler, marked=public, calls=(print,)),
+            entry("GET", "/unbound", handler, marked=Policy.of(Unbindable())),
+            entry("*", "/unknown", handler, problem="not known"),
+            entry("GET", "/above", handler, above=Policy.of(Unbindable())),
         ]
         found = verify(guard, entries, undecided_is_fatal=True)
         assert [line.split(" (")[0].split(":")[0] for line in found] == [
@@ -133,20 +138,20 @@ class TestInventory:
 
     def test_a_mount_above_provides_too(self, guard: Guard) -> None:
         guard.asks.append(Ask(print, key, lambda policy: any(policy.find(Key))))
-        entry = Entry("GET", "/x", handler, marked=public, calls=(print,), above=key)
-        assert verify(guard, [entry], undecided_is_fatal=True) == []
+        found = entry("GET", "/x", handler, marked=public, calls=(print,), above=key)
+        assert verify(guard, [found], undecided_is_fatal=True) == []
 
     def test_matrix(self, guard: Guard) -> None:
         guard.default = admin
         rows = matrix(guard, [
-            Entry("GET", "/a", handler, marked=key), Entry("GET", "/b", handler, asked=key), Entry("GET",
+            entry("GET", "/a", handler, marked=key), entry("GET", "/b", handler, asked=key), entry("GET",
             "/c", handler),
-            Entry("GET", "/d", handler, above=key), Entry("GET", "/e", handler, marked=admin, above=key),
+            entry("GET", "/d", handler, above=key), entry("GET", "/e", handler, marked=admin, above=key),
         ])  # fmt: skip
         assert [(row.path, row.policy, row.source) for row in rows] == [
             ("/a", "key x-key", "mark"), ("/b", "key x-key", "parameter"), ("/c", "key x-admin", "default"),
             ("/d", "key x-key", "mark"), ("/e", "key x-key, key x-admin", "mark"),
         ]  # fmt: skip
         guard.default = None
-        [row] = matrix(guard, [Entry("GET", "/c", handler)])
+        [row] = matrix(guard, [entry("GET", "/c", handler)])
         assert (row.policy, row.source) == ("refused: no decision", "undecided")

@@ -11,7 +11,7 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from routeguard.adapters.starlette import hook_routes, wrap
+from routeguard.adapters.starlette.hook import hook_routes, wrap
 from routeguard.core.exchange import Exchange
 from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.services import Services

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from routeguard.adapters import starlette as adapter
+from routeguard.adapters.starlette import hook as adapter
 from routeguard.core.policy import public
 from routeguard.core.services import Services
 from routeguard.guard.edge import Edge

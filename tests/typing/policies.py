@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from typing_extensions import assert_type
 
 from routeguard import Policy, Routeguard, Settings, User, UserSession, csrf, public
@@ -33,6 +33,11 @@ assert_type(guard.session() | public, Policy)
 paying = guard.session(rule=lambda session: session.user.plan == "pro")
 misspelt = guard.session(rule=lambda session: session.user.plann == "pro")  # type: ignore[attr-defined]
 never = guard.session(rule=lambda session: session.user.plan == "gold")  # type: ignore[comparison-overlap]
+
+
+# The options of a framework are known, too.
+guard.install(FastAPI(), default=public, docs=public)
+guard.install(FastAPI(), doc=public)  # type: ignore[call-arg]
 
 
 # A marker leaves the signature as it is.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from starlette.exceptions import HTTPException
-
+from routeguard.adapters.known import adapters
 from routeguard.core.errors import GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.request import RequestView
@@ -15,17 +14,19 @@ from routeguard.guard.log import logger
 from routeguard.guard.unguarded import warn_of_missing_guard
 
 if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection
+    from collections.abc import Mapping
 
     from routeguard.guard.runs import Runs
 
 
-class NotInstalled(GuardNotApplied, HTTPException):
-    """A handler took a value of the guard where it is not installed: answered by the framework, and no traceback."""
+def found_in(scope: Mapping[str, Any]) -> Connection | None:
+    """Return the connection that a guard made of an ASGI request, whichever guard."""
+    found = scope.get(SCOPE_KEY)
+    return found if isinstance(found, Connection) else None
 
 
-def connection_of(connection: HTTPConnection, runs: Runs) -> Connection:
-    """Return the connection that the guard with `runs` made of a request. Raises NotInstalled where it made none.
+def connection_of(connection: Any, runs: Runs) -> Connection:
+    """Return the connection that the guard with `runs` made of a request. Raises GuardNotApplied where it made none.
 
     Another guard's will not do: who is known to one is nobody to the other, and this one has neither its services
     started for the request nor its answers in the response.
@@ -36,6 +37,10 @@ def connection_of(connection: HTTPConnection, runs: Runs) -> Connection:
     handler = handler_name(connection.scope.get("endpoint", "a handler"))
     if isinstance(found, Connection):
         logger.error("%s asks a guard that is not installed in its application, where another one is", handler)
-        raise NotInstalled(500, "The guard that was asked is not installed in the application of this handler.")
+        raise _not_installed("The guard that was asked is not installed in the application of this handler.")
     warn_of_missing_guard(handler, RequestView(connection.scope), "")
-    raise NotInstalled(500, "No guard is installed in the application that this request came through.")
+    raise _not_installed("No guard is installed in the application that this request came through.")
+
+
+def _not_installed(words: str) -> GuardNotApplied:
+    return next((adapter.not_installed(words) for adapter in adapters()), GuardNotApplied(words))

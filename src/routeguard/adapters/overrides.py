@@ -7,24 +7,15 @@ handler that takes the value: nothing tells it that the value is known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-from starlette.routing import Host, Mount
-from starlette.websockets import WebSocket
-
-from routeguard.adapters.handlers import effective, handler_of, inside
 from routeguard.core.overrides import NOT_OVERRIDDEN, OVERRIDE, IdentityOverrides
 from routeguard.guard.connection import Connection
 from routeguard.guard.log import logger
 
 if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection
-
     from routeguard.core.exchange import Exchange
-    from routeguard.guard.connection import Message, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +85,10 @@ class Overrides:
         """Return the value of an override, which runs once for all policies of a request."""
         key = (IdentityOverrides, one.call, id(provider))
         if key not in exchange.memo:
-            exchange.memo[key] = one.checked(await _solve(_connection(exchange), one, provider))
+            from routeguard.adapters.fastapi.overrides import solve  # noqa: PLC0415 - it loads FastAPI
+
+            solved = await solve(_connection(exchange), provider, call=one.call, name=one.name)
+            exchange.memo[key] = one.checked(solved)
         return exchange.memo[key]
 
 
@@ -105,83 +99,10 @@ def _connection(exchange: Exchange) -> Connection:
 
 
 def _providers(connection: Connection) -> Iterator[Any]:
-    """Yield the applications whose overrides count for the route being entered: those FastAPI would look at, first.
+    """Yield the applications whose overrides count for the route being entered: those FastAPI would look at, first."""
+    if connection.current is not None:
+        from routeguard.adapters.starlette.handlers import providers  # noqa: PLC0415 - the framework of the route
 
-    The policy of a mount is asked before the application in it is entered: the overrides of that one come first.
-    """
-    route: Any = connection.current
-    scope: Any = connection.request.scope
-    if route is not None:
-        provider = getattr(effective(route, scope), "dependency_overrides_provider", None)
-        if provider is not None:
-            yield provider
-            return
-        if isinstance(route, (Mount, Host)):
-            yield from (handler_of(route), *inside(route))
-    yield scope.get("app")
-
-
-async def _solve(connection: Connection, one: Overridable, provider: Any) -> Any:
-    """Let FastAPI run the override. Its generators end after the answer, as those of a handler do."""
-    from fastapi import Depends  # noqa: PLC0415 - adapters load their framework
-    from fastapi.dependencies.utils import get_dependant, solve_dependencies  # noqa: PLC0415 - the same
-    from fastapi.exceptions import RequestValidationError  # noqa: PLC0415 - the same
-
-    def take(value: Any) -> Any:
-        return value
-
-    take.__defaults__ = (Depends(one.call),)
-    scope: Any = connection.request.scope
-    path: str = getattr(effective(connection.current, scope), "path_format", "")
-    if _takes_body(get_dependant(path=path, call=provider.dependency_overrides[one.call])):
-        raise TypeError(f"the override of {one.name} takes the body of the request, which is read after the decision")
-    stack = _stack_of(connection)
-    solved = await solve_dependencies(
-        request=_request(connection, stack), dependant=get_dependant(path=path, call=take),
-        dependency_overrides_provider=provider, async_exit_stack=stack, embed_body_fields=False,
-    )  # fmt: skip
-    if solved.errors:
-        raise RequestValidationError(solved.errors)
-    return solved.values["value"]
-
-
-def _takes_body(dependant: Any) -> bool:
-    return bool(dependant.body_params) or any(map(_takes_body, dependant.dependencies))
-
-
-def _stack_of(connection: Connection) -> AsyncExitStack:
-    """Return what ends an override that is a generator, once the request is answered."""
-    stack, before = AsyncExitStack(), connection.ended
-
-    async def ended(status: int | None) -> None:
-        try:
-            await stack.aclose()
-        finally:
-            if before is not None:
-                await before(status)
-
-    connection.ended = ended
-    return stack
-
-
-def _request(connection: Connection, stack: AsyncExitStack) -> Any:
-    """Return the request for an override. What that reads of the body is kept for the handler."""
-    scope: Scope = {
-        **connection.request.scope, "fastapi_inner_astack": stack, "fastapi_function_astack": stack,
-    }  # fmt: skip
-    read = False
-
-    async def receive() -> Message:
-        nonlocal read
-        if read or connection.read_body is None:
-            return {"type": "http.disconnect"}
-        read = True
-        return {"type": "http.request", "body": await connection.read_body(), "more_body": False}
-
-    async def send(message: Message) -> None:  # noqa: RUF029 - the shape of ASGI
-        raise RuntimeError(f"an override says who is calling before the request is answered ({message['type']})")
-
-    made: HTTPConnection = (
-        Request(scope, receive, send) if connection.request.kind == "http" else WebSocket(scope, receive, send)
-    )
-    return made
+        yield from providers(connection.current, connection.request.scope)
+    else:
+        yield connection.request.scope.get("app")

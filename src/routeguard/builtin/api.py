@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
-from starlette.requests import HTTPConnection, Request  # noqa: TC002 - FastAPI reads it from the signatures below
 from typing_extensions import TypeVar
 
 from routeguard.adapters.connections import connection_of
@@ -33,6 +32,8 @@ from routeguard.traffic.security_headers import header_bytes
 from routeguard.users.models import User
 
 if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection, Request  # Put into the signatures below by the adapter.
+
     from routeguard.core.exchange import Exchange
     from routeguard.core.feature import Feature
     from routeguard.core.principal import Principal

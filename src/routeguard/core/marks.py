@@ -7,6 +7,7 @@ from functools import partial
 from inspect import getattr_static
 from types import FunctionType, MethodType
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from routeguard.core.check import distinct
 from routeguard.core.errors import ConfigError
@@ -30,6 +31,7 @@ class _Made:
 
 MADE: Final = _Made()
 _observers: Final[list[Callable[[Any], None]]] = []
+_values: Final[WeakSet[Callable[..., Any]]] = WeakSet()
 
 
 def observe_marks(observer: Callable[[Any], None]) -> None:
@@ -127,7 +129,13 @@ def _made_of(part: Any) -> Iterator[Any]:
 def needs_guard(function: F) -> F:
     """Say that `function` has a value to give only inside an application the guard is installed in."""
     setattr(function, _NEEDS, True)
+    _values.add(function)
     return function
+
+
+def values() -> Iterator[Callable[..., Any]]:
+    """Yield those functions: an adapter whose framework reads signatures puts its own types into theirs."""
+    yield from tuple(_values)
 
 
 def is_in_need(call: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import unwrap
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from routeguard.core.errors import ConfigError
@@ -207,14 +206,6 @@ def _is_guarded(policy: Policy) -> bool:
     opened = any(isinstance(check, Public) for check in policy.checks)
     limits = all(check.stage <= Stage.NETWORK and not isinstance(check, Deferred) for check in policy.checks)
     return not (opened and limits)
-
-
-def handler_place(handler: Any) -> str:
-    """Return `file:line` of a handler, '' where Python does not know it."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    code = getattr(unwrap(handler), "__code__", None)
-    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def handler_name(handler: Any) -> str:

@@ -1,174 +1,86 @@
-"""What an application serves: one entry a handler, for start-up verification, the matrix and the audit.
+"""What an application serves, one `Handler` each, as an adapter finds it: facts only, and no policy.
 
 Only ever a list to look at. Enforcement happens where the framework has chosen a handler, never by walking routes.
 """
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-from routeguard.core.errors import ConfigError
-from routeguard.core.marks import policy_of
-from routeguard.core.policy import joined, unfit_sides
-from routeguard.guard.guard import handler_name, handler_place
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterator
 
-    from routeguard.core.policy import Policy
-    from routeguard.guard.guard import Guard
-
-_UNDECIDED: Final = "no policy. Mark it with @guard(...), open it with @guard(public), or give install() a default"
-_PROVIDERS: Final = {"current_key": "guard.api_key()"}
-"""What lets a handler take a value, where it is not a session."""
-_ADD: Final = "Add that to it, as in @guard(guard.session(), ...) or @guard(public, ...), or give install() a default"
-Source = Literal["mark", "parameter", "default", "undecided"]
+HandlerKind = Literal["http", "websocket", "docs", "static", "frontend", "mount", "fallback", "unknown"]
+"""A handler of requests or of WebSockets; a page of documentation that the framework makes; files of a directory; those
+of a front end; an application of another kind, whose handlers are not known; what a router answers where no route
+matches; a route of a class that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One handler as an adapter found it."""
+class Dependency:
+    """A function that the framework calls before the handler, with those that it calls before that one."""
+
+    call: Any
+    dependencies: tuple[Dependency, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One handler, at one path and for one method."""
 
     method: str
-    """An HTTP method, `WS`, `MOUNT`, or `*` for a class that answers any."""
+    """An HTTP method, `WS`, `MOUNT`, or `*` for any."""
     path: str
     """The application's own template, mounts included."""
-    handler: Any
-    kind: Literal["http", "websocket"] = "http"
-    asked: Policy | None = None
-    """What the handler's parameters ask for."""
-    marked: Policy | None = None
-    """The mark, where the adapter found more than the handler's own (a class and its method)."""
-    above: Policy | None = None
-    """The policy of mounts and routers around it: asked before, and where it decides, enough for a handler that says
-    nothing itself.
-    """
-    calls: tuple[Any, ...] = ()
-    """Every dependency of the handler, for the check that its policy provides them."""
-    problem: str | None = None
-    """A node the adapter does not know: it cannot be guarded, and start-up fails."""
+    endpoint: Any
+    """The function, the class or its method, or the application that is mounted."""
+    kind: HandlerKind = "http"
+    name: str = ""
+    """That of the route."""
+    host: str = ""
+    """The template of the host it is served for; empty for any."""
+    dependencies: tuple[Dependency, ...] = ()
+    """What the framework calls first, that of routers and of the application included; empty where it has no such."""
+    include_in_schema: bool = False
+    """Whether the framework's own description lists it."""
+    around: tuple[Any, ...] = ()
+    """The applications, routers and mounts it stands in, outermost first."""
+    route: Any = None
+    """The framework's own object for it."""
+
+    @property
+    def calls(self) -> tuple[Any, ...]:
+        """Every dependency, those of dependencies included."""
+        return tuple(_calls(self.dependencies))
+
+    @property
+    def file(self) -> str | None:
+        """The path of the file with the handler's source; None where Python does not know it."""
+        return _place(self.endpoint)[0]
+
+    @property
+    def line(self) -> int | None:
+        """The line its source begins at, decorators included; None where Python does not know it."""
+        return _place(self.endpoint)[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the protection matrix."""
-
-    method: str
-    path: str
-    policy: str
-    handler: str
-    source: Source
+def _calls(dependencies: tuple[Dependency, ...]) -> Iterator[Any]:
+    for each in dependencies:
+        yield each.call
+        yield from _calls(each.dependencies)
 
 
-@dataclass(slots=True, eq=False)
-class Installed:
-    """An application that is guarded, with the options it was given."""
-
-    guard: Guard
-    entries: Callable[[], Iterable[Entry]]
-    verified: bool = False
-
-    def verify(self, *, lifespan: bool) -> list[str]:
-        """Return what is wrong, all of it: at each start, but only once where requests start and no lifespan does."""
-        if self.verified and not lifespan:
-            return []
-        fatal = lifespan and self.guard.mode == "enforce"
-        findings = verify(self.guard, self.entries(), undecided_is_fatal=fatal)
-        self.verified = not findings
-        return findings
-
-
-def matrix(guard: Guard, entries: Iterable[Entry]) -> list[Row]:
-    """Return what every route requires, in words."""
-    rows = []
-    for entry in entries:
-        if entry.problem is not None:
-            rows.append(
-                Row(entry.method, entry.path, f"refused: {entry.problem}", handler_name(entry.handler), "undecided")
-            )
-            continue
-        policy, source = _resolved(guard, entry)
-        words = guard.augment(policy, entry.kind).describe() if policy is not None else _refusal(entry)
-        rows.append(Row(entry.method, entry.path, words, handler_name(entry.handler), source))
-    return rows
-
-
-def verify(guard: Guard, entries: Iterable[Entry], *, undecided_is_fatal: bool) -> list[str]:
-    """Bind every policy now and return what is wrong, all of it.
-
-    Handlers without a decision are findings; they are refused at run time in any case (attacks AZ-11, AZ-13).
-    """
-    findings: dict[str, None] = {}
-    for entry in entries:
-        where = f"{entry.method} {entry.path} ({handler_name(entry.handler)})"
-        if entry.problem is not None:
-            findings[f"{where}: {entry.problem}"] = None
-            continue
-        policy, _ = _resolved(guard, entry)
-        if policy is None:
-            if undecided_is_fatal:
-                findings[f"{where}: {_undecided(entry)}"] = None
-            continue
-        for ask in guard.asks:
-            if ask.call in entry.calls and not ask.provided_by(policy):
-                findings[f"{where}: {_unprovided(ask.call.__name__, policy)}"] = None
-        at = f" at {place}" if (place := handler_place(entry.handler)) else ""
-        for objection in guard.objections(guard.augment(policy, entry.kind), entry.method):
-            findings[f"{where}{at}: {objection}"] = None
-        try:
-            guard.compile(policy, entry.handler, entry.kind)
-        except ConfigError as error:
-            findings.update(dict.fromkeys(f"{entry.method} {entry.path}: {finding}" for finding in error.findings))
-        except Exception as error:
-            error.add_note(f"{where}: its policy ({policy.describe()}) cannot be bound")
-            raise
-    return list(findings)
-
-
-def _unprovided(value: str, policy: Policy) -> str:
-    """Say which value a handler asks for in vain, and what provides it."""
-    way = _PROVIDERS.get(value, "guard.session()")
-    return f"asks for guard.{value}, which its policy ({policy.describe()}) does not provide: {way} does"
-
-
-def _undecided(entry: Entry) -> str:
-    """Say what a handler without a decision lacks."""
-    found = _marked(entry)
-    if found is None:
-        return _UNDECIDED
-    if sides := unfit_sides(found):
-        return f"no policy that decides: {'; '.join(sides)}"
-    return f"no policy that decides: what it is marked with ({found.describe()}) does not say who may call. {_ADD}"
-
-
-def _refusal(entry: Entry) -> str:
-    """Say in the matrix why a handler without a decision is refused, whatever limits it has."""
-    found = _marked(entry)
-    if found is None:
-        return "refused: no decision"
-    return f"refused: {found.describe()}, but who may call is missing. {_ADD}"
-
-
-def _marked(entry: Entry) -> Policy | None:
-    """Return what a handler without a decision, and what is around it, is marked with, or None."""
-    own = entry.marked if entry.marked is not None else policy_of(entry.handler)
-    return joined(entry.above, own)
-
-
-def required(guard: Guard, entry: Entry) -> Policy | None:
-    """Return the whole policy a handler runs under, or None without a decision."""
-    policy, _ = _resolved(guard, entry)
-    return guard.augment(policy, entry.kind) if policy is not None else None
-
-
-def _resolved(guard: Guard, entry: Entry) -> tuple[Policy | None, Source]:
-    own = entry.marked if entry.marked is not None else policy_of(entry.handler)
-    covered = entry.above is not None and entry.above.decides
-    settled = guard.settle(own, entry.asked, above=covered)
-    policy = joined(entry.above, settled)
-    if policy is None or not policy.decides:
-        return None, "undecided"
-    if covered or (own is not None and own.decides):
-        return policy, "mark"
-    return policy, "parameter" if entry.asked is not None else "default"
+def _place(endpoint: Any) -> tuple[str | None, int | None]:
+    """Return file and line of a function, or of the class of anything else."""
+    while (inner := endpoint.func if isinstance(endpoint, partial) else inspect.unwrap(endpoint)) is not endpoint:
+        endpoint = inner
+    if (code := getattr(endpoint, "__code__", None)) is not None:
+        return code.co_filename, code.co_firstlineno
+    try:
+        kind = endpoint if isinstance(endpoint, type) else type(endpoint)
+        return inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return None, None

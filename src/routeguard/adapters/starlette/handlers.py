@@ -13,8 +13,8 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
-from routeguard.adapters.gates import routers_with
-from routeguard.adapters.wrapping import is_router, wrapped_by
+from routeguard.adapters.starlette.gates import routers_with
+from routeguard.adapters.starlette.wrapping import is_router, wrapped_by
 from routeguard.core.marks import MADE, is_in_need, policy_of
 from routeguard.core.policy import joined
 from routeguard.guard.guard import handler_name
@@ -238,3 +238,17 @@ async def run_not_allowed(endpoint: Any, scope: Scope, receive: Receive, send: S
     answer = endpoint(scope, receive, send).method_not_allowed
     found = answer(request) if iscoroutinefunction(answer) else run_in_threadpool(answer, request)
     await (await found)(scope, receive, send)
+
+
+def providers(route: Any, scope: Any) -> Iterator[Any]:
+    """Yield the applications whose `dependency_overrides` count for a route: those FastAPI would look at, first.
+
+    The policy of a mount is asked before the application in it is entered: the overrides of that one come first.
+    """
+    provider = getattr(effective(route, scope), "dependency_overrides_provider", None)
+    if provider is not None:
+        yield provider
+        return
+    if isinstance(route, (Mount, Host)):
+        yield from (handler_of(route), *inside(route))
+    yield scope.get("app")

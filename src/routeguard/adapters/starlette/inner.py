@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
-from routeguard.adapters.handlers import handler_of, inside, is_endpoint_class, marked
-from routeguard.adapters.wrapping import is_router, references, wrapped_by
+from routeguard.adapters.starlette.handlers import handler_of, inside, is_endpoint_class, marked
+from routeguard.adapters.starlette.wrapping import is_router, references, wrapped_by
 from routeguard.core.errors import GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import policy_of

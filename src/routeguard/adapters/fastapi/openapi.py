@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.exceptions import RequestValidationError
 
-from routeguard.adapters.errors import invalid
-from routeguard.adapters.listing import entries
-from routeguard.adapters.openapi_security import security_of
-from routeguard.guard.inventory import required
+from routeguard.adapters.security import security_of
+from routeguard.adapters.starlette.errors import invalid
+from routeguard.adapters.starlette.listing import entries
+from routeguard.guard.matrix import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastapi import FastAPI
 
-    from routeguard.adapters.openapi_security import Credentials
+    from routeguard.adapters.security import Credentials
     from routeguard.core.policy import Policy
     from routeguard.guard.guard import Guard
-    from routeguard.guard.inventory import Entry
+    from routeguard.guard.matrix import Entry
 
 _DESCRIBED: Final = "__routeguard_described__"
 _SAFE: Final = frozenset({"get", "head", "options", "trace"})
@@ -54,10 +54,10 @@ _PROBLEM: Final[dict[str, Any]] = {
 }
 
 
-def describe(app: FastAPI, guard: Guard, credentials: Credentials, *, above: Policy | None = None) -> None:
+def describe(app: FastAPI, guard: Guard, credentials: Credentials, *, around: tuple[Any, ...] = ()) -> None:
     """Have ``app.openapi()`` list the guard's refusals and the credentials it takes. What a handler says itself stays.
 
-    `above` are the policies around an application that is mounted in another. Safe to repeat.
+    `around` is what stands around an application that is mounted in another. Safe to repeat.
     """
     original = app.openapi
     if hasattr(original, _DESCRIBED):
@@ -68,7 +68,7 @@ def describe(app: FastAPI, guard: Guard, credentials: Credentials, *, above: Pol
         schema = original()
         # FastAPI keeps the description it made, so each is completed once.
         if not (done and done[0] is schema):
-            _complete(schema, entries(guard, app, above=above), app, guard, credentials)
+            _complete(schema, entries(guard, app, around=around), app, guard, credentials)
             done[:] = [schema]
         return schema
 
@@ -126,8 +126,8 @@ def _operations(
 ) -> Iterator[tuple[dict[str, Any], str, Policy]]:
     paths = schema.get("paths", {})
     for entry in listed:
-        method = entry.method.lower()
-        operation = paths.get(_CONVERTER.sub(r"{\1}", entry.path), {}).get(method)
+        method = entry.handler.method.lower()
+        operation = paths.get(_CONVERTER.sub(r"{\1}", entry.handler.path), {}).get(method)
         policy = required(guard, entry)
         if operation is not None and policy is not None:
             yield operation, method, policy

@@ -15,8 +15,9 @@ from starlette.applications import Starlette
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute
 
-from routeguard.adapters.gates import TAKEN, before_mark, is_taken, policy_around_frontend
-from routeguard.adapters.handlers import (
+from routeguard.adapters.protocol import not_an_application
+from routeguard.adapters.starlette.gates import TAKEN, before_mark, is_taken, policy_around_frontend
+from routeguard.adapters.starlette.handlers import (
     METHODS,
     SEAMS,
     UNMARKED,
@@ -37,9 +38,9 @@ from routeguard.adapters.handlers import (
     run_not_allowed,
     unguarded,
 )
-from routeguard.adapters.inner import HIDDEN, has_middleware, stand_inside
-from routeguard.adapters.pages import docs_policy
-from routeguard.adapters.wrapping import is_router
+from routeguard.adapters.starlette.inner import HIDDEN, has_middleware, stand_inside
+from routeguard.adapters.starlette.pages import docs_policy
+from routeguard.adapters.starlette.wrapping import is_router
 from routeguard.core.decision import Refuse
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
@@ -362,11 +363,7 @@ def wrap(app: Starlette, edge: Callable[[App], App]) -> None:
     Raises ConfigError for what is no application, RuntimeError when it has served a request already, or has a guard.
     """
     if not isinstance(app, Starlette):
-        kind = f"the class {app.__name__}" if isinstance(app, type) else f"a {type(app).__name__}"
-        raise ConfigError(
-            f"install() takes a Starlette or FastAPI application, and was given {kind}; routers are marked: "
-            "guard(policy)(router)"
-        )
+        raise not_an_application(app)
     if app.middleware_stack is not None:
         raise RuntimeError("install the guard before the application serves its first request")
     if has_edge(app):

@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from routeguard.core.exchange import SCOPE_KEY
+from routeguard.adapters.connections import found_in
+from routeguard.core.errors import GuardNotApplied
 from routeguard.core.problem import (
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
@@ -21,7 +22,6 @@ from routeguard.core.problem import (
 )
 from routeguard.core.request import RequestView
 from routeguard.core.secret import new_token
-from routeguard.guard.connection import Connection
 from routeguard.guard.refusals import page
 from routeguard.guard.render import render
 
@@ -33,13 +33,17 @@ _STATUSES: Final = frozenset(HTTPStatus)
 _KNOWN: Final = {kind.status: kind for kind in (MALFORMED_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL_ERROR)}
 
 
+class NotInstalled(GuardNotApplied, HTTPException):
+    """A handler took a value of the guard where it is not installed: answered by the framework, and no traceback."""
+
+
 async def respond(connection: HTTPConnection, problem: Problem) -> Response:
     """Return a problem as a Starlette response; the edge adds what every response carries."""
-    exchange = connection.scope.get(SCOPE_KEY)
-    if isinstance(exchange, Connection) and exchange.refusal is not None:
+    exchange = found_in(connection.scope)
+    if exchange is not None and exchange.refusal is not None:
         # The edge answers with that instead, and says so: the framework's idea of an interrupted body is no news.
         return Response(status_code=exchange.refusal.type.status)
-    if isinstance(exchange, Connection):
+    if exchange is not None:
         instance = exchange.log(problem, "", "answered")
         reply = await page(exchange, problem, instance) or render(problem, exchange.request, instance)
     else:

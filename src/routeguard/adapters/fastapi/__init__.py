@@ -1,0 +1,1 @@
+"""FastAPI: what it has beyond Starlette: its errors, its description, its dependencies."""

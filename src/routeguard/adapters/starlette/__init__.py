@@ -1,0 +1,1 @@
+"""Starlette: its routes, and those of FastAPI, which are made of them."""
