@@ -115,7 +115,7 @@ def test_the_code_of_a_page_runs_and_its_application_starts(page):
 def test_the_tests_of_a_page_pass():
     space = run_page(ROOT / "docs" / "how-to" / "start-stop-and-test.md")
     tests = [value for name, value in space.items() if name.startswith("test_")]
-    assert [test.__name__ for test in tests] == ["test_home", "test_orders"]
+    assert [test.__name__ for test in tests] == ["test_home", "test_orders", "test_notes"]
     for test in tests:
         test()
 

@@ -96,6 +96,8 @@ def test_a_sound_production_is_accepted() -> None:
         pytest.param({"issuer": "http://id.example.com", "environment": "production"}, "must be https", id="http"),
         pytest.param({"issuer": "https://id.example.com/path"}, "must be an origin", id="path"),
         pytest.param({"database_url": "sqlite://"}, "in memory", id="memory"),
+        pytest.param({"database_url": "sqlite:///"}, "in memory", id="memory-of-three-slashes"),
+        pytest.param({"database_url": "sqlite:///:memory:"}, "in memory", id="memory-by-name"),
         pytest.param({"mail": Settings().mail}, "console", id="mail"),
         pytest.param({"database_url": "postgresql://a:b@db/c", "ephemeral_url": "memory://"}, "ephemeral", id="two"),
         pytest.param({"database_url": "postgresql://a:PASSWORD@db/c"}, "placeholder", id="OPS-11-example"),

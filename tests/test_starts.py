@@ -695,3 +695,16 @@ def test_counts_of_requests_stay_from_start_to_start() -> None:
         with client_of(app) as client:
             found.append(client.get("/few").status_code)
     assert found == [200, 200, 429]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_temporary_database_has_its_tables_from_the_start(url: str) -> None:
+    """No `routeguard migrate` reaches it, so an application over it could never start."""
+    guard = Routeguard(replace(SETTINGS, database_url=url))
+    app = served(guard)
+    ada = {"email": "ada@example.com", "password": PASSWORD}
+    with TestClient(app, base_url="http://localhost:8000", headers=ORIGIN) as client:
+        assert client.post("/auth/sign-up", json=ada).status_code == 201
+    # One start after the other has the same data.
+    with TestClient(app, base_url="http://localhost:8000", headers=ORIGIN) as client:
+        assert client.post("/auth/sign-in", json=ada).status_code == 200

@@ -14,7 +14,7 @@ from routeguard.core.errors import ConfigError, Misconfigured, Unavailable
 from routeguard.db.errors import Contended, Outage, faults
 from routeguard.db.models import DatabaseSettings
 from routeguard.db.sqlite import SqliteBackend
-from routeguard.db.urls import url_finding
+from routeguard.db.urls import is_temporary, url_finding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -95,6 +95,8 @@ class Database:
         self.names: Final = self.settings.names.including(tables)
         self._backend = _backend(url, self.settings, self.names)
         self.dialect: Final = self._backend.dialect
+        self.temporary: Final = is_temporary(url)
+        """Whether it is this object's own, and begins empty."""
 
     @property
     def url(self) -> str:

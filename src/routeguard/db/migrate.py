@@ -146,6 +146,8 @@ class SchemaCheck:
             await self._database.start()
         except Misconfigured as error:
             raise ConfigError(error.what) from None
+        if self._database.temporary:
+            await migrate(self._database, self._others)  # No command reaches it.
         await require_current(self._database, self._others)
 
 

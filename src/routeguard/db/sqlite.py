@@ -20,6 +20,7 @@ from routeguard.db.errors import Outage, fault_of
 from routeguard.db.private_file import PrivateFile
 from routeguard.db.rewriting import follow
 from routeguard.db.sqlite_thread import ThreadConnection, Worker
+from routeguard.db.urls import is_temporary, sqlite_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -45,8 +46,8 @@ class SqliteBackend:
     known = True
 
     def __init__(self, url: str, settings: DatabaseSettings, names: Names) -> None:
-        path = url.removeprefix("sqlite://").removeprefix("/")
-        self._private = PrivateFile() if path in {"", ":memory:"} else PrivateFile.at(path)
+        path = sqlite_path(url)
+        self._private = PrivateFile() if is_temporary(url) else PrivateFile.at(path)
         self.path = path = path if self._private is None else self._private.path
         self.url = f"sqlite:///{path}"
         self.outage = Outage(path)

@@ -15,6 +15,16 @@ def url_finding(url: str) -> str | None:
     return "database_url must begin with sqlite:// or postgresql://, without a driver in the name"
 
 
+def sqlite_path(url: str) -> str:
+    """Return the file of a SQLite URL, as it is written."""
+    return url.removeprefix("sqlite://").removeprefix("/")
+
+
+def is_temporary(url: str) -> bool:
+    """Whether nothing of a database is left at the end of the process."""
+    return url.startswith("sqlite://") and sqlite_path(url) in {"", ":memory:"}
+
+
 def _postgresql_finding(url: str) -> str | None:
     try:
         import psycopg  # noqa: PLC0415 - an extra

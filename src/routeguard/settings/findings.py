@@ -12,7 +12,7 @@ from routeguard.core.address import FORWARDED, X_FORWARDED_FOR, parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.ports import PORT_RANGE
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
-from routeguard.db.urls import url_finding
+from routeguard.db.urls import is_temporary, url_finding
 from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.mail.addresses import parse_sender
 from routeguard.mail.queue import mailer_for
@@ -182,7 +182,7 @@ def unsafe(settings: Settings) -> list[str]:
 def unsafe_identity(settings: Settings) -> list[str]:
     """Return what the identity service must not run with in production."""
     found: list[str] = []
-    if settings.database_url in {"sqlite://", "sqlite:///:memory:"}:
+    if is_temporary(settings.database_url):
         found.append("database_url keeps everything in memory: users would be lost at each restart")
     if (
         settings.database_url.startswith("postgresql") and settings.ephemeral_url.startswith("memory")
