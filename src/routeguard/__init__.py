@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from routeguard.core.decision import Allow as Allow
     from routeguard.core.decision import Refuse as Refuse
     from routeguard.core.decision import Reply as Reply
+    from routeguard.core.endings import Ending as Ending
     from routeguard.core.errors import ConfigError as ConfigError
     from routeguard.core.errors import GuardNotApplied as GuardNotApplied
     from routeguard.core.errors import ProblemError as ProblemError
@@ -94,6 +95,7 @@ _MODULES: Final = {
     "core.cookies": "parse_cookies",
     "core.credentials": "Credential",
     "core.decision": "Allow Refuse Reply",
+    "core.endings": "Ending",
     "core.errors": "ConfigError GuardNotApplied ProblemError RouteguardError Unavailable",
     "core.events": "Event",
     "core.exchange": "Exchange",

@@ -10,15 +10,21 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
+from routeguard import Feature, Routeguard, Settings, Setup
+from routeguard.builtin.features import defaults
+from routeguard.core.changes import Changes
 from routeguard.core.clock import SystemClock
+from routeguard.core.endings import Ending
+from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret, digest, new_token
 from routeguard.db.database import Database
 from routeguard.users.addresses import read_email
-from routeguard.users.models import User
+from routeguard.users.models import PasswordChange, User, UserChange
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
 from tests.fakes import FakeClock, deployment
+from tests.rounds import rounds
 from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +37,10 @@ class World:
     def __init__(self, database: Database, clock: FakeClock) -> None:
         self.database = database
         self.tokens = OneTimeTokens(database, KEYS, clock=clock)
-        self.users: Users[User] = Users(database, UserReader(User), clock=clock)
+        changes = Changes()
+        changes.add(UserChange, self.tokens.on_user_change)
+        changes.add(PasswordChange, self.tokens.on_password_change)
+        self.users: Users[User] = Users(database, UserReader(User), clock=clock, changes=changes)
         self.clock = clock
         self.ids: list[str] = []
 
@@ -143,6 +152,125 @@ async def test_void_takes_the_purposes_named_or_all(world: World):
     async with world.database.transaction() as tx:
         await world.tokens.void(tx, world.ids[0])
     assert await world.redeem(kept, "verify") is None
+
+
+async def change(world: World, ending: str) -> None:
+    async with world.database.transaction() as tx:
+        match ending:
+            case "password":
+                await world.users.password_changes(tx, world.ids[0])
+            case "email":
+                await world.users.set_email(tx, world.ids[0], read_email("new@example.com"))
+            case "suspension":
+                await world.users.suspend(tx, world.ids[0])
+            case "deletion":
+                await world.users.delete(tx, world.ids[0])
+            case _:
+                await world.users.update(tx, world.ids[0], name="Ada")
+                await world.users.set_role(tx, world.ids[0], "moderator")
+                await world.users.verify_email(tx, world.ids[0], read_email("ada@example.com"))
+                await world.users.restore(tx, world.ids[0])
+
+
+PURPOSES = {
+    "reset": {Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION}, "verify": {Ending.EMAIL}, "approve": {Ending.PASSWORD},
+    "unlock": {Ending.SUSPENSION}, "note": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ending", "left"),
+    [
+        ("password", ["verify", "unlock", "note"]),
+        ("email", ["approve", "unlock", "note"]),
+        ("suspension", ["verify", "approve", "note"]),
+        ("deletion", []),
+        ("none of them", [*PURPOSES, "unregistered"]),
+    ],
+)
+@pytest.mark.parametrize("issued_by", ["a process that knows them", "one of another version", "before the column"])
+async def test_a_change_voids_what_ends_with_it(world: World, ending: str, left: list[str], issued_by: str):
+    """ML-15: in the transaction of the change, whichever process makes it, and what nobody registered with each."""
+    knowing = OneTimeTokens(world.database, KEYS, clock=world.clock)
+    for tokens in (knowing, world.tokens)[: 1 if issued_by == "one of another version" else 2]:
+        for name, endings in PURPOSES.items():
+            tokens.purpose(name, endings)
+    held = {}
+    for name in (*PURPOSES, "unregistered"):
+        async with world.database.transaction() as tx:
+            held[name] = await knowing.issue(tx, name, world.ids[0], ttl=HOUR)
+    other = await world.issue(user=1)
+    if issued_by == "before the column":
+        async with world.database.transaction() as tx:
+            await tx.execute(sa.update(one_time_tokens).values(ends_with=2))
+        # Of these nothing says what ends them but the address, which ended all before.
+        left = [name for name in left if ending != "email"]
+        left += [] if ending in {"email", "deletion"} else ["unregistered"] * ("unregistered" not in left)
+    await change(world, ending)
+    assert [name for name, token in held.items() if await world.redeem(token, name) is not None] == left
+    assert await world.redeem(other) is not None
+
+
+async def test_a_change_that_fails_voids_nothing(world: World):
+    world.tokens.purpose("reset", {Ending.PASSWORD})
+    token = await world.issue()
+
+    async def fail() -> None:
+        async with world.database.transaction() as tx:
+            await world.users.password_changes(tx, world.ids[0])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await world.redeem(token) is not None
+
+
+async def test_a_family_ends_as_its_name_says(world: World):
+    world.tokens.purpose("pending", {Ending.SUSPENSION})
+    tokens = [await world.issue(f"pending:{number}") for number in range(2)]
+    await change(world, "password")
+    assert await world.redeem(tokens[0], "pending:0") is not None
+    await change(world, "suspension")
+    assert await world.redeem(tokens[1], "pending:1") is None
+
+
+@pytest.mark.parametrize("name", ["", "Reset", "a:b", "a" * 41, "a b", "é"])
+def test_a_purpose_has_a_plain_name_once(name: str):
+    tokens = OneTimeTokens(Database("sqlite://", clock=SystemClock()), KEYS, clock=SystemClock())
+    with pytest.raises(ConfigError, match="must be at most 40 of a to z"):
+        tokens.purpose(name, {Ending.EMAIL})
+    tokens.purpose("reset", {Ending.EMAIL})
+    with pytest.raises(ConfigError, match="two features register the purpose 'reset'"):
+        tokens.purpose("reset", {Ending.EMAIL})
+
+
+def test_a_purpose_that_two_features_register_is_a_finding():
+    def set_up(setup: Setup) -> None:
+        setup.purpose("password-reset", ends_with={Ending.SUSPENSION})
+
+    settings = Settings(issuer="http://localhost:8000", database_url="sqlite://")
+    with pytest.raises(ConfigError, match="two features register the purpose 'password-reset'"):
+        Routeguard(settings, features=[*defaults(), Feature(name="mine", setup=set_up)])
+
+
+@rounds(10, 200)
+async def test_of_a_redeemer_and_a_change_at_once_one_wins(world: World, rounds: int):
+    """ML-15 ML-02: what the change finds is never redeemed after it, and what was redeemed it does not find."""
+    world.tokens.purpose("reset", {Ending.PASSWORD})
+
+    async def void() -> bool:
+        async with world.database.transaction() as tx:
+            return await world.tokens.end(tx, world.ids[0], Ending.PASSWORD) == 1
+
+    async def redeem(token: str) -> bool:
+        return await world.redeem(token) is not None
+
+    for number in range(rounds):
+        token = await world.issue()
+        works = [redeem(token), void()]
+        won = await asyncio.gather(*(works if number % 2 else works[::-1]))
+        assert sorted(won) == [False, True]
+        assert await world.redeem(token) is None
 
 
 async def test_the_database_holds_no_token(world: World):

@@ -13,11 +13,9 @@ from routeguard.passwords import store
 from routeguard.passwords.hashing import HashingPool
 from routeguard.passwords.models import PasswordChanged
 from routeguard.passwords.policy import PasswordPolicy, normalize
-from routeguard.passwords.service import RESET
 from routeguard.sessions.service import Sessions
 from routeguard.settings import Settings
 from routeguard.users.addresses import read_email
-from routeguard.users.one_time import OneTimeTokens
 from routeguard.users.service import Users
 
 if TYPE_CHECKING:
@@ -74,9 +72,9 @@ async def set_password(services: Services, user: Any, password: str) -> int:
     encoded = await services.get(HashingPool).hash(chosen)
     now = services.get(Clock).time()
     async with database.transaction() as tx:
+        await services.get(Users).password_changes(tx, user.id)
         await store.put(tx, database.dialect, user.id, encoded, now=now)
         ended: int = await services.get(Sessions).revoke_all(tx, user.id, reason="password-reset")
-        await services.get(OneTimeTokens).void(tx, user.id, RESET)
         tx.record(PasswordChanged(user_id=user.id, reason="reset"))
         tx.after_commit(lambda: note("password-changed", user=user.id, reason="reset"))
     return ended

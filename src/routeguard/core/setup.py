@@ -18,6 +18,7 @@ from routeguard.core.security_schemes import SecuritySchemes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from routeguard.core.endings import Ending
     from routeguard.core.principal import Standing
     from routeguard.core.security_schemes import SecurityScheme
     from routeguard.core.services import Services
@@ -37,6 +38,7 @@ class Place(Enum):
     COOKIE_CREDENTIAL = "a cookie beside the session's own"
     LINKED_CREDENTIAL = "a credential that ends with its session"
     READINESS = "a condition of readiness"
+    PURPOSE = "a purpose of one-time tokens"
 
 
 _OPTIONAL: Final = frozenset({Place.READINESS})
@@ -163,6 +165,10 @@ class Setup(Generic[S]):
     def linked_credential(self, credential: Any) -> None:
         """End and rotate `credential` together with the session it stands for."""
         self._plug(Place.LINKED_CREDENTIAL, credential)
+
+    def purpose(self, name: str, *, ends_with: Iterable[Ending]) -> None:
+        """Register a purpose of one-time tokens: each of these changes of a user voids them, in its transaction."""
+        self._plug(Place.PURPOSE, name, frozenset(ends_with))
 
     def watch(self, kind: type[Any], watcher: Standing) -> None:
         """Let `watcher` say when a principal of class `kind` has ended: open sockets and streams end then."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from routeguard.core.endings import Ending
 from routeguard.core.feature import Feature
 from routeguard.db.database import Database
 from routeguard.emails.models import VerificationRequested
 from routeguard.emails.routes import routes
-from routeguard.emails.service import Emails
+from routeguard.emails.service import CHANGE, Emails
 from routeguard.emails.step import VerifiedEmailRequired
 from routeguard.mail.queue import MailQueue
 from routeguard.users.letters import Letterhead
@@ -33,6 +34,8 @@ def set_up(setup: Setup) -> None:
         quota=services.get(MailQuota),
     )  # fmt: skip
     services.add(Emails, emails)
+    # Whoever knew the old password may have asked for the change.
+    setup.purpose(CHANGE, ends_with={Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION})
     setup.on(VerificationRequested, emails.send_again)
     if settings.users.verified_email_required(production=settings.production):
         setup.sign_in_step(VerifiedEmailRequired())

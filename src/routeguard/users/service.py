@@ -15,6 +15,7 @@ from routeguard.users.models import (
     IMAGE_LENGTH,
     EmailChanged,
     EmailVerified,
+    PasswordChange,
     UserAdded,
     UserChange,
     UserCreated,
@@ -163,6 +164,14 @@ class Users(Generic[U]):
             raise NOT_FOUND().error()
         await self._changed(tx, user_id, "email", "email_verified", event=EmailChanged(user_id=user_id))
         tx.after_commit(lambda: note("email-changed", user=user_id))
+
+    async def password_changes(self, tx: Transaction, user_id: str) -> None:
+        """Tell the hooks of `PasswordChange`. For whoever sets or removes a password, before the password is written.
+
+        Redeeming a link locks its token first and the password then: in the other order, two transactions would wait
+        for each other.
+        """
+        await self._changes.run(tx, PasswordChange(UserId(user_id)))
 
     async def delete(self, tx: Transaction, user_id: str) -> None:
         """Delete a user and, by the database, what hangs on him. Raises ProblemError 404, 409 last-admin."""

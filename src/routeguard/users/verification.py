@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from routeguard.users.service import Users
 
 PURPOSE: Final = "email-verify"
-CHANGE: Final = "email-change"
-"""The purpose of tokens that prove a new address. Named here, for a new password makes them void."""
 _YOUNG: Final = timedelta(minutes=5)
 PATH: Final = "/auth/email/verify"
 
