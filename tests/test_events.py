@@ -10,7 +10,7 @@ import pytest
 
 import routeguard
 from routeguard import Routeguard
-from routeguard.assembly import defaults
+from routeguard.builtin.features import defaults
 from routeguard.core.events import Event
 from routeguard.core.feature import Feature
 from routeguard.core.setup import Setup

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard import Routeguard
-from routeguard.assembly import defaults
+from routeguard.builtin.features import defaults
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.feature import Feature
@@ -75,7 +75,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from routeguard import Routeguard
-from routeguard.assembly import defaults
+from routeguard.builtin.features import defaults
 from routeguard.core.feature import Feature
 from routeguard.db.schema import metadata
 from routeguard.settings import Settings
