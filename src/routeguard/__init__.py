@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from routeguard.core.decision import Refuse as Refuse
     from routeguard.core.decision import Reply as Reply
     from routeguard.core.endings import Ending as Ending
+    from routeguard.core.endpoint import Endpoint as Endpoint
     from routeguard.core.errors import ConfigError as ConfigError
     from routeguard.core.errors import GuardNotApplied as GuardNotApplied
     from routeguard.core.errors import ProblemError as ProblemError
@@ -48,10 +49,12 @@ if TYPE_CHECKING:
     from routeguard.core.principal import Principal as Principal
     from routeguard.core.problem import Problem as Problem
     from routeguard.core.problem import ProblemType as ProblemType
+    from routeguard.core.provided import Provided as Provided
     from routeguard.core.rate import parse_rate as parse_rate
     from routeguard.core.redirect import safe_redirect as safe_redirect
     from routeguard.core.request import RequestView as RequestView
     from routeguard.core.secret import Secret as Secret
+    from routeguard.core.security_schemes import SecurityScheme as SecurityScheme
     from routeguard.core.services import Services as Services
     from routeguard.core.setup import Setup as Setup
     from routeguard.core.strict_json import load_json as load_json
@@ -96,6 +99,7 @@ _MODULES: Final = {
     "core.credentials": "Credential",
     "core.decision": "Allow Refuse Reply",
     "core.endings": "Ending",
+    "core.endpoint": "Endpoint",
     "core.errors": "ConfigError GuardNotApplied ProblemError RouteguardError Unavailable",
     "core.events": "Event",
     "core.exchange": "Exchange",
@@ -103,10 +107,12 @@ _MODULES: Final = {
     "core.policy": "Attack Check Outcome Policy Stage deferred public",
     "core.principal": "Assurance Principal",
     "core.problem": "Problem ProblemType",
+    "core.provided": "Provided",
     "core.rate": "parse_rate",
     "core.redirect": "safe_redirect",
     "core.request": "RequestView",
     "core.secret": "Secret",
+    "core.security_schemes": "SecurityScheme",
     "core.services": "Services",
     "core.setup": "Setup",
     "core.strict_json": "load_json",

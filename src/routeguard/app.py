@@ -25,6 +25,7 @@ from routeguard.assembly import (
 from routeguard.builtin.api import Policies, U, User, Values, add_headers, asks, bind_rules, mark_readable, overridable
 from routeguard.builtin.features import chosen, remote_feature, whole
 from routeguard.core.errors import ConfigError
+from routeguard.core.features import route_clashes
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import Policy, check_options
 from routeguard.guard.edge import Edge
@@ -159,7 +160,17 @@ class Routeguard(Policies[U], Values[U]):
         return [section] if section.routes else []
 
     def _feature_routes(self, services: Services) -> list[BaseRoute]:
-        made = [route for feature in self.features if feature.routes for route in feature.routes(services)]
+        from routeguard.web.routes import as_route  # noqa: PLC0415 - the identity extra
+
+        named = [
+            (feature.name, as_route(each))
+            for feature in self.features
+            if feature.routes is not None
+            for each in feature.routes(services)
+        ]
+        if findings := route_clashes(named):
+            raise ConfigError(findings)
+        made = [route for _, route in named]
         if self.settings.cors_origins:
             mark_readable((route.endpoint for route in made), self.settings.cors_origins)
         return made

@@ -7,7 +7,7 @@ import pytest
 from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
 from routeguard.core.feature import Feature
-from routeguard.core.features import arranged, over
+from routeguard.core.features import arranged, over, route_clashes
 from routeguard.core.problem import ProblemType
 
 GONE = ProblemType("gone", 410, "Gone", "It was here.")
@@ -61,6 +61,31 @@ def test_every_clash_is_told_at_once() -> None:
         "the event Happened is declared by one and by two",
         "one needs none, which is not in features",
     )
+
+
+class Route:
+    def __init__(self, path: str, *methods: str) -> None:
+        self.path = path
+        self.methods = set(methods)
+
+
+def test_a_route_that_two_features_make_is_named() -> None:
+    made = [
+        ("one", Route("/a/{id}", "GET", "HEAD")),
+        ("two", Route("/a/{name}", "GET", "HEAD")),
+        ("two", Route("/a/{name}", "POST")),
+        ("one", Route("/b")),
+        ("two", Route("/b")),
+        ("one", Route("/c/{n:int}", "GET")),
+        ("two", Route("/c/{n:str}", "GET")),
+    ]
+    assert route_clashes(made) == [
+        "the route GET /a/{} is made by one and by two",
+        "the route WS /b is made by one and by two",
+    ]
+    assert route_clashes([("a", Route("/a", "GET", "HEAD")), ("b", Route("/a", "HEAD"))]) == [
+        "the route HEAD /a is made by a and by b"
+    ]
 
 
 def test_what_stands_over_a_feature_is_found_through_others() -> None:

@@ -34,7 +34,7 @@ class Feature(Generic[S]):
     setup: Callable[[Setup[S]], None] | None = None
     """Registers services and plugs them in. Raises ConfigError for whatever can be known to be wrong."""
     routes: Callable[[Services], Sequence[Any]] | None = None
-    """Returns the HTTP endpoints, once the services of all features exist."""
+    """Returns its `Endpoint`s, once the services of all features exist. Starlette's routes, marked, will do too."""
     tables: tuple[Any, ...] = ()
     """Tables in `routeguard.db.schema.metadata`, called `routeguard_...`; a deployment's prefix takes that place."""
     migrations: Path | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.order import in_order
+
+_NAME_OF_PARAMETER: Final = re.compile(r"\{\w+")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -35,6 +38,24 @@ def over(features: Sequence[Feature], name: str) -> list[Feature]:
     while more := {one.name for one in features if one.name not in found and not found.isdisjoint(one.requires)}:
         found |= more
     return [feature for feature in features if feature.name in found]
+
+
+def route_clashes(made: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return every method and path that two routes answer, of which the second would never be reached.
+
+    `made` are routes with the name of their feature. Names of path parameters tell no two paths apart.
+    """
+    owners: dict[tuple[str, str], list[str]] = {}
+    for name, route in made:
+        path = _NAME_OF_PARAMETER.sub("{", str(getattr(route, "path", "")))
+        for method in sorted(getattr(route, "methods", None) or ("WS",)):
+            owners.setdefault((method, path), []).append(name)
+    return [
+        f"the route {method} {path} is made by {' and by '.join(names)}"
+        for (method, path), names in owners.items()
+        # GET brings HEAD along.
+        if len(names) > 1 and not (method == "HEAD" and owners.get(("GET", path)) == names)
+    ]
 
 
 def _missing(features: Sequence[Feature]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from routeguard.core.endpoint import Endpoint
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import mark
 from routeguard.web.body import TypedForm
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from routeguard.core.policy import Policy
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+def as_route(made: Any) -> Any:
+    """Return an endpoint of a feature as a route; what is a route already stays one."""
+    return _route(made.method, made.path, made.handler, made.policy, None) if isinstance(made, Endpoint) else made
 
 
 def get(path: str, handler: Handler, policy: Policy) -> Route:
