@@ -36,7 +36,7 @@ def settings_fields(kind, prefix=""):
         default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
         if dataclasses.is_dataclass(default):
             yield from settings_fields(type(default), f"{prefix}{field.name}.")
-        elif field.name != "provenance":
+        elif field.name not in {"provenance", "own"}:
             yield f"{prefix}{field.name}", default
 
 

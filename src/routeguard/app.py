@@ -17,9 +17,10 @@ from routeguard.adapters.protocol import Options, Parts
 from routeguard.assembly import (
     assemble,
     assemble_again,
-    checked_settings,
+    check_settings,
     credentials_of,
     guard_over,
+    read_settings,
     warn_at_start,
 )
 from routeguard.builtin.api import Policies, U, User, Values, add_headers, asks, bind_rules, mark_readable, overridable
@@ -67,8 +68,9 @@ class Routeguard(Policies[U], Values[U]):
         identify: Resolver | None = None,
         features: Sequence[Feature] | None = None,
     ) -> None:
-        self.features = tuple(chosen(features, identify))
-        self.settings = checked_settings(settings, self.features, user or User)
+        self.settings, also, findings = read_settings(settings, features or ())
+        self.features = tuple(chosen(features, identify, also))
+        check_settings(self.settings, findings, self.features, user or User)
         values = overridable(self)
         overrides = Overrides(values) if self.settings.testing else None
         every = whole(self.features, identify)

@@ -27,6 +27,7 @@ from routeguard.ephemeral.one_process import OneProcess
 from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.guard.guard import Guard
 from routeguard.settings import Settings, keep_development_secret
+from routeguard.settings.branches import branches, listed, misplaced
 from routeguard.settings.cookies import cookie_warnings
 
 if TYPE_CHECKING:
@@ -39,15 +40,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("routeguard")
 
 
-def checked_settings(settings: Settings | None, features: Sequence[Feature], user: type[Any]) -> Settings:
-    """Return the settings to run with: those given, or those of the environment and pyproject.toml.
+def read_settings(settings: Settings | None, features: Sequence[Feature]) -> tuple[Settings, list[Feature], list[str]]:
+    """Return the settings given, or those of the environment and pyproject.toml; the features they list; findings.
 
-    Raises ConfigError with everything that is wrong: with what cannot be read, with the values, with the user class.
+    `features` are those that the application passes.
     """
     if not isinstance(settings, Settings | None):
         kind = type(settings).__name__
         raise ConfigError(f"Routeguard() takes Settings and not {kind}: write Routeguard(Settings(issuer=...))")
-    given, findings = (settings, []) if settings is not None else Settings.read()
+    findings: list[str] = []
+    if settings is None:
+        settings, findings = Settings.read(beside=features)
+    found, unlisted = listed(settings.features)
+    return settings, found, [*findings, *unlisted]
+
+
+def check_settings(given: Settings, findings: list[str], features: Sequence[Feature], user: type[Any]) -> None:
+    """Raise ConfigError with everything that is wrong: `findings`, the values, their clashes, and the user class."""
     identity = any(feature.records for feature in features)
     findings += given.findings(identity=identity, cookies=bool(features))
     for feature in features:
@@ -58,9 +67,10 @@ def checked_settings(settings: Settings | None, features: Sequence[Feature], use
 
         with _collected(findings):
             branches_of(features)
+    own, unfit = branches(features, Settings)
+    findings += [*unfit, *misplaced(given.own, own)]
     if findings:
-        raise ConfigError(findings)
-    return given
+        raise ConfigError(list(dict.fromkeys(findings)))
 
 
 @contextmanager
@@ -135,7 +145,14 @@ def _set_up(services: Services, plugs: Plugs, features: Sequence[Feature], user:
     for feature in features:
         if feature.setup is None:
             continue
-        setup: Setup[Any] = Setup(feature.name, plugs, services=services, deployment=settings, user_class=user)
+        setup: Setup[Any] = Setup(
+            feature.name,
+            plugs,
+            settings=settings.of(feature),
+            services=services,
+            deployment=settings,
+            user_class=user,
+        )
         try:
             feature.setup(setup)
         except ServiceMissing as error:

@@ -23,7 +23,7 @@ def set_up(*plugs: tuple[str, Plug], own: dict[Place, Any] | None = None) -> lis
     for place, take in (own or {}).items():
         all_.own(place, take)
     for name, plug in plugs:
-        plug(Setup(name, all_, services=services, deployment=None, user_class=object))
+        plug(Setup(name, all_, settings=None, services=services, deployment=None, user_class=object))
     return all_.hand_over([name for name, _ in plugs])
 
 

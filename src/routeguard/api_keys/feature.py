@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from routeguard.api_keys import store
 from routeguard.api_keys.checks import NARROWING, PROVIDED, SCHEMES
-from routeguard.api_keys.models import EVENTS, ApiKey, KeyVerifier
+from routeguard.api_keys.models import EVENTS, ApiKey, ApiKeySettings, KeyVerifier
 from routeguard.api_keys.problems import PROBLEMS
 from routeguard.api_keys.routes import routes
 from routeguard.api_keys.service import ApiKeys
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from routeguard.core.setup import Setup
 
 
-def set_up(setup: Setup) -> None:
+def set_up(setup: Setup[ApiKeySettings]) -> None:
     """Wire API keys over the database and the invalidation feed of sessions."""
     services, settings = setup.services, setup.deployment
-    database, clock, own = services.get(Database), services.get(SteadyClock), settings.api_keys
+    database, clock, own = services.get(Database), services.get(SteadyClock), setup.settings
     feed = services.get(Invalidations)
     uses = UseCounter(database, clock=clock, flush=own.flush)
     services.add(UseCounter, uses, start=uses.start, close=uses.close)
@@ -46,6 +46,7 @@ feature: Final = Feature(
     name="api_keys",
     requires=("sessions",),
     provides=(PROVIDED,),
+    settings=ApiKeySettings,
     setup=set_up,
     routes=routes,
     tables=(store.api_keys,),

@@ -11,7 +11,7 @@ from routeguard.core.clock import Clock
 from routeguard.core.cookies import CookieScheme
 from routeguard.core.errors import ConfigError
 from routeguard.core.feature import Feature
-from routeguard.core.features import arranged, over
+from routeguard.core.features import arranged, distinct, over
 from routeguard.core.secret import DeploymentKeys, Secret
 from routeguard.remote.models import ClientTls
 from routeguard.sessions.checks import NARROWING, PROVIDED
@@ -82,13 +82,16 @@ def remote_feature(
     return remote(Remote(url, client_id, Secret(secret), user, audience, tls)), settings
 
 
-def chosen(features: Sequence[Feature] | None, identify: Resolver | None) -> list[Feature]:
-    """Return the features of an application, in the order they are set up. Raises ConfigError for all clashes."""
+def chosen(features: Sequence[Feature] | None, identify: Resolver | None, listed: Sequence[Feature]) -> list[Feature]:
+    """Return the features of an application, in the order they are set up. Raises ConfigError for all clashes.
+
+    `listed` are those that its settings add.
+    """
     if features is None:
         features = [] if identify is not None else defaults()
     if identify is not None:
         _check_identify(identify, features)
-    return arranged(features)
+    return arranged(distinct([*features, *listed]))
 
 
 def whole(features: Sequence[Feature], identify: Resolver | None) -> list[Feature]:

@@ -1,14 +1,35 @@
-"""Finds the guard of an application that a command is about."""
+"""Finds what a command is about: the guard of an application, or the database of a deployment."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from routeguard.app import Routeguard
+from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError
+from routeguard.db.branches import Branch, branches_of
+from routeguard.db.database import Database
+from routeguard.settings.branches import listed
+
+if TYPE_CHECKING:
+    from routeguard.settings import Settings
+
+
+def database_of(settings: Settings) -> tuple[Database, list[Branch]]:
+    """Return the database of a deployment, and the migrations of the features that its settings list.
+
+    Raises ConfigError.
+    """
+    features, findings = listed(settings.features)
+    if findings:
+        raise ConfigError(findings)
+    branches = branches_of(features)
+    tables = [table for branch in branches for table in branch.tables]
+    database = Database(settings.database_url, clock=SystemClock(), settings=settings.database, tables=tables)
+    return database, branches
 
 
 def load_guard(place: str) -> Routeguard[Any]:

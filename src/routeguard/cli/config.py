@@ -85,6 +85,10 @@ def flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         value = getattr(settings, field.name)
         if field.name == "provenance":
             continue
+        if field.name == "own":
+            for name, branch in value.items():
+                yield from flatten(branch, f"{name}.")
+            continue
         if is_dataclass(value):
             yield from flatten(value, f"{prefix}{field.name}.")
         else:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from routeguard.cli.application import load_guard
+from routeguard.cli.application import database_of, load_guard
 from routeguard.cli.main import FINDINGS, GOOD
-from routeguard.core.clock import SystemClock
 from routeguard.db.branches import branches_of
 from routeguard.db.database import Database
 from routeguard.db.migrate import current_heads, pending
@@ -30,13 +29,12 @@ def migrate(
 ) -> int:
     """Bring the database to the current schema. Several may run at once: one works, the others wait.
 
-    The migrations are those of the built-in features and, with --app, those of the features that the application gave
-    its Routeguard. A migration of a feature begins with its name.
+    The migrations are those of the built-in features and of those that the setting `features` lists or, with --app,
+    that the application gave its Routeguard. A migration of a feature begins with its name.
     """
     if not app:
-        settings = Settings.load()
-        database = Database(settings.database_url, clock=SystemClock(), settings=settings.database)
-        return asyncio.run(_migrate(database, [], check=check))
+        database, others = database_of(Settings.load())
+        return asyncio.run(_migrate(database, others, check=check))
     guard = load_guard(app)
     return asyncio.run(_migrate(guard.services.get(Database), branches_of(guard.features), check=check))
 

@@ -11,14 +11,13 @@ from cyclopts import Parameter
 from starlette.applications import Starlette
 
 from routeguard.app import Routeguard
+from routeguard.cli.application import database_of
 from routeguard.cli.server import address_of, listen, port_findings, run_server
 from routeguard.cli.tls import server_context
-from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import public
 from routeguard.core.rate import parse_duration
 from routeguard.core.redirect import is_below
-from routeguard.db.database import Database
 from routeguard.db.migrate import require_current
 from routeguard.sessions.routes import exchange_of
 from routeguard.settings import Settings
@@ -87,10 +86,10 @@ def _drain(text: str) -> float:
 
 async def _check_schema(settings: Settings) -> None:
     """Refuse to serve over tables of another version; a database that is away now may come back while we run."""
-    database = Database(settings.database_url, clock=SystemClock(), settings=settings.database)
+    database, others = database_of(settings)
     try:
         await database.start()
-        await require_current(database)
+        await require_current(database, others)
     except Unavailable:
         return
     finally:

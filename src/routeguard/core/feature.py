@@ -31,6 +31,8 @@ class Feature(Generic[S]):
     name: str
     requires: tuple[str, ...] = ()
     """Features that must be in the list too. They are set up before this one, wherever they stand in it."""
+    settings: type[S] | None = None
+    """The dataclass of its own settings: `ROUTEGUARD_<NAME>_...` and `[tool.routeguard.<name>]`, all with defaults."""
     setup: Callable[[Setup[S]], None] | None = None
     """Registers services and plugs them in. Raises ConfigError for whatever can be known to be wrong."""
     routes: Callable[[Services], Sequence[Any]] | None = None

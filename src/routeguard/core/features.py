@@ -32,6 +32,15 @@ def arranged(features: Sequence[Feature]) -> list[Feature]:
     return [by_name[name] for name in names]
 
 
+def distinct(features: Iterable[Feature]) -> list[Feature]:
+    """Return the features without those that stand there already: listed in the settings, and passed in the code."""
+    kept: list[Feature] = []
+    for feature in features:
+        if not any(feature is one for one in kept):
+            kept.append(feature)
+    return kept
+
+
 def over(features: Sequence[Feature], name: str) -> list[Feature]:
     """Return the feature of that name and all that require it, also by way of another one."""
     found = {name}

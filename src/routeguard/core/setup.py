@@ -117,11 +117,13 @@ def _ordered(plugged: Sequence[_Plug], features: Sequence[str]) -> tuple[list[_P
 class Setup(Generic[S]):
     """All that a feature sees of the others: it registers services in `services`, and plugs into the places below."""
 
-    __slots__ = ("_feature", "_plugs", "deployment", "services", "user_class")
+    __slots__ = ("_feature", "_plugs", "deployment", "services", "settings", "user_class")
 
     def __init__(
-        self, feature: str, plugs: Plugs, *, services: Services, deployment: Any, user_class: type[Any]
+        self, feature: str, plugs: Plugs, *, settings: S, services: Services, deployment: Any, user_class: type[Any]
     ) -> None:
+        self.settings = settings
+        """The feature's own settings; None where it declares none."""
         self._feature = feature
         self._plugs = plugs
         self.services = services

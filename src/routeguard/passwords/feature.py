@@ -16,7 +16,7 @@ from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.mail.queue import MailQueue
 from routeguard.passwords import store
 from routeguard.passwords.hashing import HashingPool
-from routeguard.passwords.models import PasswordChanged, PasswordResetRequested, SignedUp
+from routeguard.passwords.models import PasswordChanged, PasswordResetRequested, PasswordSettings, SignedUp
 from routeguard.passwords.policy import PasswordPolicy
 from routeguard.passwords.problems import PROBLEMS
 from routeguard.passwords.routes import routes
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from routeguard.traffic.models import ThrottleSettings
 
 
-def set_up(setup: Setup) -> None:
+def set_up(setup: Setup[PasswordSettings]) -> None:
     """Register `Passwords`, its hashing pool and policy, and the `PasswordProof` other slices ask for."""
     services, settings = setup.services, setup.deployment
-    own = settings.passwords
+    own = setup.settings
     hashing = HashingPool(own)
     services.add(HashingPool, hashing, start=hashing.start, close=hashing.close)
     policy = services.add(PasswordPolicy, PasswordPolicy(own, words=_words(settings.issuer)))
@@ -92,6 +92,7 @@ def _words(issuer: str) -> tuple[str, ...]:
 feature: Final = Feature(
     name="passwords",
     requires=("sessions",),
+    settings=PasswordSettings,
     setup=set_up,
     routes=routes,
     tables=(store.password_hashes,),

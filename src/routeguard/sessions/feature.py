@@ -18,7 +18,7 @@ from routeguard.sessions.checks import NARROWING, PROVIDED, session_scheme
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
 from routeguard.sessions.invalidation import invalidations_of
-from routeguard.sessions.models import SessionEnded, SessionResolver, SessionStarted, UserSession
+from routeguard.sessions.models import SessionEnded, SessionResolver, SessionSettings, SessionStarted, UserSession
 from routeguard.sessions.problems import PROBLEMS
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.routes import routes
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from routeguard.core.setup import Setup
 
 
-def set_up(setup: Setup) -> None:
+def set_up(setup: Setup[SessionSettings]) -> None:
     """Wire sessions over the database and the users registered before them."""
-    services, settings = setup.services, setup.deployment
-    database, users, own = services.get(Database), services.get(Users), settings.sessions
+    services, own = setup.services, setup.settings
+    database, users = services.get(Database), services.get(Users)
     clock = services.add(SteadyClock, SteadyClock(services.get(Clock)))
     feed = invalidations_of(database, clock=clock, settings=own)
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
@@ -69,6 +69,7 @@ feature: Final = Feature(
     name="sessions",
     requires=("users",),
     provides=(PROVIDED,),
+    settings=SessionSettings,
     setup=set_up,
     routes=routes,
     tables=(store.sessions, invalidations),

@@ -17,6 +17,7 @@ from routeguard.ephemeral.factory import open_ephemeral
 from routeguard.mail.addresses import parse_sender
 from routeguard.mail.queue import mailer_for
 from routeguard.settings.cookies import unsafe_cookies, unusable_cookies
+from routeguard.settings.reader import NOT_SET
 from routeguard.traffic.origins import parse_origins, read_origins
 
 if TYPE_CHECKING:
@@ -35,15 +36,17 @@ _PLACEHOLDERS: Final = frozenset({"USER", "PASSWORD", "..."})
 def wrong_types(settings: Settings) -> dict[str, list[str]]:
     """Return what an argument should have been, by the top-level field it is in."""
     hints = get_type_hints(type(settings))
-    names = [item.name for item in fields(settings) if item.name != "provenance"]
+    names = [item.name for item in fields(settings) if item.name not in NOT_SET]
     found = {name: _type_findings(name, getattr(settings, name), hints[name]) for name in names}
+    # Whatever a branch was declared as, its own annotations say what its values are.
+    found |= {name: _type_findings(name, branch, type(branch)) for name, branch in settings.own.items()}
     return {name: findings for name, findings in found.items() if findings}
 
 
 def named(findings: Iterable[str], settings: Settings) -> set[str]:
     """Return the settings that these findings begin with."""
     words = {finding.split(maxsplit=1)[0].rstrip(":") for finding in findings}
-    known = {item.name for item in fields(settings)}
+    known = {item.name for item in fields(settings)} | settings.own.keys()
     return {word for word in words if re.split(r"[.\[]", word)[0] in known}
 
 

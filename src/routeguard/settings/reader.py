@@ -19,6 +19,8 @@ PREFIX: Final = "ROUTEGUARD_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _SIZES: Final = frozenset({"body_limit"})
+NOT_SET: Final = frozenset({"provenance", "own"})
+"""Fields of the tree that no operator writes."""
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _SIMILAR: Final = 0.6
 """From 0 to 1: how alike a known name must be to be suggested for an unknown one."""
@@ -78,20 +80,25 @@ class Reader:
                 values[name] = found
         return values
 
-    def refuse_unknown(self, kind: type[Any]) -> None:
+    def refuse_unknown(self, kind: type[Any], branches: Mapping[str, type[Any]]) -> None:
         """Add a finding for every name that is not one of `kind`'s: misspelt, it would leave a default in place."""
-        names = [name for name, _ in _leaves(kind)]
-        variables = [_variable(name) for name in names]
+        names = [name for name, _ in leaves(kind)]
+        names += [name for branch, own in branches.items() for name, _ in leaves(own, f"{branch}.")]
+        variables = [variable_of(name) for name in names]
         for variable in self._environ:
             if variable.upper().startswith(PREFIX) and variable not in variables and not self._is_link(variable):
                 self.findings.append(f"{variable} is not a setting{_nearest(variable.upper(), variables)}")
         for name in _dotted(self._toml):
             if name not in names:
                 self.findings.append(f"[tool.routeguard] {name} is not a setting{_nearest(name, names)}")
-        arguments = [*names, *(name for name, hint in _fields(kind) if _is_branch(hint))]
+        arguments = [*names, *(name for name, hint in _fields(kind) if _is_branch(hint)), *branches]
         for name in self._explicit:
             if name not in arguments:
                 self.findings.append(f"the argument {name} is not a setting{_nearest(name, arguments)}")
+
+    def branch(self, kind: type[Any], name: str) -> Any:
+        """Return the branch of a feature: given as an argument whole, or read value by value."""
+        return self._explicit[name] if name in self._explicit else self._branch(kind, name)
 
     def _branch(self, hint: type[Any], name: str) -> Any:
         """Return one branch; one whose values contradict each other is left at its defaults."""
@@ -105,7 +112,7 @@ class Reader:
             return hint()
 
     def _find(self, name: str, hint: Any) -> Any:
-        variable = _variable(name)
+        variable = variable_of(name)
         if name in self._explicit:
             self.provenance[name] = "argument"
             value = self._explicit[name]
@@ -143,7 +150,7 @@ class Reader:
 def _fields(kind: type[Any]) -> Iterator[tuple[str, Any]]:
     hints = get_type_hints(kind)
     for item in fields(kind):
-        if item.name != "provenance":
+        if item.name not in NOT_SET:
             yield item.name, hints[item.name]
 
 
@@ -151,15 +158,17 @@ def _is_branch(hint: Any) -> bool:
     return isinstance(hint, type) and is_dataclass(hint)
 
 
-def _leaves(kind: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(kind: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of a tree by its dotted name, with its type."""
     for name, hint in _fields(kind):
         if _is_branch(hint):
-            yield from _leaves(hint, f"{prefix}{name}.")
+            yield from leaves(hint, f"{prefix}{name}.")
         else:
             yield prefix + name, hint
 
 
-def _variable(name: str) -> str:
+def variable_of(name: str) -> str:
+    """Return the environment variable of a dotted name."""
     return PREFIX + name.replace(".", "_").upper()
 
 

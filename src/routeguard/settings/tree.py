@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from routeguard.api_keys.models import ApiKeySettings
 from routeguard.core.address import X_FORWARDED_FOR, is_loopback
 from routeguard.core.errors import ConfigError
+from routeguard.core.features import distinct
 from routeguard.core.secret import Secret  # noqa: TC001 - the annotations are read at run time
 from routeguard.db.models import DatabaseSettings
 from routeguard.mail.models import MailSettings
@@ -20,6 +21,7 @@ from routeguard.oauth_server.models import ClientSettings
 from routeguard.passwords.models import PasswordSettings
 from routeguard.remote.models import RemoteSettings
 from routeguard.sessions.models import SessionSettings
+from routeguard.settings.branches import branches, listed
 from routeguard.settings.cookies import CookieSettings, cookie_scheme
 from routeguard.settings.development_secret import kept_secret_findings
 from routeguard.settings.findings import lost_cookies, malformed, named, unsafe, unsafe_identity, wrong_types
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from routeguard.core.cookies import CookieScheme
+    from routeguard.core.feature import Feature
 
 S = TypeVar("S", bound="Settings")
 
@@ -89,31 +92,62 @@ class Settings:
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
+    features: tuple[str, ...] = ()
+    """Features beside the built-in ones, as `package.module:name`: for the command line and every `Routeguard()`."""
+    own: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    """The settings of features that are not built in, by the feature's name."""
     provenance: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where each value that is not a default came from, by dotted name."""
 
     @classmethod
-    def load(cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any) -> Self:
+    def load(
+        cls,
+        *,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        beside: Sequence[Feature] = (),
+        **explicit: Any,
+    ) -> Self:
         """Read settings: arguments first, then the environment, then `[tool.routeguard]` of ./pyproject.toml.
 
+        `beside` are features of the application that are not built in, beside those that the setting `features` lists.
         Raises ConfigError when a value cannot be read, a value cannot be used in any environment, or a name is not a
         setting: with all of these, and with what is unsafe in production. What is only that does not raise here.
         """
-        settings, findings = cls.read(environ=environ, directory=directory, **explicit)
+        settings, findings = cls.read(environ=environ, directory=directory, beside=beside, **explicit)
         if findings or _unusable(settings)[1]:
             raise ConfigError([*findings, *settings.findings(identity=False, cookies=False)])
         return settings
 
     @classmethod
     def read(
-        cls, *, environ: Mapping[str, str] | None = None, directory: Path | None = None, **explicit: Any
+        cls,
+        *,
+        environ: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        beside: Sequence[Feature] = (),
+        **explicit: Any,
     ) -> tuple[Self, list[str]]:
-        """Return what can be read, and a finding for everything else: to be shown, never to be run with."""
+        """Return what can be read, and a finding for everything else: to be shown, never to be run with.
+
+        `beside` are features whose settings are read too, with those that the setting `features` lists.
+        """
         toml, findings = read_toml(directory or Path.cwd())
         reader = Reader(os.environ if environ is None else environ, toml, explicit)
         values = reader.read(cls)
-        reader.refuse_unknown(cls)
-        return cls(**values, provenance=reader.provenance), [*findings, *reader.findings]
+        found, unlisted = listed(values.get("features", ()))
+        kinds, unfit = branches(distinct([*beside, *found]), cls)
+        reader.refuse_unknown(cls, kinds)
+        own = {name: reader.branch(kind, name) for name, kind in kinds.items()}
+        findings += [*reader.findings, *unlisted, *unfit]
+        return cls(**values, own=own, provenance=reader.provenance), findings
+
+    def of(self, feature: Feature[Any]) -> Any:
+        """Return the settings of a feature, built in or not; its defaults where none were given, None without any."""
+        if feature.settings is None:
+            return None
+        own = self.own.get(feature.name, getattr(self, feature.name, None))
+        return own if isinstance(own, feature.settings) else feature.settings()
 
     @property
     def production(self) -> bool:

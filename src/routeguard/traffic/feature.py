@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from routeguard.core.setup import Setup
 
 
-def set_up(setup: Setup) -> None:
+def set_up(setup: Setup[TrafficSettings]) -> None:
     """Say which limits the other features' routes have."""
-    setup.services.add(TrafficSettings, setup.deployment.traffic)
+    setup.services.add(TrafficSettings, setup.settings)
 
 
-feature: Final = Feature(name="traffic", setup=set_up, routes=csrf_routes, problems=PROBLEMS)
+feature: Final = Feature(name="traffic", settings=TrafficSettings, setup=set_up, routes=csrf_routes, problems=PROBLEMS)

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from routeguard.core.setup import Setup
 
 
-def set_up(setup: Setup) -> None:
+def set_up(setup: Setup[UserSettings]) -> None:
     """Register users, their tokens and letters and the `UserReader` that says which class users have."""
     services, settings = setup.services, setup.deployment
     database, clock = services.get(Database), services.get(Clock)
-    services.add(UserSettings, settings.users)
+    services.add(UserSettings, setup.settings)
     services.add(UserReader, UserReader(setup.user_class))
     users = services.add(
         Users,
-        Users(database, services.get(UserReader), clock=clock, settings=settings.users, changes=services.get(Changes)),
+        Users(database, services.get(UserReader), clock=clock, settings=setup.settings, changes=services.get(Changes)),
     )
     tokens = services.add(OneTimeTokens, OneTimeTokens(database, services.get(DeploymentKeys), clock=clock))
     setup.own(Place.PURPOSE, tokens.purpose)
@@ -64,6 +64,7 @@ def verify(settings: Any, user_class: type[Any]) -> list[str]:  # noqa: ARG001 -
 
 feature: Final = Feature(
     name="users",
+    settings=UserSettings,
     setup=set_up,
     verify=verify,
     tables=(store.users, one_time_tokens),
