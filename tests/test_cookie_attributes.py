@@ -267,7 +267,7 @@ def test_the_settings_come_from_the_environment(tmp_path: Any) -> None:
 def test_frames_on_this_machine_have_a_secure_cookie_without_a_prefix() -> None:
     """Browsers keep Secure cookies of http://localhost, and of no other http origin."""
     scheme = Settings(issuer="http://localhost:8000", cookies=CookieSettings(same_site="none")).cookie_scheme
-    line = scheme.cookie().format("v", max_age=None)
+    line = scheme.cookie().setting("v", max_age=None)
     assert line == b"routeguard-partitioned=v; Path=/; Secure; HttpOnly; SameSite=None; Partitioned"
 
 

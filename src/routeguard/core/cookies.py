@@ -144,13 +144,13 @@ class Cookie:
         """Return its value in a Cookie header, and whether it occurs more than once."""
         return find_cookie(header, self.raw)
 
-    def format(self, value: str, *, max_age: int | None) -> bytes:
+    def setting(self, value: str, *, max_age: int | None) -> bytes:
         """Return the Set-Cookie value; `max_age` in seconds, None for one that ends with the browser."""
         return format_cookie(self.name, value, max_age=max_age, attributes=self._attributes)
 
     def clearing(self) -> bytes:
         """Return the Set-Cookie value that takes it from the browser: same attributes, or it would stay (CK-12)."""
-        return self.format("", max_age=0)
+        return self.setting("", max_age=0)
 
     def clearing_former(self, header: bytes) -> list[bytes]:
         """Return what takes away the cookies that this one was under other settings, where a request sent one.

@@ -25,7 +25,7 @@ class SessionCookie:
 
         `max_age` is in seconds; None makes a cookie that ends with the browser (RFC 6265 section 5.3).
         """
-        self._put(exchange, self._cookie.format(value, max_age=max_age))
+        self._put(exchange, self._cookie.setting(value, max_age=max_age))
 
     def clear(self, exchange: Exchange) -> None:
         """Take the cookie from the browser: same name, path and attributes, or it would stay (attack CK-12)."""

@@ -40,11 +40,11 @@ class TokenCookies:
 
     def put_access(self, exchange: Exchange, token: str, *, max_age: int | None) -> None:
         """Put the access token on the response. `max_age` is in seconds; None ends it with the browser."""
-        _put(exchange, self._access, self._access.format(token, max_age=max_age))
+        _put(exchange, self._access, self._access.setting(token, max_age=max_age))
 
     def put_refresh(self, exchange: Exchange, token: str, *, max_age: int | None) -> None:
         """Put the refresh token on the response. `max_age` is in seconds; None ends it with the browser."""
-        _put(exchange, self._refresh, self._refresh.format(token, max_age=max_age))
+        _put(exchange, self._refresh, self._refresh.setting(token, max_age=max_age))
 
     def clear(self, exchange: Exchange) -> None:
         """Take both from the browser: same names, path and attributes, or they would stay (attack CK-12)."""

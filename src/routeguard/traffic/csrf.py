@@ -105,7 +105,7 @@ class CsrfTokens:
         if bound_to is None:
             guest = new_token()
             former = self._cookie.clearing_former(exchange.request.headers.get(b"cookie", b""))
-            for line in (self._cookie.format(guest, max_age=None), *former):
+            for line in (self._cookie.setting(guest, max_age=None), *former):
                 exchange.add_header(b"set-cookie", line)
             bound_to = b"g:" + guest.encode()
         covered = token_bytes(_NONCE_SIZE) + int(self._clock.time()).to_bytes(_TIME_SIZE, "big")

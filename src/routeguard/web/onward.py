@@ -44,7 +44,7 @@ class NextCookie:
         """Put the place on the response. One that no cookie can hold is left out."""
         value = quote(place, safe="/")
         if len(self._cookie.name) + len(value) < MAXIMUM_SIZE:
-            self._put(exchange, self._cookie.format(value, max_age=_LIFE))
+            self._put(exchange, self._cookie.setting(value, max_age=_LIFE))
 
     def clear(self, exchange: Exchange) -> None:
         """Take it from a browser that sent it."""
