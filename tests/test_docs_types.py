@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = (
     "README.md", "docs/tutorial/first-guarded-app.md", "docs/reference/policies.md",
     "docs/explanation/write-a-check.md",
+    "docs/explanation/write-a-feature.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

@@ -58,10 +58,14 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services as Services
     from routeguard.core.setup import Setup as Setup
     from routeguard.core.strict_json import load_json as load_json
+    from routeguard.db.database import Database as Database
+    from routeguard.db.database import Transaction as Transaction
+    from routeguard.db.schema import metadata as metadata
     from routeguard.guard.refusals import as_detail as as_detail
     from routeguard.jose.jwt import verify_jwt as verify_jwt
     from routeguard.jose.models import InvalidToken as InvalidToken
     from routeguard.remote.models import ClientTls as ClientTls
+    from routeguard.sessions.checks import session as session
     from routeguard.sessions.identify import ByHeader as ByHeader
     from routeguard.sessions.match import match_user as match_user
     from routeguard.sessions.models import UserSession as UserSession
@@ -116,10 +120,13 @@ _MODULES: Final = {
     "core.services": "Services",
     "core.setup": "Setup",
     "core.strict_json": "load_json",
+    "db.database": "Database Transaction",
+    "db.schema": "metadata",
     "guard.refusals": "as_detail",
     "jose.jwt": "verify_jwt",
     "jose.models": "InvalidToken",
     "remote.models": "ClientTls",
+    "sessions.checks": "session",
     "sessions.identify": "ByHeader",
     "sessions.match": "match_user",
     "sessions.models": "UserSession",

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import routeguard
+from routeguard.builtin.features import COMMANDS
+from routeguard.cli.main import app
 
 SOURCE = Path(routeguard.__file__).parent
 SLICES = {path.parent.name for path in SOURCE.glob("*/feature.py")} - {"core"}
@@ -33,3 +35,8 @@ def test_there_are_slices_and_the_list_of_built_in_ones_names_them() -> None:
 @pytest.mark.parametrize("file", ["app.py", "assembly.py", "core/feature.py", "core/features.py", "core/setup.py"])
 def test_what_assembles_an_application_names_no_slice(file: str) -> None:
     assert named(file) == set()
+
+
+def test_the_commands_no_feature_may_have_are_those_there_are() -> None:
+    assert {name for name in app if not name.startswith("-")} - COMMANDS == set()
+    assert set(app) >= COMMANDS

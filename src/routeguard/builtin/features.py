@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from routeguard.core.setup import Setup
     from routeguard.settings import Settings
 
-__all__ = ["ClientTls", "Resolver", "chosen", "defaults", "remote_feature", "whole"]
+__all__ = ["COMMANDS", "ClientTls", "Resolver", "chosen", "defaults", "remote_feature", "whole"]
+
+COMMANDS: Final = frozenset({"client", "config", "dev", "key", "migrate", "serve", "user"})
+"""The commands of `routeguard` that no feature may have."""
 
 
 def defaults() -> list[Feature]:
@@ -91,7 +94,7 @@ def chosen(features: Sequence[Feature] | None, identify: Resolver | None, listed
         features = [] if identify is not None else defaults()
     if identify is not None:
         _check_identify(identify, features)
-    return arranged(distinct([*features, *listed]))
+    return arranged(distinct([*features, *listed]), commands=COMMANDS)
 
 
 def whole(features: Sequence[Feature], identify: Resolver | None) -> list[Feature]:

@@ -50,6 +50,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code."""
     try:
+        _add_commands(arguments)
         result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return COULD_NOT_RUN  # Said already.
@@ -68,6 +69,27 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return GOOD
     return result if isinstance(result, int) else GOOD
+
+
+def _add_commands(arguments: list[str]) -> None:
+    """Add the commands of the features that the settings list, unless one of our own is run. Raises ConfigError."""
+    if arguments and arguments[0] in app and arguments[0] not in {"--help", "-h"}:
+        return
+    from routeguard.settings import Settings  # noqa: PLC0415 - slow to import
+
+    settings, _ = Settings.read()  # What else is wrong with them, the command will say.
+    if not settings.features:
+        return
+    from routeguard.builtin.features import chosen  # noqa: PLC0415 - slow to import
+    from routeguard.settings.branches import listed  # noqa: PLC0415 - slow to import
+
+    features, findings = listed(settings.features)
+    if findings:
+        raise ConfigError(findings)
+    for feature in chosen(None, None, features):
+        for name, place in feature.commands.items():
+            if name not in app:
+                app.command(place, name=name)
 
 
 def complain(headline: str, *findings: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypeVar
@@ -48,6 +48,8 @@ class Feature(Generic[S]):
     """The classes of the changes into whose transaction others may put a hook (`Setup.within`)."""
     provides: tuple[Provided[Any], ...] = ()
     """The principals that handlers may take by ``Depends(guard.provided(Kind))``, and what each requires."""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Commands of `routeguard`: the ``"package.module:name"`` of a function or a cyclopts `App`, imported when run."""
     verify: Callable[[Any, type[Any]], Iterable[str]] | None = None
     """Returns what is wrong with the settings or the application's class of users, before anything is made."""
     records: bool = True

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from routeguard.core.feature import Feature
 
 
-def arranged(features: Sequence[Feature]) -> list[Feature]:
-    """Return the features, each after those it requires and otherwise as given.
+def arranged(features: Sequence[Feature], *, commands: Iterable[str] = ()) -> list[Feature]:
+    """Return the features, each after those it requires and otherwise as given. `commands` are taken already.
 
     Raises ConfigError with every clash, missing feature and cycle.
     """
-    findings = [*_clashes(features), *_missing(features)]
+    findings = [*_clashes(features), *_taken(features, set(commands)), *_missing(features)]
     names, cycle = in_order([feature.name for feature in features], {one.name: one.requires for one in features})
     if cycle:
         findings.append(f"features require each other: {' -> '.join(cycle)}")
@@ -82,8 +82,16 @@ def _clashes(features: Sequence[Feature]) -> Iterator[str]:
             yield f"{times} features are named {name}"
     yield from _shared(features, "the problem code", lambda one: (problem.code for problem in one.problems))
     yield from _shared(features, "the principal", lambda one: (each.kind.__qualname__ for each in one.provides))
+    yield from _shared(features, "the command", lambda one: one.commands)
     # The stored rows name the class alone: a listener to one event would be given the other's.
     yield from _shared(features, "the event", lambda one: (event.__name__ for event in one.events))
+
+
+def _taken(features: Sequence[Feature], commands: set[str]) -> Iterator[str]:
+    for feature in features:
+        for name in feature.commands:
+            if name in commands:
+                yield f"the command {name} of {feature.name} is one of Routeguard's own"
 
 
 def _shared(features: Sequence[Feature], what: str, claims: Callable[[Feature], Iterable[Hashable]]) -> Iterator[str]:
