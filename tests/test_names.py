@@ -15,7 +15,7 @@ SOURCE = Path(routeguard.__file__).parent
 FILES = {str(path.relative_to(SOURCE)): ast.parse(path.read_text("utf-8")) for path in SOURCE.rglob("*.py")}
 # Where code that is not ours is called, and what it raises must become a refusal or a retry: nowhere else.
 BROAD = {
-    "guard/connection.py", "guard/edge.py", "guard/matrix.py", "guard/refusals.py", "sessions/checks.py",
+    "guard/decider.py", "guard/edge.py", "guard/matrix.py", "guard/refusals.py", "sessions/checks.py",
     "invalidation/feed.py", "core/overrides.py", "core/periodic.py", "db/outbox.py", "db/sqlite_thread.py",
 }  # fmt: skip
 # The words the glossary has another word for (docs/explanation/glossary.md).

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from routeguard.builtin.features import ClientTls, Resolver
     from routeguard.core.feature import Feature
     from routeguard.core.services import Services
-    from routeguard.guard.connection import App
+    from routeguard.guard.asgi import App
     from routeguard.guard.refusals import Shape
 
 H = TypeVar("H")

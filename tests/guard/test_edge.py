@@ -15,7 +15,7 @@ from routeguard.core.policy import Policy, deferred, public
 from routeguard.core.problem import CONTENT_TOO_LARGE, NOT_FOUND, PERMISSION_DENIED
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
-from routeguard.guard.connection import Connection
+from routeguard.guard.asgi import Connection
 from routeguard.guard.edge import Edge, enter
 from routeguard.guard.framework import answered_by_framework
 from routeguard.guard.guard import Guard

@@ -8,7 +8,7 @@ from routeguard.adapters.known import adapters
 from routeguard.core.errors import GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.request import RequestView
-from routeguard.guard.connection import Connection
+from routeguard.guard.asgi import Connection
 from routeguard.guard.guard import handler_name
 from routeguard.guard.log import logger
 from routeguard.guard.unguarded import warn_of_missing_guard

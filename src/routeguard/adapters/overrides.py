@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from routeguard.core.overrides import NOT_OVERRIDDEN, OVERRIDE, IdentityOverrides
-from routeguard.guard.connection import Connection
+from routeguard.guard.asgi import Connection
 from routeguard.guard.log import logger
 
 if TYPE_CHECKING:

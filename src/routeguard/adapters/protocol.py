@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from routeguard.core.errors import GuardNotApplied
     from routeguard.core.exchange import Exchange
     from routeguard.core.policy import Policy
-    from routeguard.guard.connection import App
+    from routeguard.guard.asgi import App
     from routeguard.guard.guard import Guard
     from routeguard.guard.inventory import Handler
     from routeguard.guard.matrix import Entry

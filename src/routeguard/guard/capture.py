@@ -9,7 +9,8 @@ from routeguard.core.decision import ALLOW
 from routeguard.core.exchange import Captured
 
 if TYPE_CHECKING:
-    from routeguard.guard.connection import Connection, Message, Send
+    from routeguard.guard.asgi import Message, Send
+    from routeguard.guard.decider import Decider
 
 LIMIT: Final = 1024 * 1024
 """Bytes of a body that are kept, content coding removed."""
@@ -25,7 +26,7 @@ class Capture:
 
     __slots__ = ("_body", "_connection", "_head", "_send")
 
-    def __init__(self, connection: Connection, send: Send) -> None:
+    def __init__(self, connection: Decider, send: Send) -> None:
         self._connection = connection
         self._send = send
         self._body: bytearray | None = None

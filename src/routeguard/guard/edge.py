@@ -1,7 +1,7 @@
 """The outermost ASGI layer. No decision, no response.
 
 It opens the exchange, lets no success out of an application that never decided, and turns whatever breaks while
-deciding into a refusal. The broad `except`s of the package are here and in `connection.py`.
+deciding into a refusal. The broad `except`s of the package are here and in `decider.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from routeguard.core.problem import (
     INTERNAL_ERROR,
     MALFORMED_REQUEST,
 )
+from routeguard.guard.asgi import BodyTooLarge, Connection
 from routeguard.guard.capture import Capture
-from routeguard.guard.connection import BodyTooLarge, Connection, cannot_tell
+from routeguard.guard.decider import cannot_tell
 from routeguard.guard.facts import Seen
 from routeguard.guard.layers import ask_all
 from routeguard.guard.outside import passes_outside
@@ -28,7 +29,7 @@ from routeguard.guard.runs import Run
 from routeguard.guard.transport import refuse_framing
 
 if TYPE_CHECKING:
-    from routeguard.guard.connection import App, Message, Receive, Scope, Send
+    from routeguard.guard.asgi import App, Message, Receive, Scope, Send
     from routeguard.guard.guard import Compiled, Guard
 
 

@@ -9,7 +9,8 @@ from routeguard.guard.facts import Seen
 
 if TYPE_CHECKING:
     from routeguard.core.check import Outcome
-    from routeguard.guard.connection import App, Connection, Receive, Scope, Send
+    from routeguard.guard.asgi import App, Receive, Scope, Send
+    from routeguard.guard.decider import Decider
     from routeguard.guard.guard import Compiled
 
 
@@ -45,7 +46,7 @@ class Within:
         self.compiled = compiled
 
 
-def has_changed(connection: Connection, scope: Scope) -> bool:
+def has_changed(connection: Decider, scope: Scope) -> bool:
     """Take the facts anew where a middleware passed on others, and return whether what was decided no longer counts.
 
     The method that a check let pass is not the method the handler would run for (attack: an X-HTTP-Method-Override
@@ -73,7 +74,7 @@ def has_changed(connection: Connection, scope: Scope) -> bool:
 
 
 async def ask_all(
-    connection: Connection, compiled: Compiled | None, *, changed: bool, passed: Compiled | None = None
+    connection: Decider, compiled: Compiled | None, *, changed: bool, passed: Compiled | None = None
 ) -> Outcome:
     """Run the policies on the way to a handler that have not been asked yet, from the outside in; `compiled` last.
 
@@ -93,7 +94,7 @@ async def ask_all(
     return outcome
 
 
-async def _ask_layers(connection: Connection, *, changed: bool) -> Outcome:
+async def _ask_layers(connection: Decider, *, changed: bool) -> Outcome:
     for layer in connection.layers:
         if changed or not layer.asked:
             outcome = await connection.decide(layer.compiled, passed=layer.compiled if layer.asked else None)
@@ -103,7 +104,7 @@ async def _ask_layers(connection: Connection, *, changed: bool) -> Outcome:
     return None
 
 
-def _keep_facts(connection: Connection, scope: Scope) -> None:
+def _keep_facts(connection: Decider, scope: Scope) -> None:
     """Keep the facts of a scope, to compare with what a middleware below passes on.
 
     Where a middleware before this has passed on others already, the facts from before it stay, so that the route below
@@ -120,7 +121,7 @@ def _keep_facts(connection: Connection, scope: Scope) -> None:
 
 
 async def run_below(
-    connection: Connection, layer: Layer, proceed: App, wire: tuple[Scope, Receive, Send]
+    connection: Decider, layer: Layer, proceed: App, wire: tuple[Scope, Receive, Send]
 ) -> None:  # fmt: skip
     """Run what is below a layer: its policy is one of those that hold there, and nowhere else."""
     before = connection.layers, connection.above, connection.watched

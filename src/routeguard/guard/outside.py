@@ -8,7 +8,7 @@ from routeguard.guard.capture import Capture
 from routeguard.guard.layers import ask_all, has_changed
 
 if TYPE_CHECKING:
-    from routeguard.guard.connection import Connection, Scope, Send
+    from routeguard.guard.asgi import Connection, Scope, Send
 
 
 async def passes_outside(connection: Connection, scope: Scope, send: Send) -> bool:

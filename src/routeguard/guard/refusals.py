@@ -18,7 +18,7 @@ from routeguard.guard.log import logger
 from routeguard.guard.render import CONTROL, is_navigation, render, to_sign_in
 
 if TYPE_CHECKING:
-    from routeguard.guard.connection import Connection
+    from routeguard.guard.decider import Decider
 
 Shape: TypeAlias = Callable[[Problem, RequestView], "Reply | Mapping[str, Any] | None"]
 """The application's own form of a refusal: the members of a JSON body, a whole `Reply`, or None for the usual form."""
@@ -37,30 +37,30 @@ def check_shape(shape: Shape | None) -> None:
         raise ConfigError("install(refusal=...) takes a plain function of a Problem and a RequestView")
 
 
-async def reply_to(connection: Connection, problem: Problem, instance: str, handler: str) -> Reply:
+async def reply_to(decider: Decider, problem: Problem, instance: str, handler: str) -> Reply:
     """Return a refusal of `handler` in the form its caller can use."""
-    shaped = _shaped(connection, problem, instance, handler)
+    shaped = _shaped(decider, problem, instance, handler)
     if shaped is not None:
         return shaped
-    request, sign_in = connection.request, connection.guard.sign_in
+    request, sign_in = decider.request, decider.guard.sign_in
     if problem.status == 401 and sign_in is not None and is_navigation(request):
-        return to_sign_in(request, sign_in, entered=connection.entered, root=connection.root)
-    return await page(connection, problem, instance) or render(problem, request, instance)
+        return to_sign_in(request, sign_in, entered=decider.entered, root=decider.root)
+    return await page(decider, problem, instance) or render(problem, request, instance)
 
 
-async def page(connection: Connection, problem: Problem, instance: str) -> Reply | None:
+async def page(decider: Decider, problem: Problem, instance: str) -> Reply | None:
     """Return the refusal as a page where a person waits for one, and somebody draws pages."""
-    pages = connection.guard.services.find(RefusalPages)
+    pages = decider.guard.services.find(RefusalPages)
     try:
-        return await pages.page(connection, problem, instance) if pages is not None else None
+        return await pages.page(decider, problem, instance) if pages is not None else None
     except Exception:  # noqa: BLE001 - a page that cannot be drawn must not undo the refusal
         logger.exception("a refusal could not be shown as a page")
         return None
 
 
-def _shaped(connection: Connection, problem: Problem, instance: str, handler: str) -> Reply | None:
+def _shaped(decider: Decider, problem: Problem, instance: str, handler: str) -> Reply | None:
     """Return the refusal in the application's own shape; None for identity routes, whose clients read problems."""
-    shape, request = connection.guard.refusal, connection.request
+    shape, request = decider.guard.refusal, decider.request
     if shape is None or handler.startswith(_OURS) or request.kind != "http":
         return None
     try:

@@ -12,7 +12,7 @@ from routeguard.guard.log import escape, logger
 from routeguard.guard.render import render
 
 if TYPE_CHECKING:
-    from routeguard.guard.connection import Scope, Send
+    from routeguard.guard.asgi import Scope, Send
 
 
 async def refuse_unguarded(handler: str, scope: Scope, send: Send) -> None:

@@ -12,7 +12,7 @@ from routeguard.core.problem import authentication_required
 
 if TYPE_CHECKING:
     from routeguard.core.principal import Principal
-    from routeguard.guard.connection import Connection
+    from routeguard.guard.asgi import Connection
 
 
 class StreamEnded(OSError):

@@ -16,7 +16,7 @@ from routeguard.adapters.starlette.handlers import effective
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
-    from routeguard.guard.connection import Connection, Message, Scope
+    from routeguard.guard.asgi import Connection, Message, Scope
 
 
 async def solve(connection: Connection, provider: Any, *, call: Any, name: str) -> Any:

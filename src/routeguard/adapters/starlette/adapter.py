@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from routeguard.adapters.protocol import Adapter, Parts
-    from routeguard.guard.connection import Connection
+    from routeguard.guard.asgi import Connection
     from routeguard.guard.guard import Guard
     from routeguard.guard.inventory import Handler
     from routeguard.guard.matrix import Entry

@@ -17,7 +17,7 @@ from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import MADE, policy_of
 from routeguard.core.policy import joined
 from routeguard.core.problem import GUARD_NOT_APPLIED
-from routeguard.guard.connection import Connection
+from routeguard.guard.asgi import Connection
 from routeguard.guard.guard import handler_name
 from routeguard.guard.layers import Layer, run_below
 from routeguard.guard.log import logger
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from routeguard.core.policy import Policy
-    from routeguard.guard.connection import App, Receive, Scope, Send
+    from routeguard.guard.asgi import App, Receive, Scope, Send
     from routeguard.guard.guard import Compiled
 
 _OWNERS: Final = "__routeguard_owners__"

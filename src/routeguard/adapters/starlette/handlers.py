@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from routeguard.core.policy import Policy
-    from routeguard.guard.connection import Receive, Scope, Send
+    from routeguard.guard.asgi import Receive, Scope, Send
     from routeguard.guard.guard import Guard
 
 SEAMS: Final = (Route, WebSocketRoute, Mount, Host)

@@ -48,7 +48,7 @@ from routeguard.core.marks import MADE, observe_marks
 from routeguard.core.policy import joined
 from routeguard.core.problem import GUARD_NOT_APPLIED, Problem
 from routeguard.core.request import is_preflight
-from routeguard.guard.connection import Connection
+from routeguard.guard.asgi import Connection
 from routeguard.guard.edge import Edge, enter
 from routeguard.guard.facts import Seen
 from routeguard.guard.guard import Compiled
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from routeguard.core.decision import Reply
     from routeguard.core.policy import Outcome
-    from routeguard.guard.connection import App, Receive, Scope, Send
+    from routeguard.guard.asgi import App, Receive, Scope, Send
     from routeguard.guard.guard import Guard
 
 Ready: TypeAlias = "Compiled | Around | Within | Problem | None"

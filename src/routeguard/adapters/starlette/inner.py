@@ -22,12 +22,12 @@ from routeguard.adapters.starlette.wrapping import is_router, references, wrappe
 from routeguard.core.errors import GuardNotApplied
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.marks import policy_of
-from routeguard.guard.connection import Connection
+from routeguard.guard.asgi import Connection
 from routeguard.guard.guard import handler_name
 from routeguard.guard.unguarded import refuse_unguarded
 
 if TYPE_CHECKING:
-    from routeguard.guard.connection import App, Receive, Scope, Send
+    from routeguard.guard.asgi import App, Receive, Scope, Send
 
 HIDDEN: Final = (
     "its middleware or route class hides what it wraps, so the policy cannot be asked about what that gets: keep it as "
