@@ -475,7 +475,7 @@ def test_default_and_exemption() -> None:
 
 
 def test_words_and_place() -> None:
-    assert csrf().describe() == "not forged"
+    assert csrf().describe() == "CSRF-checked"
     assert csrf(token=True).describe() == "CSRF token"
     assert Csrf().stage is Stage.FORGERY
 

@@ -25,7 +25,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class JSONRefused(ValueError):
-    """The bytes are not JSON, or not JSON of one meaning. `str()` is a public sentence without any of the input."""
+    """The bytes are not strict JSON. `str()` is a public sentence without any of the input."""
 
 
 def load_json(data: bytes, *, max_depth: int = MAXIMUM_DEPTH) -> Any:

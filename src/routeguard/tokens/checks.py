@@ -41,7 +41,7 @@ class RefreshNotForged(Csrf):
 
     @override
     def describe(self) -> str:
-        return "not forged where a cookie carries the token"
+        return "CSRF-checked where a cookie carries the token"
 
     @override
     def attacks(self) -> Iterable[Attack]:

@@ -229,7 +229,7 @@ class Csrf(Check):
 
     @override
     def describe(self) -> str:
-        return "CSRF token" if self.token else "not forged"
+        return "CSRF token" if self.token else "CSRF-checked"
 
     @override
     def attacks(self) -> Iterable[Attack]:

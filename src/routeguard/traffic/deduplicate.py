@@ -82,7 +82,7 @@ class Deduplicate(Check):
 
     @override
     def describe(self) -> str:
-        return "equal requests at once run once"
+        return "de-duplicated"
 
 
 class _Joiner:

@@ -1,4 +1,4 @@
-"""JSON of one meaning for handlers whose framework reads it more kindly."""
+"""Strict JSON (I-JSON, RFC 7493) for handlers whose framework accepts more."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StrictJson(Check):
 
     @override
     def describe(self) -> str:
-        return "JSON of one meaning"
+        return "strict JSON"
 
     @override
     def attacks(self) -> Iterable[Attack]:
