@@ -497,7 +497,7 @@ async def _proven_earlier(app: App, browser: TokenBrowser) -> None:
         found.user_id, found.id, proven_at=claims.auth_time - 60, whole_seconds=True
     )
     assert session is not None
-    browser.cookies[ACCESS] = services.get(AccessTokens).mint(session, client_id="routeguard", lean=True)
+    browser.cookies[ACCESS] = services.get(AccessTokens).mint(session, client_id="routeguard", include_user=False)
     before = TokenBrowser(app, {ACCESS: browser.cookies[ACCESS]}, "", session=session)
     assert (await before.get("/me")).status == 200
 

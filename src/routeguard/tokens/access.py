@@ -107,10 +107,12 @@ class AccessTokens:
         # its key voids it, also while the feed is away; whether the session lives is asked of others each time.
         self._known: dict[bytes, _Known] = {}
 
-    def mint(self, session: UserSession[Any], *, client_id: str, now: float | None = None, lean: bool = False) -> str:
+    def mint(
+        self, session: UserSession[Any], *, client_id: str, now: float | None = None, include_user: bool = True
+    ) -> str:
         """Return a new token for a session. `now` is in seconds since the epoch. Raises Unavailable without a key.
 
-        A `lean` one says nothing of the user: for a cookie, which only this service reads.
+        Without `include_user` it has no `user` claim: for a cookie, which only this service reads.
 
         It ends with the session at the latest. Only what the user may see of himself is in it: it is signed, not
         encrypted, and others read it.
@@ -126,7 +128,7 @@ class AccessTokens:
             "session_expires_at": end,
         }  # fmt: skip
         user = msgspec.json.encode(public_user(session.user))
-        if len(user) <= _LONGEST_USER and not lean:
+        if len(user) <= _LONGEST_USER and include_user:
             claims["user"] = msgspec.Raw(user)
         return sign_jws({"typ": TYPE}, msgspec.json.encode(claims), self._keys.signer())
 

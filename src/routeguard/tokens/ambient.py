@@ -116,7 +116,7 @@ class CookieTokens(Generic[U]):
         refresh = self._cookies.refresh(exchange)
         assert refresh is not None
         try:
-            pair = await self._tokens.renew(refresh, exchange, gentle=True, admit=self._admit)
+            pair = await self._tokens.renew(refresh, exchange, revoke_on_reuse=False, admit=self._admit)
         except (Unavailable, ProblemError):
             pair = None
         if pair is None:

@@ -103,11 +103,11 @@ class RefreshFamilies(Generic[U]):
         text = self._codec.first(session.principal_id, "fam_" + new_token(16))
         token = self._codec.read(text)
         assert token is not None
-        turn = self._turn(token, text, binding)
-        expires_at = await store.insert_family(tx, session_id=session.id, token=turn, client_id=client_id)
+        rotation = self._rotation(token, text, binding)
+        expires_at = await store.insert_family(tx, session_id=session.id, token=rotation, client_id=client_id)
         if expires_at is None:
             raise _ENDED.error()
-        await store.delete_old_families(tx, turn.user_id, session.id, maximum=_MAXIMUM)
+        await store.delete_old_families(tx, rotation.user_id, session.id, maximum=_MAXIMUM)
         return Refreshed(text, expires_at, client_id, session)
 
     async def end_all(self, tx: Transaction, session: UserSession[U]) -> None:
@@ -115,38 +115,39 @@ class RefreshFamilies(Generic[U]):
         await store.delete_families(tx, session.principal_id, session.id)
 
     async def rotate(
-        self, text: str | bytes, *, binding: bytes, exchange: Exchange | None = None, gentle: bool = False
+        self, text: str | bytes, *, binding: bytes, exchange: Exchange | None = None, revoke_on_reuse: bool = True
     ) -> Refreshed[U] | None:
         """Return the successor of a refresh token, or None when it is none, is spent, or its session has ended.
 
-        `binding` says which client presents it. With `gentle` a spent token ends nothing: a good access token came
-        along, and a slow answer explains it as well as a thief does. Raises Unavailable when that cannot be
+        `binding` says which client presents it. A reused token revokes its family and session
+        unless `revoke_on_reuse` is False: beside a valid access token, a slow answer explains reuse as well as theft.
+        Raises Unavailable when that cannot be
         told; then the same token may be tried again: nothing was done, or what was done is done again the same.
         """
         token = self._codec.read(text)
         if token is None:
             return None
         successor = self._codec.successor(token)
-        turn = self._turn(token, text, binding, successor)
-        row = await self._move(turn)
+        rotation = self._rotation(token, text, binding, successor)
+        row = await self._move(rotation)
         if row is None:
-            row, successor = await self._once_more(token, turn, exchange, gentle=gentle)
+            row, successor = await self._replay_within_grace(token, rotation, exchange, revoke_on_reuse=revoke_on_reuse)
         user = None if row is None else self._users.read(row.user)
         if row is None or user is None:
             return None
         return Refreshed(successor, row.expires_at, row.client_id, row.state.session(user))
 
-    async def find(self, text: str | bytes, *, binding: bytes, graced: bool = False) -> Refreshed[U] | None:
+    async def find(self, text: str | bytes, *, binding: bytes, allow_grace: bool = False) -> Refreshed[U] | None:
         """Return what a live refresh token stands for, and rotate nothing; None when it is not its family's live one.
 
-        With `graced`, a token that the grace covers for this `binding` counts as well. Raises Unavailable.
+        With `allow_grace`, a token that the grace covers for this `binding` counts as well. Raises Unavailable.
         """
         token = self._codec.read(text)
         if token is None:
             return None
-        row = await self._statements.find(self._turn(token, text, binding))
+        row = await self._statements.find(self._rotation(token, text, binding))
         user = None if row is None else self._users.read(row.user)
-        if row is None or user is None or not (row.current or (graced and row.kept)):
+        if row is None or user is None or not (row.current or (allow_grace and row.within_grace)):
             return None
         same = text if isinstance(text, str) else text.decode("ascii")
         return Refreshed(same, row.expires_at, row.client_id, row.state.session(user))
@@ -160,14 +161,14 @@ class RefreshFamilies(Generic[U]):
         """End the session whose family's live token is presented; a spent or foreign token ends nothing."""
         token = self._codec.read(text)
         if token is not None:
-            session_id = await store.find_session_of(tx, self._turn(token, text, _NOBODY))
+            session_id = await store.find_session_of(tx, self._rotation(token, text, _NOBODY))
             if session_id is not None:
                 await self._sessions.revoke(tx, token.user_id, session_id, reason=reason)
 
-    async def _move(self, turn: store.Turn) -> store.FamilyRow | None:
+    async def _move(self, rotation: store.Rotation) -> store.FamilyRow | None:
         for attempt in range(_TRIES):
             try:
-                return await self._statements.rotate(turn)
+                return await self._statements.rotate(rotation)
             except Contended:
                 # Rolled back in favour of another (attack OPS-16): nothing was done, so it is tried again.
                 if attempt == _TRIES - 1:
@@ -175,28 +176,28 @@ class RefreshFamilies(Generic[U]):
             await asyncio.sleep(0.01 * 2**attempt)
         raise AssertionError
 
-    async def _once_more(
-        self, token: RefreshToken, turn: store.Turn, exchange: Exchange | None, *, gentle: bool
+    async def _replay_within_grace(
+        self, token: RefreshToken, rotation: store.Rotation, exchange: Exchange | None, *, revoke_on_reuse: bool
     ) -> tuple[store.FamilyRow | None, str]:
         """Return the successor given before, where the grace covers it; else the token was copied."""
-        row = await self._statements.find(turn)
+        row = await self._statements.find(rotation)
         if row is None:
             return None, ""
-        if not row.kept:
-            if not gentle:
-                await self._end_reused(turn, exchange)
+        if not row.within_grace:
+            if revoke_on_reuse:
+                await self._end_reused(rotation, exchange)
             return None, ""
         for successor in self._codec.successors(token):
             if equal(hash_of(successor), row.current_hash):
                 return row, successor
         return None, ""  # Made with a key that is configured no more.
 
-    async def _end_reused(self, turn: store.Turn, exchange: Exchange | None) -> None:
+    async def _end_reused(self, rotation: store.Rotation, exchange: Exchange | None) -> None:
         async def end(tx: Transaction) -> store.Reused | None:
-            reused = await store.delete_reused(tx, turn)
+            reused = await store.delete_reused(tx, rotation)
             if reused is not None:
-                await self._sessions.revoke(tx, turn.user_id, reused.session_id, reason="token-reused")
-                tx.record(RefreshTokenReused(user_id=turn.user_id, **reused._asdict()))
+                await self._sessions.revoke(tx, rotation.user_id, reused.session_id, reason="token-reused")
+                tx.record(RefreshTokenReused(user_id=rotation.user_id, **reused._asdict()))
             return reused
 
         # Of many who present it at once one deletes the row, and he alone tells of it.
@@ -204,12 +205,12 @@ class RefreshFamilies(Generic[U]):
         if reused is not None:
             network = None if exchange is None else network_of(self._site.address(exchange))
             note(
-                "refresh-token-reused", exchange, level=logging.WARNING, user=turn.user_id,
+                "refresh-token-reused", exchange, level=logging.WARNING, user=rotation.user_id,
                 session=reused.session_id, client=reused.client_id, network=network,
             )  # fmt: skip
 
-    def _turn(self, token: RefreshToken, text: str | bytes, binding: bytes, successor: str = "") -> store.Turn:
-        return store.Turn(
+    def _rotation(self, token: RefreshToken, text: str | bytes, binding: bytes, successor: str = "") -> store.Rotation:
+        return store.Rotation(
             user_id=token.user_id, family_id=token.family_id, generation=token.generation, presented=hash_of(text),
             successor=hash_of(successor), binding=binding, now=self._clock.time(),
             idle=self._lives.idle, life=self._lives.refresh, grace=self._lives.grace,

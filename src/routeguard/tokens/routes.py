@@ -75,7 +75,7 @@ class _Endpoints:
         if credential is not None and credential.kind == "token":
             raise PERMISSION_DENIED(debug="tokens are for who came by a cookie").error()
         wanted = await read(request, _Issue)
-        pair = await self._tokens.issue(session_of(request), exchange, lean=wanted.cookies)
+        pair = await self._tokens.issue(session_of(request), exchange, include_user=not wanted.cookies)
         if not wanted.cookies:
             return _answer(pair, shown=True)
         self._cookies.put(exchange, pair)

@@ -74,25 +74,29 @@ class Tokens(Generic[U]):
         self._underway: dict[bytes, _Underway] = {}
         self._rotations: SingleFlight[bytes, TokenPair[U] | None] = SingleFlight("routeguard-refresh")
 
-    async def issue(self, session: UserSession[U], exchange: Exchange, *, lean: bool = False) -> TokenPair[U]:
+    async def issue(self, session: UserSession[U], exchange: Exchange, *, include_user: bool = True) -> TokenPair[U]:
         """Return the first pair of a new family. Raises ProblemError 401 when the session has ended.
 
-        A `lean` access token says nothing of the user: cookies have little room, and only we read them (CK-09).
+        Without `include_user` the access token has no `user` claim: a cookie has little room, and only this
+        service reads it (CK-09).
         """
         begun = await self._families.start(session, client_id=FIRST_PARTY, binding=binding_of(exchange))
         _note("token-issued", begun, exchange)
-        return self._pair(begun, lean=lean)
+        return self._pair(begun, include_user=include_user)
 
     async def reissue(self, tx: Transaction, session: UserSession[U], exchange: Exchange) -> TokenPair[U]:
-        """Return a lean first pair of a new family that begins when `tx` commits. Raises ProblemError 401."""
+        """Return the first pair of a family that begins when `tx` commits. The access token has no `user` claim.
+
+        Raises ProblemError 401.
+        """
         begun = await self._families.begin(tx, session, client_id=FIRST_PARTY, binding=binding_of(exchange))
         tx.after_commit(partial(_note, "token-issued", begun, exchange))
-        return self._pair(begun, lean=True)
+        return self._pair(begun, include_user=False)
 
     async def renew(
-        self, text: str | bytes, exchange: Exchange, *, gentle: bool = False, admit: Admit | None = None
+        self, text: str | bytes, exchange: Exchange, *, revoke_on_reuse: bool = True, admit: Admit | None = None
     ) -> TokenPair[U] | None:
-        """Return the next lean pair for the refresh token in a cookie, or None when it is not good.
+        """Rotate the refresh token of a cookie: return the next pair without `user` claim, or None if it is invalid.
 
         New cookies travel on an answer, and that may begin much later than the rotation. So whoever presents the same
         cookie to this process until it begins, and for the grace after it, gets the same refresh token again, while
@@ -101,8 +105,8 @@ class Tokens(Generic[U]):
         key = _key(text, binding_of(exchange))
         found = await self._find_underway(key, exchange)
         if found is not None:
-            return self._pair(found, lean=True)
-        pair = await self.refresh(text, exchange, lean=True, gentle=gentle, admit=admit)
+            return self._pair(found, include_user=False)
+        pair = await self.refresh(text, exchange, include_user=False, revoke_on_reuse=revoke_on_reuse, admit=admit)
         if pair is not None and key not in self._underway:
             self._begin(key, pair, exchange)
         return pair
@@ -111,7 +115,7 @@ class Tokens(Generic[U]):
         """Return the session of a refresh token that could be rotated now, and rotate nothing. Raises Unavailable."""
         binding = binding_of(exchange)
         found = await self._find_underway(_key(text, binding), exchange)
-        found = found or await self._families.find(text, binding=binding, graced=True)
+        found = found or await self._families.find(text, binding=binding, allow_grace=True)
         return None if found is None else found.session
 
     def _begin(self, key: bytes, pair: TokenPair[U], exchange: Exchange) -> None:
@@ -143,24 +147,24 @@ class Tokens(Generic[U]):
         return None
 
     async def refresh(
-        self, text: str | bytes, exchange: Exchange, *, lean: bool = False, gentle: bool = False,
+        self, text: str | bytes, exchange: Exchange, *, include_user: bool = True, revoke_on_reuse: bool = True,
         admit: Admit | None = None,
     ) -> TokenPair[U] | None:  # fmt: skip
         """Return the next pair, or None when the refresh token is not good. Raises Unavailable when that is unknown.
 
         The requests of one page that come with one token are answered by one rotation; it goes on when the request
-        that began it is given up, for others wait for it. A `gentle` one ends nothing when the token is spent.
-        `admit` is asked once a rotation; raises ProblemError with what it refused.
+        that began it is given up, for others wait for it. A reused token revokes its family
+        unless `revoke_on_reuse` is False. `admit` is called once a rotation; raises ProblemError with its refusal.
         """
         binding = binding_of(exchange)
-        key = _key(text, binding) + bytes([lean, gentle])
-        rotate = partial(self._rotate, text, binding=binding, exchange=exchange, gentle=gentle)
+        key = _key(text, binding) + bytes([include_user, revoke_on_reuse])
+        rotate = partial(self._rotate, text, binding=binding, exchange=exchange, revoke_on_reuse=revoke_on_reuse)
         ask = None if admit is None else partial(admit, exchange)
-        return await self._rotations.run(key, partial(self._refresh, rotate, ask, lean=lean))
+        return await self._rotations.run(key, partial(self._refresh, rotate, ask, include_user=include_user))
 
     async def _refresh(
         self, rotate: Callable[[], Awaitable[Refreshed[U] | None]],
-        ask: Callable[[], Awaitable[Problem | Refunds]] | None, *, lean: bool,
+        ask: Callable[[], Awaitable[Problem | Refunds]] | None, *, include_user: bool,
     ) -> TokenPair[U] | None:  # fmt: skip
         admitted = None if ask is None else await ask()
         if isinstance(admitted, Problem):
@@ -171,20 +175,20 @@ class Tokens(Generic[U]):
             if admitted is not None:
                 await admitted.give_back()
             raise
-        return None if found is None else self._pair(found, lean=lean)
+        return None if found is None else self._pair(found, include_user=include_user)
 
     async def _rotate(
-        self, text: str | bytes, *, binding: bytes, exchange: Exchange, gentle: bool
+        self, text: str | bytes, *, binding: bytes, exchange: Exchange, revoke_on_reuse: bool
     ) -> Refreshed[U] | None:  # fmt: skip
-        found = await self._families.rotate(text, binding=binding, exchange=exchange, gentle=gentle)
+        found = await self._families.rotate(text, binding=binding, exchange=exchange, revoke_on_reuse=revoke_on_reuse)
         if found is not None:
             _note("token-refreshed", found, exchange)
         return found
 
-    def _pair(self, found: Refreshed[U], *, lean: bool) -> TokenPair[U]:
+    def _pair(self, found: Refreshed[U], *, include_user: bool) -> TokenPair[U]:
         now, session = self._clock.time(), found.session
         return TokenPair(
-            access_token=self._access.mint(session, client_id=found.client_id, now=now, lean=lean),
+            access_token=self._access.mint(session, client_id=found.client_id, now=now, include_user=include_user),
             refresh_token=found.refresh_token,
             expires_in=max(int(min(self._life, session.expires_at.timestamp() - now)), 0),
             refresh_expires_in=max(int(found.expires_at - now), 0),

@@ -108,8 +108,8 @@ def _is_of(keys: sa.FromClause, label: str) -> sa.ColumnElement[bool]:
 # -- refresh families ------------------------------------------------------------------------------------------------
 
 
-class Turn(NamedTuple):
-    """A refresh token that somebody presents, and what its family becomes if it may.
+class Rotation(NamedTuple):
+    """A presented refresh token, and the state of its family after a rotation.
 
     `now` is this process's steady time, which sessions are told by; `idle`, `life` and `grace` are in seconds.
     """
@@ -133,7 +133,7 @@ class Turn(NamedTuple):
 class FamilyRow(NamedTuple):
     """A live family with its session and the columns of its user.
 
-    `current` says whether the token of the `Turn` is the live one, `kept` whether the grace covers it.
+    `current` says whether the token of the `Rotation` is the live one, `within_grace` whether the grace covers it.
     """
 
     state: SessionState
@@ -142,7 +142,7 @@ class FamilyRow(NamedTuple):
     expires_at: float
     current_hash: bytes
     current: bool
-    kept: bool
+    within_grace: bool
 
 
 class Reused(NamedTuple):
@@ -162,7 +162,7 @@ class FamilyStatements:
         self._rotate = database.prepare(_rotation(self._columns)) if database.dialect == "postgresql" else None
         self._find = database.prepare(_family(self._columns))
 
-    async def rotate(self, turn: Turn) -> FamilyRow | None:
+    async def rotate(self, rotation: Rotation) -> FamilyRow | None:
         """Put the successor in the place of the presented token, if that is the current one and its session lives.
 
         One statement decides and writes, so of all who present a token at once one wins (attacks SES-04, SES-05). A
@@ -170,26 +170,26 @@ class FamilyStatements:
         (attack OPS-05). It counts as a use of the session. None when nothing was rotated. Raises Unavailable.
         """
         if self._rotate is not None:
-            row = await self._rotate.one(**turn.params())
+            row = await self._rotate.one(**rotation.params())
         else:
-            row = await self._rotate_in_line(turn)
+            row = await self._rotate_in_line(rotation)
         return None if row is None else _read_family(row)
 
-    async def _rotate_in_line(self, turn: Turn) -> Any:
-        found = await self.find(turn)
+    async def _rotate_in_line(self, rotation: Rotation) -> Any:
+        found = await self.find(rotation)
         # A spent token never becomes current again, so those who present one need not wait for the write lock.
         if found is None or not found.current:
             return None
         async with self._database.transaction() as tx:
-            return await _rotate_in_steps(tx, self._columns, turn)
+            return await _rotate_in_steps(tx, self._columns, rotation)
 
-    async def find(self, turn: Turn) -> FamilyRow | None:
+    async def find(self, rotation: Rotation) -> FamilyRow | None:
         """Return a family whose session lives. Raises Unavailable."""
-        row = await self._find.one(**turn.params())
+        row = await self._find.one(**rotation.params())
         return None if row is None else _read_family(row)
 
 
-async def insert_family(tx: Transaction, *, session_id: str, token: Turn, client_id: str) -> float | None:
+async def insert_family(tx: Transaction, *, session_id: str, token: Rotation, client_id: str) -> float | None:
     """Begin the family of a live session; return when it expires, or None when the session lives no longer.
 
     Raises ConstraintViolation when the session ends at this very moment.
@@ -230,27 +230,27 @@ async def delete_families(tx: Transaction, user_id: str, session_id: str) -> Non
     await tx.execute(mine)
 
 
-async def delete_reused(tx: Transaction, turn: Turn) -> Reused | None:
+async def delete_reused(tx: Transaction, rotation: Rotation) -> Reused | None:
     """End the family of a genuine token that is spent and that no grace covers. Returns whose it was.
 
     None when it is no reuse, or when somebody else has ended the family already: so one tells of it.
     """
     # The session first, as everybody does who ends or rotates: two who lock in two orders would wait for each other.
     held = sa.select(sessions.c.id).join_from(refresh_families, sessions, _ITS_SESSION).where(_ITS_FAMILY)
-    await tx.execute(held.with_for_update(of=sessions), turn.params())
+    await tx.execute(held.with_for_update(of=sessions), rotation.params())
     statement = (
         sa.delete(refresh_families)
-        .where(_ITS_FAMILY, _NOT_EXPIRED, sa.not_(_current()), sa.not_(_kept()))
+        .where(_ITS_FAMILY, _NOT_EXPIRED, sa.not_(_current()), sa.not_(_within_grace()))
         .returning(refresh_families.c.session_id, refresh_families.c.client_id)
     )
-    row = await tx.one(statement, turn.params())
+    row = await tx.one(statement, rotation.params())
     return None if row is None else Reused(row.session_id, row.client_id)
 
 
-async def find_session_of(tx: Transaction, turn: Turn) -> str | None:
+async def find_session_of(tx: Transaction, rotation: Rotation) -> str | None:
     """Return the session whose family's current token is presented."""
     statement = sa.select(refresh_families.c.session_id).where(_ITS_FAMILY, _current())
-    session_id: str | None = await tx.scalar(statement, turn.params())
+    session_id: str | None = await tx.scalar(statement, rotation.params())
     return session_id
 
 
@@ -261,7 +261,7 @@ def _param(name: str) -> sa.BindParameter[Any]:
         bytes: sa.LargeBinary(),
         float: sa.Float(),
     }
-    return sa.bindparam(f"the_{name}", type_=kinds[get_type_hints(Turn)[name]])
+    return sa.bindparam(f"the_{name}", type_=kinds[get_type_hints(Rotation)[name]])
 
 
 _MANY: Final = 1_000_000
@@ -286,7 +286,7 @@ def _current() -> sa.ColumnElement[bool]:
     return sa.or_(family.current_hash == _param("presented"), family.generation < _param("generation"))
 
 
-def _kept() -> sa.ColumnElement[bool]:
+def _within_grace() -> sa.ColumnElement[bool]:
     """Whether the presented token was used a moment ago by the client that presents it again.
 
     By the database's clock, which all processes share (attack OPS-10), and for the same binding only (SES-13).
@@ -361,9 +361,9 @@ def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     return sa.select(*columns).select_from(rows)
 
 
-async def _rotate_in_steps(tx: Transaction, columns: Sequence[sa.ColumnElement[Any]], turn: Turn) -> Any:
+async def _rotate_in_steps(tx: Transaction, columns: Sequence[sa.ColumnElement[Any]], rotation: Rotation) -> Any:
     """Rotate in a transaction that nobody else writes beside: SQLite's."""
-    family, params = refresh_families.c, turn.params()
+    family, params = refresh_families.c, rotation.params()
     session = sa.select(sessions.c.id).where(_ITS_SESSION, _session_lives(_param("now")))
     end = sa.select(sessions.c.expires_at).where(_ITS_SESSION).scalar_subquery()
     moved = await tx.one(
@@ -383,7 +383,7 @@ async def _rotate_in_steps(tx: Transaction, columns: Sequence[sa.ColumnElement[A
 def _family(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """Return the query for a family, its live session and its user."""
     family = refresh_families.c
-    told = (family.client_id, family.expires_at, family.current_hash, _current(), _kept())
+    told = (family.client_id, family.expires_at, family.current_hash, _current(), _within_grace())
     columns: list[sa.ColumnElement[Any]] = [*told, *_STATE, *user_columns]
     return (
         sa.select(*columns)
@@ -394,6 +394,6 @@ def _family(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
 
 
 def _read_family(row: Sequence[Any]) -> FamilyRow:
-    client_id, expires_at, current_hash, current, kept = row[:_TOLD]
+    client_id, expires_at, current_hash, current, within_grace = row[:_TOLD]
     state, user = read_state(row[_TOLD:]), tuple(row[_TOLD + len(_STATE) :])
-    return FamilyRow(state, user, client_id, expires_at, bytes(current_hash), bool(current), bool(kept))
+    return FamilyRow(state, user, client_id, expires_at, bytes(current_hash), bool(current), bool(within_grace))
