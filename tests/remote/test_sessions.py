@@ -22,7 +22,7 @@ from routeguard.remote.answers import Answers
 from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import Introspector
 from routeguard.remote.models import RemoteSettings
-from routeguard.remote.sessions import Meant, RemoteSessions, TokenSessions, Trust
+from routeguard.remote.sessions import ExpectedToken, OfflinePolicy, RemoteSessions, TokenSessions
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
 from routeguard.signatures.keys import new_secret
@@ -66,11 +66,14 @@ class Scene:
         self.answers: Answers[Any] = Answers(clock=steady, feed=self.feed, life=60)
         users = RemoteUsers(User)
         self.sessions = RemoteSessions(
-            self.introspector, users, answers=self.answers, meant=Meant("https://app.test", "https://id.test")
+            self.introspector,
+            users,
+            answers=self.answers,
+            expected=ExpectedToken("https://app.test", "https://id.test"),
         )
         now = int(clock.time())
         self.user = User(id="usr_a", created_at=clock.now(), email="ann@example.test", name="Ann")
-        self.worth = {
+        self.result = {
             "active": True,
             "token_type": "access_token",
             "sub": "usr_a",
@@ -103,7 +106,7 @@ class Scene:
             sessions=self.sessions,  # type: ignore[arg-type]
             feed=self.feed,
             clock=steady,
-            trust=Trust(1000, 900),
+            policy=OfflinePolicy(1000, 900),
         )
 
     async def _read(self, *, window: float, after_id: int) -> list[Row]:

@@ -18,7 +18,7 @@ from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 
 if TYPE_CHECKING:
     from routeguard.core.address import Address, Network
-    from routeguard.remote.introspection import Introspector, Worth
+    from routeguard.remote.introspection import IntrospectionResult, Introspector
 
 Verdict: TypeAlias = ApiKey | Problem
 
@@ -54,22 +54,22 @@ class RemoteKeyVerifier:
         return found
 
 
-def _finding(worth: Worth, presented: bytes) -> Finding[Verdict]:
-    found = worth.key
-    if worth.active and found is not None:
+def _finding(result: IntrospectionResult, presented: bytes) -> Finding[Verdict]:
+    found = result.key
+    if result.active and found is not None:
         # Spent at each use; and of a secret that was replaced, only the service knows how long it still counts.
         counted = found.rate is not None or found.remaining is not None
         replaced = found.last_four.encode() != presented[-_LAST:]
         ends_at = float("inf") if found.expires_at is None else found.expires_at.timestamp()
         return Finding(found, (found.id, found.user_id), ends_at, shared=not (counted or replaced))
-    if worth.active:
+    if result.active:
         raise Unavailable(f"{SERVICE} (its answer lacks the key)")
-    if worth.reason == NETWORK_NOT_ALLOWED.code:
+    if result.reason == NETWORK_NOT_ALLOWED.code:
         # Of this address only: from elsewhere the key may be good.
         return Finding(NETWORK_NOT_ALLOWED(debug="the service says so"), refused=True, shared=False)
-    if worth.reason:
+    if result.reason:
         members: dict[str, Any] = {"violated-policies": ["api-key"]}
-        refused = QUOTA_EXCEEDED(headers=(("retry-after", str(max(worth.retry_after, 1))),), **members)
+        refused = QUOTA_EXCEEDED(headers=(("retry-after", str(max(result.retry_after, 1))),), **members)
         return Finding(refused, refused=True, shared=False)
     return Finding(invalid_api_key("the service does not know it"), refused=True)
 

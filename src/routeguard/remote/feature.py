@@ -18,12 +18,12 @@ from routeguard.remote.feed import LONGEST_WINDOW, RemoteFeed
 from routeguard.remote.introspection import Introspector
 from routeguard.remote.keys import RemoteKeys
 from routeguard.remote.sessions import (
-    Meant,
+    ExpectedToken,
+    OfflinePolicy,
     RemoteCookies,
     RemoteSessions,
     RemoteTokenCookies,
     TokenSessions,
-    Trust,
 )
 from routeguard.remote.standing import RemoteStanding
 from routeguard.remote.transport import Transport
@@ -100,7 +100,7 @@ def _sessions(setup: Setup, where: Remote) -> None:
     users: RemoteUsers[Any] = RemoteUsers(where.user)
     issuer = settings.remote.issuer or services.get(Transport).url
     found = RemoteSessions(
-        services.get(Introspector), users, answers=answers, meant=Meant(where.audience or issuer, issuer)
+        services.get(Introspector), users, answers=answers, expected=ExpectedToken(where.audience or issuer, issuer)
     )
     tokens = AccessTokens(
         keys, clock=clock, settings=TokenSettings(audience=where.audience or ""),
@@ -108,7 +108,7 @@ def _sessions(setup: Setup, where: Remote) -> None:
     )  # fmt: skip
     by_token = TokenSessions(
         tokens, keys, users, sessions=found, feed=feed, clock=clock,
-        trust=Trust(feed.keep - skew, settings.remote.offline.total_seconds()),
+        policy=OfflinePolicy(feed.keep - skew, settings.remote.offline.total_seconds()),
     )  # fmt: skip
     scheme = services.get(CookieScheme)
     sources = SessionSources(RemoteCookies(found, name=scheme.name(), user_class=where.user))

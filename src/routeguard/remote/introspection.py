@@ -34,7 +34,7 @@ _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 """Since the epoch, up to the year 9999."""
 
 
-class Worth(msgspec.Struct, frozen=True, kw_only=True):
+class IntrospectionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the service answered. Of a credential that is no good, nothing is said but, for some keys, why."""
 
     active: bool
@@ -58,7 +58,7 @@ class Worth(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Tell nothing of the person."""
-        return f"Worth({self.token_type or self.reason})"
+        return f"IntrospectionResult({self.token_type or self.reason})"
 
 
 class Introspector:
@@ -69,14 +69,14 @@ class Introspector:
         self._timeout = timeout
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._for_strangers = asyncio.Semaphore(_STRANGERS)
-        self._decoder = msgspec.json.Decoder(Worth)
+        self._decoder = msgspec.json.Decoder(IntrospectionResult)
         self._refused = False
 
     async def start(self) -> None:
         """Count turns anew: those who held one in an event loop that has ended give none back."""
         self._turns, self._for_strangers = asyncio.Semaphore(_AT_ONCE), asyncio.Semaphore(_STRANGERS)
 
-    async def ask(self, credential: str, *, address: Address | None = None, known: bool = False) -> Worth:
+    async def ask(self, credential: str, *, address: Address | None = None, known: bool = False) -> IntrospectionResult:
         """Return what a credential is worth that was sent from `address`. Raises Unavailable.
 
         One that is `known` was good before; some turns are kept for those.
@@ -105,23 +105,23 @@ class Introspector:
             )
 
 
-def session_of(worth: Worth, users: RemoteUsers[Any]) -> UserSession[Any]:
+def session_of(result: IntrospectionResult, users: RemoteUsers[Any]) -> UserSession[Any]:
     """Return the session the service told of. Raises Unavailable for an answer that lacks what a session has."""
-    if not (worth.sub and worth.sid and worth.user and worth.created_at and worth.expires_at):
+    if not (result.sub and result.sid and result.user and result.created_at and result.expires_at):
         raise Unavailable(f"{SERVICE} (its answer lacks what a session has)")
-    user = users.read(worth.user)
-    if user.id != worth.sub:
+    user = users.read(result.user)
+    if user.id != result.sub:
         raise Unavailable(f"{SERVICE} (its answer contradicts itself)")
-    authenticated_at = datetime.fromtimestamp(worth.auth_time, UTC)
+    authenticated_at = datetime.fromtimestamp(result.auth_time, UTC)
     return UserSession(
-        SessionId(worth.sid),
+        SessionId(result.sid),
         user,
-        worth.created_at,
+        result.created_at,
         authenticated_at,
-        worth.expires_at,
-        worth.organization,
-        worth.role,
-        assurance_of(worth.acr, worth.amr, authenticated_at),
+        result.expires_at,
+        result.organization,
+        result.role,
+        assurance_of(result.acr, result.amr, authenticated_at),
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.invalidation.feed import Feed
-    from routeguard.remote.introspection import Introspector, Worth
+    from routeguard.remote.introspection import IntrospectionResult, Introspector
     from routeguard.remote.keys import RemoteKeys
     from routeguard.remote.users import RemoteUsers
     from routeguard.tokens.access import AccessTokens, Claims
@@ -33,7 +33,7 @@ _COOKIE_VALUE: Final = re.compile(rb"[A-Za-z0-9_-]{1,4096}\.[A-Za-z0-9_-]{1,128}
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]{1,4096}\.[A-Za-z0-9_-]{1,16384}\.[A-Za-z0-9_-]{1,4096}")
 
 
-class Trust(NamedTuple):
+class OfflinePolicy(NamedTuple):
     """How far a token's own word goes, in seconds.
 
     One `fresh` or younger counts if the feed had nothing against it; the feed has to have been heard within
@@ -44,7 +44,7 @@ class Trust(NamedTuple):
     offline: float
 
 
-class Meant(NamedTuple):
+class ExpectedToken(NamedTuple):
     """For whom, and by whom, a token has to be issued to count here."""
 
     audience: str
@@ -60,35 +60,35 @@ class RemoteSessions(Generic[U]):
         users: RemoteUsers[U],
         *,
         answers: Answers[UserSession[U] | None],
-        meant: Meant,
+        expected: ExpectedToken,
     ) -> None:
         self._introspector = introspector
         self._users = users
         self._answers = answers
-        self._meant = meant
+        self._expected = expected
 
     async def find(self, credential: bytes) -> UserSession[U] | None:
         """Return the live session of a cookie's value or of an access token, or None. Raises Unavailable."""
 
         async def ask() -> Finding[UserSession[U] | None]:
-            worth = await self._introspector.ask(credential.decode("ascii"), known=self._answers.was_good(key))
-            if not worth.active or not self._counts(worth):
+            result = await self._introspector.ask(credential.decode("ascii"), known=self._answers.was_good(key))
+            if not result.active or not self._counts(result):
                 return Finding(None, refused=True)
-            session = session_of(worth, self._users)
-            ends_at = min(session.expires_at.timestamp(), worth.exp or float("inf"))
+            session = session_of(result, self._users)
+            ends_at = min(session.expires_at.timestamp(), result.exp or float("inf"))
             return Finding(session, (session.id, session.principal_id), ends_at)
 
         key = digest(credential)
         return await self._answers.get(key, ask)
 
-    def _counts(self, worth: Worth) -> bool:
+    def _counts(self, result: IntrospectionResult) -> bool:
         """Whether it is a session's cookie, or a token for this app.
 
         Attack JWT-21: the service vouches for every token of its own, so also for one made for another application.
         """
-        if worth.token_type == "access_token":  # noqa: S105 - a kind of token
-            return (worth.aud, worth.iss) == self._meant
-        return worth.token_type == "session"  # noqa: S105 - likewise
+        if result.token_type == "access_token":  # noqa: S105 - a kind of token
+            return (result.aud, result.iss) == self._expected
+        return result.token_type == "session"  # noqa: S105 - likewise
 
 
 class RemoteCookies(Generic[U]):
@@ -132,7 +132,7 @@ class TokenSessions(Generic[U]):
         sessions: RemoteSessions[U],
         feed: Feed,
         clock: SteadyClock,
-        trust: Trust,
+        policy: OfflinePolicy,
     ) -> None:
         self._tokens = tokens
         self._keys = keys
@@ -140,9 +140,9 @@ class TokenSessions(Generic[U]):
         self._sessions = sessions
         self._feed = feed
         self._clock = clock
-        self._trust = trust
+        self._policy = policy
         # Not `Remembered`: what a verified token says, read into objects once. It is looked at only after `_speaks` has
-        # found that the token's own word counts, which it may longer than an answer would: `Trust.offline`.
+        # found that the token's own word counts, which it may longer than an answer would: `OfflinePolicy.offline`.
         self._known: dict[str, UserSession[U]] = {}
 
     async def find(self, exchange: Exchange, token: bytes) -> UserSession[U] | None:
@@ -172,10 +172,10 @@ class TokenSessions(Generic[U]):
         feed = self._feed
         if claims.user is None or not feed.heard:
             return False
-        if silent_for >= self._trust.offline:
+        if silent_for >= self._policy.offline:
             return False
         # Of what was revoked longer ago, the feed has forgotten: here, or before this process began.
-        if self._clock.time() - claims.iat > self._trust.fresh:
+        if self._clock.time() - claims.iat > self._policy.fresh:
             return False
         return not feed.is_stale(claims.sid, claims.sub)
 
