@@ -36,11 +36,11 @@ def test_a_registered_type_keeps_its_uri() -> None:
 
 def test_debug_is_for_the_log_only() -> None:
     secret = "the password was hunter2"
-    for told in (OWN(debug=secret), OWN().because(secret)):
+    for told in (OWN(debug=secret), OWN().with_debug(secret)):
         assert told.debug == secret
         assert secret not in json.dumps(told.body("req_1"))
         assert told.headers == ()
-    assert OWN().because("x").body() == OWN().body()
+    assert OWN().with_debug("x").body() == OWN().body()
 
 
 def test_a_detail_of_its_own() -> None:

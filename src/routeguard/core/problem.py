@@ -71,7 +71,7 @@ class Problem:
             body["instance"] = instance
         return body | dict(self.members)
 
-    def because(self, debug: str) -> Self:
+    def with_debug(self, debug: str) -> Self:
         """Return the same answer with a cause for the log. The caller sees no difference."""
         return replace(self, debug=debug)
 

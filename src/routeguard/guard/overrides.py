@@ -26,7 +26,7 @@ def explained(guard: Guard, exchange: Exchange, problem: Problem) -> Problem:
     if not names:
         return problem
     warn_of_overrides(guard, [app])
-    return problem.because("; ".join(filter(None, (problem.debug, _words(names)))))
+    return problem.with_debug("; ".join(filter(None, (problem.debug, _words(names)))))
 
 
 def warn_of_overrides(guard: Guard, applications: Iterable[Any]) -> None:

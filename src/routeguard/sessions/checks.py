@@ -153,10 +153,10 @@ class SessionAllowed(Check):
         async def allowed(exchange: Exchange) -> Outcome:
             found = exchange.principal
             if not isinstance(found, UserSession):
-                return _REFUSED if found is None else _DENIED.because("the caller is not a user session")
+                return _REFUSED if found is None else _DENIED.with_debug("the caller is not a user session")
             for field, holds in fields:
                 if not holds(found if whole else found.user):
-                    return _DENIED.because(f"not so: {field.describe()}")
+                    return _DENIED.with_debug(f"not so: {field.describe()}")
             return None if rule is None else await _ask(rule, found)
 
         return allowed
@@ -210,7 +210,7 @@ class Fresh(Check):
         # Sessions are stamped with a clock that rides out steps back; their age is told by the same one.
         clock: Clock = services.find(SteadyClock) or services.get(Clock)
         problem = step_up_required(max_age=self.within, debug="the authentication is too old")
-        unknown, within = problem.because("the caller is not a user session"), self.within
+        unknown, within = problem.with_debug("the caller is not a user session"), self.within
 
         async def recent(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
             principal = exchange.principal
@@ -280,11 +280,11 @@ async def _ask(rule: Rule[Any], found: UserSession[Any]) -> Outcome:
     except Exception:
         # Foreign code, and it decides about access: whatever it raises is a refusal, and is logged (attack AZ-16).
         logger.exception("a session rule failed and the request is refused: %r", rule)
-        return _DENIED.because("the rule raised")
+        return _DENIED.with_debug("the rule raised")
     if not isinstance(answer, bool):
         logger.error("a session rule answered %s, not bool: refused: %r", type(answer).__name__, rule)
-        return _DENIED.because("the rule did not answer with a bool")
-    return None if answer else _DENIED.because("the rule said no")
+        return _DENIED.with_debug("the rule did not answer with a bool")
+    return None if answer else _DENIED.with_debug("the rule said no")
 
 
 NARROWING: Final = (SessionAllowed, Fresh)

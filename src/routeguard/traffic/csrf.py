@@ -284,7 +284,7 @@ def _foreign(site: Site, origins: Origins) -> Callable[[Exchange], Problem]:
     """
     ours = ", ".join(origins.written())
     advice = "" if site.https else f"; expected from {ours}: set ROUTEGUARD_ISSUER to the origin you open"
-    untrusted = _FOREIGN_ORIGIN.because(f"{_FOREIGN_ORIGIN.debug}{advice}")
+    untrusted = _FOREIGN_ORIGIN.with_debug(f"{_FOREIGN_ORIGIN.debug}{advice}")
 
     def foreign(exchange: Exchange) -> Problem:
         request = exchange.request
