@@ -65,14 +65,16 @@ def test_bound_methods_and_partials_carry_a_mark_of_their_own(make: Any) -> None
 )
 async def test_a_form_that_worked_leads_on_with_its_cookies(target: str | None, location: str) -> None:
     """RED-14: 303; RED-02: only on this origin."""
-    route = routes.post("/a", Endpoints().show, public, then="/then")
+    route = routes.post("/a", Endpoints().show, public, redirect_to="/then")
     response = await answer(route, BROWSER, target)
     assert (response.status_code, response.headers["location"]) == (303, location)
     assert response.headers["set-cookie"].startswith("a=b")
 
 
 async def test_programs_and_refusals_are_answered_as_they_are() -> None:
-    show = routes.post("/a", Endpoints().show, public, then="/then")
+    show = routes.post("/a", Endpoints().show, public, redirect_to="/then")
     assert (await answer(show, [(b"content-type", b"application/json")])).status_code == 204
     assert (await answer(routes.post("/a", Endpoints().show, public), BROWSER)).status_code == 204
-    assert (await answer(routes.post("/a", Endpoints().refuse, public, then="/then"), BROWSER)).status_code == 409
+    assert (
+        await answer(routes.post("/a", Endpoints().refuse, public, redirect_to="/then"), BROWSER)
+    ).status_code == 409

@@ -36,9 +36,11 @@ def routes(services: Services) -> list[Route]:
     change = signed_in & operation(services, "email-change")
     carried = partial(Then, carry=True, cookie=NextCookie.of(services))
     return [
-        post("/auth/email/verify", endpoints.verify, verify, then=carried("/auth/sign-in?notice=email-verified")),
-        post("/auth/email/resend", endpoints.resend, resend, then=carried("/auth/sign-in?notice=sent")),
-        post("/auth/email/change", endpoints.change, change, then="/account?notice=email-change-sent"),
+        post(
+            "/auth/email/verify", endpoints.verify, verify, redirect_to=carried("/auth/sign-in?notice=email-verified")
+        ),
+        post("/auth/email/resend", endpoints.resend, resend, redirect_to=carried("/auth/sign-in?notice=sent")),
+        post("/auth/email/change", endpoints.change, change, redirect_to="/account?notice=email-change-sent"),
     ]
 
 

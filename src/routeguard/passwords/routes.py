@@ -36,11 +36,15 @@ def routes(services: Services) -> list[Route]:
     cookie = NextCookie.of(services)
     carried = partial(Then, carry=True, cookie=cookie)
     return [
-        post("/auth/sign-up", endpoints.sign_up, sign_up, then=carried("/auth/sign-in?notice=signed-up")),
-        post("/auth/sign-in", endpoints.sign_in, sign_in, then=Then("/account", cookie=cookie)),
-        post("/auth/password/forgot", endpoints.forgot, forgot, then=carried("/auth/password/forgot?notice=sent")),
-        post("/auth/password/reset", endpoints.reset, reset, then=carried("/auth/sign-in?notice=password-reset")),
-        post("/auth/password/change", endpoints.change, change, then="/account?notice=password-changed"),
+        post("/auth/sign-up", endpoints.sign_up, sign_up, redirect_to=carried("/auth/sign-in?notice=signed-up")),
+        post("/auth/sign-in", endpoints.sign_in, sign_in, redirect_to=Then("/account", cookie=cookie)),
+        post(
+            "/auth/password/forgot", endpoints.forgot, forgot, redirect_to=carried("/auth/password/forgot?notice=sent")
+        ),
+        post(
+            "/auth/password/reset", endpoints.reset, reset, redirect_to=carried("/auth/sign-in?notice=password-reset")
+        ),
+        post("/auth/password/change", endpoints.change, change, redirect_to="/account?notice=password-changed"),
     ]
 
 

@@ -40,8 +40,8 @@ def routes(services: Services) -> list[Route]:
     everywhere = signed_in & once(services, "sign-out-everywhere", tells=True)
     return [
         get("/auth/session", endpoints.show, limited("session")),
-        post("/auth/sign-out", endpoints.sign_out, sign_out, then="/"),
-        post("/auth/sign-out-everywhere", endpoints.sign_out_everywhere, everywhere, then="/"),
+        post("/auth/sign-out", endpoints.sign_out, sign_out, redirect_to="/"),
+        post("/auth/sign-out-everywhere", endpoints.sign_out_everywhere, everywhere, redirect_to="/"),
         get("/auth/sessions", endpoints.list, limited("sessions")),
         delete("/auth/sessions/{id:str}", endpoints.revoke, limited("session-revoke")),
     ]

@@ -50,10 +50,10 @@ def routes(services: Services) -> list[Route]:
         get("/auth/email/resend", partial(open_.form, FORMS["/auth/email/resend"]), public),
         get("/account", account.show, signed_in),
         get("/account/name", account.name_form, signed_in),
-        post("/account/name", account.rename, rename, then="/account?notice=name-changed"),
+        post("/account/name", account.rename, rename, redirect_to="/account?notice=name-changed"),
         get("/account/password", partial(account.form, FORMS["/auth/password/change"]), signed_in),
         get("/account/email", partial(account.form, FORMS["/auth/email/change"]), signed_in),
-        post("/account/sessions/{id:str}/revoke", account.revoke, revoke, then="/account?notice=session-ended"),
+        post("/account/sessions/{id:str}/revoke", account.revoke, revoke, redirect_to="/account?notice=session-ended"),
     ]
 
 

@@ -34,12 +34,12 @@ def get(path: str, handler: Handler, policy: Policy) -> Route:
     return _route("GET", path, handler, policy, None)
 
 
-def post(path: str, handler: Handler, policy: Policy, *, then: str | Then | None = None) -> Route:
+def post(path: str, handler: Handler, policy: Policy, *, redirect_to: str | Then | None = None) -> Route:
     """Return a POST route. After a form post that succeeded, the browser goes where `then` says.
 
-    A path stands for ``Then(path)``. Without `then` a form is answered like any other client.
+    A path stands for ``Then(path)``. Without `redirect_to` a form is answered like any other client.
     """
-    return _route("POST", path, handler, policy, Then(then) if isinstance(then, str) else then)
+    return _route("POST", path, handler, policy, Then(redirect_to) if isinstance(redirect_to, str) else redirect_to)
 
 
 def put(path: str, handler: Handler, policy: Policy) -> Route:
@@ -57,7 +57,7 @@ def delete(path: str, handler: Handler, policy: Policy) -> Route:
     return _route("DELETE", path, handler, policy, None)
 
 
-def _route(method: str, path: str, handler: Handler, policy: Policy, then: Then | None) -> Route:
+def _route(method: str, path: str, handler: Handler, policy: Policy, redirect_to: Then | None) -> Route:
     named: Any = handler
     while isinstance(named, partial):
         named = named.func
@@ -66,8 +66,8 @@ def _route(method: str, path: str, handler: Handler, policy: Policy, then: Then 
     @wraps(named)
     async def endpoint(request: Request) -> Response:
         response = await handler(request)
-        if then is not None and response.status_code < 300 and wants_page(request):
-            return _go_on(request, response, then)
+        if redirect_to is not None and response.status_code < 300 and wants_page(request):
+            return _go_on(request, response, redirect_to)
         return response
 
     # Python's own machinery looks through this; the mark must stay on this function.
@@ -75,9 +75,9 @@ def _route(method: str, path: str, handler: Handler, policy: Policy, then: Then 
     return Route(path, mark(endpoint, policy), methods=[method])
 
 
-def _go_on(request: Request, response: Response, then: Then) -> Response:
+def _go_on(request: Request, response: Response, redirect_to: Then) -> Response:
     exchange: Exchange = request.scope[SCOPE_KEY]
     form = exchange.facts.get(TypedForm)
-    onward = see_other(then.location(exchange, form.fields.get("next") if form is not None else None))
+    onward = see_other(redirect_to.location(exchange, form.fields.get("next") if form is not None else None))
     onward.raw_headers += [pair for pair in response.raw_headers if pair[0] == b"set-cookie"]
     return onward
