@@ -140,15 +140,15 @@ def _answer(exchange: Exchange, captured: Captured | None) -> Answer | None:
     return Answer(captured.status, plain, captured.body, cookies)
 
 
-def asker(services: Services) -> Callable[[Exchange], str]:
-    """Return what names the one whose answers are kept: the principal, else the address and all credentials sent.
+def caller_key(services: Services) -> Callable[[Exchange], str]:
+    """Return a function that names the caller: by principal, else by address and all credentials sent.
 
     A handler behind `public` may still answer by a cookie or a token that no check has looked at; two callers of one
     address must not get each other's answer (attack DDP-01).
     """
     subject = user.bind(services)
 
-    def asked_by(exchange: Exchange) -> str:
+    def key_of(exchange: Exchange) -> str:
         known = subject(exchange)
         if exchange.principal is not None:
             return known
@@ -159,7 +159,7 @@ def asker(services: Services) -> Callable[[Exchange], str]:
         # A guest who sends nothing of the kind is told apart from all who do: the digest is there either way.
         return f"{known}:{_digest([part for pair in sorted(sent) for part in pair]).hex()}"
 
-    return asked_by
+    return key_of
 
 
 def unkept(policy: Policy, handler: Any, kind: str, *, check: str) -> str | None:

@@ -18,7 +18,7 @@ from routeguard.core.rate import parse_duration, parse_size
 from routeguard.core.secret import new_token
 from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, unkept
+from routeguard.traffic.answers import Answer, Flight, body_of, caller_key, observe, request_digest, unkept
 from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import REQUEST_IN_PROGRESS
 
@@ -73,7 +73,7 @@ class Deduplicate(Check):
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
         store: Ephemeral = services.get(Ephemeral)
-        return _Joiner(self, store, asker(services)).join
+        return _Joiner(self, store, caller_key(services)).join
 
     @override
     def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:

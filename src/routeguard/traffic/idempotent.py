@@ -19,7 +19,7 @@ from routeguard.core.problem import MALFORMED_REQUEST
 from routeguard.core.rate import parse_duration
 from routeguard.core.secret import digest, equal, new_token
 from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.traffic.answers import Answer, Flight, asker, body_of, observe, request_digest, unkept
+from routeguard.traffic.answers import Answer, Flight, body_of, caller_key, observe, request_digest, unkept
 from routeguard.traffic.leases import Leases
 from routeguard.traffic.problems import IDEMPOTENCY_KEY_MISSING, IDEMPOTENCY_KEY_REUSED, REQUEST_IN_PROGRESS
 
@@ -79,7 +79,7 @@ class Idempotent(Check):
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the store. Raises ConfigError without one."""
         store: Ephemeral = services.get(Ephemeral)
-        return _Keeper(self, store, asker(services)).admit
+        return _Keeper(self, store, caller_key(services)).admit
 
     @override
     def conflicts(self, policy: Policy, handler: Any, kind: str) -> str | None:
