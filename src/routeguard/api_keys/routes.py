@@ -56,7 +56,7 @@ def routes(services: Services) -> list[Route]:
 
     def managed(name: str) -> Policy:
         by_hand = Policy((NoApiKey(),)) & checks.session() & body_limit(BODY_LIMIT)
-        return by_hand & operation(services, name, tells=True)
+        return by_hand & operation(services, name, show_remaining=True, on_outage="local")
 
     # The key is the proof, so that no session is asked for; failures are counted by address. A program's request
     # passes the forgery check; a foreign page's must not try keys from its visitors' addresses.

@@ -33,11 +33,11 @@ def routes(services: Services) -> list[Route]:
     signed_in = checks.session()
 
     def limited(name: str) -> Policy:
-        return signed_in & operation(services, name, tells=True)
+        return signed_in & operation(services, name, show_remaining=True, on_outage="local")
 
     # Whoever is signed out already is signed out: 204 as well. An outage is still 503.
-    sign_out = checks.optional_session() & once(services, "sign-out", tells=True)
-    everywhere = signed_in & once(services, "sign-out-everywhere", tells=True)
+    sign_out = checks.optional_session() & once(services, "sign-out", show_remaining=True, on_outage="local")
+    everywhere = signed_in & once(services, "sign-out-everywhere", show_remaining=True, on_outage="local")
     return [
         get("/auth/session", endpoints.show, limited("session")),
         post("/auth/sign-out", endpoints.sign_out, sign_out, redirect_to="/"),

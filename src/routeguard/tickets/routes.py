@@ -28,7 +28,13 @@ _LONGEST: Final = 2048
 def routes(services: Services) -> list[Route]:
     """Return the endpoint over the registered `Tickets`."""
     endpoints = _Endpoints(services.get(Tickets))
-    return [post("/auth/ticket", endpoints.issue, checks.session() & operation(services, "ticket", tells=True))]
+    return [
+        post(
+            "/auth/ticket",
+            endpoints.issue,
+            checks.session() & operation(services, "ticket", show_remaining=True, on_outage="local"),
+        )
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,11 @@ def routes(services: Services) -> list[Route]:
     published = partial(_published, services.get(SigningKeys))
     refresh = public & refresh_not_forged() & operation(services, REFRESH)
     return [
-        post("/auth/token", endpoints.issue, checks.session() & operation(services, "token", tells=True)),
+        post(
+            "/auth/token",
+            endpoints.issue,
+            checks.session() & operation(services, "token", show_remaining=True, on_outage="local"),
+        ),
         post("/auth/token/refresh", endpoints.refresh, refresh),
         get("/.well-known/jwks.json", published, public),
     ]

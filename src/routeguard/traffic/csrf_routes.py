@@ -33,4 +33,6 @@ def csrf_routes(services: Services, *, path: str = "/auth/csrf") -> Sequence[Rou
         response.headers["cache-control"] = "private, no-store"
         return response
 
-    return [routes.get(path, csrf_token, public & operation(services, "csrf-token", tells=True))]
+    return [
+        routes.get(path, csrf_token, public & operation(services, "csrf-token", show_remaining=True, on_outage="local"))
+    ]

@@ -38,8 +38,8 @@ def routes(services: Services) -> list[Route]:
     account, open_ = _Account(services, texts), _Open(texts, NextCookie.of(services))
     anyone, signed_in = checks.optional_session(), checks.session()
     # One budget with `DELETE /auth/sessions/{id}`: the same thing done by a form (attack RL-19).
-    revoke = signed_in & operation(services, "session-revoke", tells=True)
-    rename = signed_in & operation(services, "name-change", tells=True)
+    revoke = signed_in & operation(services, "session-revoke", show_remaining=True, on_outage="local")
+    rename = signed_in & operation(services, "name-change", show_remaining=True, on_outage="local")
     return [
         *script_routes(),
         get("/auth/sign-in", partial(open_.entrance, FORMS["/auth/sign-in"]), anyone),
