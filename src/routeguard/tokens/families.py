@@ -119,10 +119,10 @@ class RefreshFamilies(Generic[U]):
     ) -> Refreshed[U] | None:
         """Return the successor of a refresh token, or None when it is none, is spent, or its session has ended.
 
-        `binding` says which client presents it. A reused token revokes its family and session
-        unless `revoke_on_reuse` is False: beside a valid access token, a slow answer explains reuse as well as theft.
-        Raises Unavailable when that cannot be
-        told; then the same token may be tried again: nothing was done, or what was done is done again the same.
+        `binding` says which client presents it. A reused token revokes its family and session unless
+        `revoke_on_reuse` is False: beside a valid access token, a slow answer explains reuse as well as theft.
+        Raises Unavailable when the outcome is unknown; then the same token may be tried again: nothing was done, or
+        what was done is done again the same.
         """
         token = self._codec.read(text)
         if token is None:
