@@ -73,7 +73,7 @@ class Scene:
         )
         now = int(clock.time())
         self.user = User(id="usr_a", created_at=clock.now(), email="ann@example.test", name="Ann")
-        self.result = {
+        self.worth = {
             "active": True,
             "token_type": "access_token",
             "sub": "usr_a",
