@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 import routeguard
+import routeguard.records
 import routeguard.testing
 
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
@@ -31,7 +32,7 @@ def test_stable_names_are_there():
 
 
 def describe_all():
-    for package, prefix in ((routeguard, ""), (routeguard.testing, "testing.")):
+    for package, prefix in ((routeguard, ""), (routeguard.records, "records."), (routeguard.testing, "testing.")):
         tree = ast.parse(Path(package.__file__).read_text("utf-8"))
         names = [node.asname for node in ast.walk(tree) if isinstance(node, ast.alias) and node.asname]
         for name in sorted(names):

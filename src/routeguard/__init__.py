@@ -58,9 +58,6 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services as Services
     from routeguard.core.setup import Setup as Setup
     from routeguard.core.strict_json import load_json as load_json
-    from routeguard.db.database import Database as Database
-    from routeguard.db.database import Transaction as Transaction
-    from routeguard.db.schema import metadata as metadata
     from routeguard.guard.refusals import as_detail as as_detail
     from routeguard.jose.jwt import verify_jwt as verify_jwt
     from routeguard.jose.models import InvalidToken as InvalidToken
@@ -120,8 +117,6 @@ _MODULES: Final = {
     "core.services": "Services",
     "core.setup": "Setup",
     "core.strict_json": "load_json",
-    "db.database": "Database Transaction",
-    "db.schema": "metadata",
     "guard.refusals": "as_detail",
     "jose.jwt": "verify_jwt",
     "jose.models": "InvalidToken",

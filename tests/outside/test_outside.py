@@ -13,6 +13,7 @@ import pytest
 from fastapi import Depends, FastAPI
 
 import routeguard
+import routeguard.records
 from routeguard import ConfigError, Feature, ProblemType, Routeguard, Secret, Settings, defaults
 from tests.servers import run
 from tests.steady import until
@@ -33,18 +34,20 @@ def _its_table_is_of_this_module_only() -> Any:
     from tests.outside.devices.store import table
 
     yield
-    routeguard.metadata.remove(table)
+    routeguard.records.metadata.remove(table)
 
 
 def test_it_imports_public_names_only() -> None:
-    public = {name for name in dir(routeguard) if not name.startswith("_")}
+    public = {
+        module.__name__: {name for name in dir(module) if not name.startswith("_")}
+        for module in (routeguard, routeguard.records)
+    }
     for path in sorted(FOLDER.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 assert not any(alias.name.split(".")[0] == "routeguard" for alias in node.names), path
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("routeguard"):
-                assert node.module == "routeguard", f"{path}: {node.module}"
-                assert {alias.name for alias in node.names} <= public, path
+                assert {alias.name for alias in node.names} <= public.get(node.module or "", set()), path
 
 
 @pytest.fixture
@@ -146,6 +149,14 @@ def test_what_another_feature_claims_too_is_found(settings: Settings, other: Fea
     with pytest.raises(ConfigError) as caught:
         Routeguard(settings, features=[*defaults(), other])
     assert caught.value.findings == (finding,)
+
+
+def test_a_hook_into_a_change_that_no_feature_makes_is_found(settings: Settings) -> None:
+    async def hook(tx: Any, change: Any) -> None: ...
+
+    other = Feature(name="mine", setup=lambda setup: setup.within(int, hook))
+    with pytest.raises(ConfigError, match="changes of the class int, which no feature"):
+        Routeguard(settings, features=[*defaults(), other])
 
 
 async def test_its_check_refuses_its_own_attacks() -> None:

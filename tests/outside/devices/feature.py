@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from routeguard import Database, Feature, Policy, Provided, SecurityScheme, Setup
+from routeguard import Feature, Policy, Provided, SecurityScheme, Setup
+from routeguard.records import Database
 from tests.outside.devices.checks import Device, DeviceRequired
 from tests.outside.devices.models import DeviceAdded, DeviceSettings
 from tests.outside.devices.routes import routes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from routeguard import Database, Problem, ProblemType, Transaction
+from routeguard import Problem, ProblemType
+from routeguard.records import Database, Transaction
 from tests.outside.devices import store
 from tests.outside.devices.models import DeviceAdded, DeviceSettings
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from routeguard import Transaction, metadata
+from routeguard.records import Transaction, metadata
 
 table: Final = sa.Table(
     "routeguard_devices",
