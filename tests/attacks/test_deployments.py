@@ -32,7 +32,7 @@ from routeguard.users.one_time import OneTimeTokens
 from routeguard.users.service import Users
 from tests.attacks.world import SECRET
 from tests.passwords.world import CHEAP, PATIENT
-from tests.sessions.fakes import cookie_of, make_exchange
+from tests.sessions.fakes import cookie_of, enter, make_exchange
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ class Deployment:
             user = await self.get(Users).create(
                 tx, read_email(f"ada-{new_token(8).lower()}@example.com"), email_verified=True
             )
-            session = await self.get(SignIn).complete(tx, user.id, exchange=exchange, amr=("pwd",))
+        session = await enter(self.get(SignIn), user.id, exchange)
         assert isinstance(session, UserSession)
         cookie = cookie_of(exchange)
         assert cookie is not None

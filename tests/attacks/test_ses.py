@@ -24,8 +24,9 @@ async def test_a_sign_in_under_way_does_not_survive_signing_out_everywhere(datab
                 return await world.sessions.revoke_all(tx, user.id)
 
         async with database.transaction() as tx:
-            found = await world.sign_in_service.complete(tx, user.id, exchange=exchange, amr=("pwd",))
+            found = await world.sessions.sign_in_user(tx, user.id)
             assert not isinstance(found, Problem)
+            await world.sessions.start(tx, found, exchange=exchange, amr=("pwd",))
             ending = asyncio.create_task(everywhere())
             done, _ = await asyncio.wait({ending}, timeout=0.3)
             assert not done

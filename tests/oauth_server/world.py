@@ -29,6 +29,7 @@ from routeguard.users.addresses import read_email
 from routeguard.users.models import User
 from routeguard.users.service import Users
 from tests.conformance.wire import Result, send
+from tests.sessions.fakes import enter
 from tests.steady import PATIENT
 
 ISSUER: Final = "https://id.example.com"
@@ -119,8 +120,7 @@ class World:
     async def cookie(self, user: User) -> str:
         """Sign `user` in; return the value of his session's cookie."""
         exchange = Exchange(RequestView({"type": "http", "method": "POST", "path": "/", "headers": []}))
-        async with self.database.transaction() as tx:
-            await self.guard.services.get(SignIn).complete(tx, user.id, exchange=exchange, amr=("pwd",))
+        await enter(self.guard.services.get(SignIn), user.id, exchange)
         (line,) = [value for name, value in exchange.effects if name == b"set-cookie"]
         return line.decode().partition("=")[2].partition(";")[0]
 

@@ -33,6 +33,7 @@ from routeguard.users.service import Users
 from tests.conformance.wire import Result, send
 from tests.replicas.world import Replica
 from tests.servers import run
+from tests.sessions.fakes import enter
 from tests.steady import PATIENT
 
 PATIENCE: Final = 60.0
@@ -126,7 +127,8 @@ class Service:
         async with self.transaction() as tx:
             email = read_email(f"person-{secrets.token_hex(8)}@example.test")
             user = await self.get(Users).create(tx, email, name="Ann", role="user", email_verified=True)
-            session = await self.get(SignIn).complete(tx, user.id, exchange=exchange, amr=("pwd",))
+        session = await enter(self.get(SignIn), user.id, exchange)
+        assert isinstance(session, UserSession)
         lines = [value.decode() for name, value in exchange.effects if name == b"set-cookie"]
         (line,) = [one for one in lines if one.startswith("routeguard=") and "Max-Age=0" not in one]
         token = self.get(AccessTokens).mint(session, client_id="browser")

@@ -399,7 +399,9 @@ async def test_an_aborted_change_leaves_everything_as_it_was(world: World) -> No
     exchange = browser.exchange()
     with contextlib.suppress(KeyError):
         async with world.database.transaction() as tx:
-            await world.sign_in_service.complete(tx, user.id, exchange=exchange, amr=("pwd",))
+            found = await world.sessions.sign_in_user(tx, user.id)
+            assert not isinstance(found, Problem)
+            await world.sessions.start(tx, found, exchange=exchange, amr=("pwd",))
             await world.sessions.revoke_all(tx, user.id)
             raise KeyError
     assert exchange.effects == []

@@ -27,6 +27,7 @@ from routeguard.users.feature import feature as users
 from routeguard.users.models import User
 from routeguard.users.service import Users
 from routeguard.web.routes import post
+from tests.sessions.fakes import enter
 
 pytestmark = pytest.mark.anyio
 
@@ -43,11 +44,7 @@ class Site:
         guard.install(self.app)
 
     async def enter(self, request: Request) -> Response:
-        database = self.guard.services.get(Database)
-        async with database.transaction() as tx:
-            found = await self.guard.services.get(SignIn).complete(
-                tx, request.path_params["id"], exchange=request.scope[SCOPE_KEY], amr=("pwd",)
-            )
+        found = await enter(self.guard.services.get(SignIn), request.path_params["id"], request.scope[SCOPE_KEY])
         return JSONResponse({"signed_in": isinstance(found, UserSession)})
 
     async def user(self, email: str) -> str:

@@ -12,21 +12,33 @@ from routeguard.core.changes import Changes
 from routeguard.core.clock import SteadyClock
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret, new_token
+from routeguard.core.security_log import Subjects
+from routeguard.db.outbox import Outbox
+from routeguard.ephemeral.memory import MemoryEphemeral
 from routeguard.invalidation.store import invalidations
+from routeguard.mail.queue import MailQueue
 from routeguard.sessions import store
 from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import Envelope, EnvelopeCodec
 from routeguard.sessions.invalidation import invalidations_of
 from routeguard.sessions.models import SessionSettings, SessionState, UserSession
+from routeguard.sessions.pending import PendingSignIns
+from routeguard.sessions.proof import Pending, Refused
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.service import Sessions
-from routeguard.sessions.sign_in import SignIn
+from routeguard.sessions.sign_in import SignIn, SignInParts
+from routeguard.traffic.sign_in_throttle import SignInThrottle
+from routeguard.traffic.site import Site
 from routeguard.users.addresses import read_email
+from routeguard.users.letters import Letterhead
 from routeguard.users.models import User, UserChange
+from routeguard.users.one_time import OneTimeTokens
 from routeguard.users.service import Users
 from routeguard.users.store import UserReader
+from routeguard.users.verification import EmailVerification
 from tests.fakes import FakeClock, deployment
-from tests.sessions.fakes import cookie_of, make_exchange
+from tests.passwords.world import Mailbox
+from tests.sessions.fakes import cookie_of, enter, make_exchange
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
@@ -59,7 +71,26 @@ class World:
             database, reader, clock=steady, settings=settings, invalidations=self.feed, cookies=self.cookies
         )
         self.changes.add(UserChange, self.sessions.on_user_change)
-        self.sign_in_service: SignIn[User] = SignIn(self.sessions)
+        self.sign_in_service: SignIn[User] = self._sign_in_service()
+
+    def _sign_in_service(self) -> SignIn[User]:
+        self.outbox = Outbox(self.database, KEYS, clock=self.clock)
+        mails = MailQueue(self.outbox, Mailbox())
+        tokens = OneTimeTokens(self.database, KEYS, clock=self.clock)
+        letterhead = Letterhead("https://example.test")
+        pending = PendingSignIns(tokens)
+        self.sessions.after_revoke_all(pending.void)
+        return SignIn(
+            SignInParts(
+                database=self.database,
+                sessions=self.sessions,
+                pending=pending,
+                throttle=SignInThrottle(MemoryEphemeral()),
+                verification=EmailVerification(self.users, tokens, mails, letterhead=letterhead),
+                site=Site(),
+                subjects=Subjects(KEYS),
+            )
+        )
 
     @classmethod
     @asynccontextmanager
@@ -97,10 +128,10 @@ class World:
     async def try_sign_in(self, user: User, browser: Browser | None = None) -> UserSession[User] | Problem:
         browser = browser or Browser(self)
         exchange = browser.exchange()
-        async with self.database.transaction() as tx:
-            found = await self.sign_in_service.complete(tx, user.id, exchange=exchange, amr=("pwd",))
+        found = await enter(self.sign_in_service, user.id, exchange)
+        assert not isinstance(found, Pending)
         browser.cookie = cookie_of(exchange) or browser.cookie
-        return found
+        return found.problem if isinstance(found, Refused) else found
 
     async def sign_in(self, user: User, browser: Browser | None = None) -> Browser:
         browser = browser or Browser(self)

@@ -24,7 +24,7 @@ from routeguard.users.models import User
 from routeguard.users.service import Users
 from tests.attacks.world import ORIGIN, SECRET, Browser, World
 from tests.passwords.world import CHEAP, Mailbox
-from tests.sessions.fakes import cookie_of, make_exchange
+from tests.sessions.fakes import cookie_of, enter, make_exchange
 from tests.steady import PATIENT
 from tests.tokens.world import GRACE
 
@@ -67,8 +67,7 @@ class App(World):
         """A browser with a session cookie."""
         user = user or await self.user()
         exchange = make_exchange()
-        async with self.database.transaction() as tx:
-            found = await self.guard.services.get(SignIn).complete(tx, user.id, exchange=exchange, amr=("pwd",))
+        found = await enter(self.guard.services.get(SignIn), user.id, exchange)
         assert isinstance(found, UserSession)
         name, _, value = (cookie_of(exchange) or "").partition("=")
         return TokenBrowser(self, {name: value}, user.id, session=found)

@@ -11,8 +11,6 @@ from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
 from routeguard.core.security_log import Subjects
 from routeguard.db.database import Database
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.mail.queue import MailQueue
 from routeguard.passwords import store
 from routeguard.passwords.hashing import HashingPool
@@ -23,7 +21,6 @@ from routeguard.passwords.routes import routes
 from routeguard.passwords.service import CONTESTED, DECOY, RESET, Foundations, Passwords
 from routeguard.sessions.service import Sessions
 from routeguard.sessions.sign_in import SignIn
-from routeguard.traffic.sign_in_throttle import SignInThrottle
 from routeguard.traffic.site import site_of
 from routeguard.users.letters import Letterhead
 from routeguard.users.models import UserChange
@@ -34,9 +31,7 @@ from routeguard.users.service import Users
 from routeguard.users.verification import EmailVerification
 
 if TYPE_CHECKING:
-    from routeguard.core.services import Services
     from routeguard.core.setup import Setup
-    from routeguard.traffic.models import ThrottleSettings
 
 
 def set_up(setup: Setup[PasswordSettings]) -> None:
@@ -56,7 +51,6 @@ def set_up(setup: Setup[PasswordSettings]) -> None:
         sign_in=services.get(SignIn),
         mails=services.get(MailQueue),
         letterhead=services.get(Letterhead),
-        guesses=_guesses(services, settings.throttle),
         quota=services.get(MailQuota),
         site=site_of(services),
         subjects=Subjects(services.get(DeploymentKeys)),
@@ -71,16 +65,6 @@ def set_up(setup: Setup[PasswordSettings]) -> None:
         setup.purpose(note, ends_with={Ending.EMAIL})
     setup.on(PasswordResetRequested, passwords.send_reset)
     setup.on(SignedUp, passwords.send_sign_up)
-
-
-def _guesses(services: Services, settings: ThrottleSettings) -> SignInThrottle:
-    """Return what counts guesses, made here over the ephemeral store unless somebody registered his own."""
-    found = services.find(SignInThrottle)
-    if found is not None:
-        return found
-    store = services.find(Ephemeral)
-    # Not `or`: an empty store in memory is false, and the counts would stand in a second one nobody else sees.
-    return services.add(SignInThrottle, SignInThrottle(MemoryEphemeral() if store is None else store, settings))
 
 
 def _words(issuer: str) -> tuple[str, ...]:

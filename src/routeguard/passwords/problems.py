@@ -11,12 +11,9 @@ if TYPE_CHECKING:
 
     from routeguard.core.problem import Problem
 
-INVALID_CREDENTIALS: Final = ProblemType(
-    "invalid-credentials", 401, "Invalid credentials", "The e-mail address or the password is not right."
-)
 PASSWORD_REJECTED: Final = ProblemType("password-rejected", 422, "Password rejected", "Choose another password.")
 
-PROBLEMS: Final = (INVALID_CREDENTIALS, PASSWORD_REJECTED)
+PROBLEMS: Final = (PASSWORD_REJECTED,)
 
 REASONS: Final = {
     "too-short": "Use at least {minimum} characters.",
@@ -24,14 +21,6 @@ REASONS: Final = {
     "common": "This is one of the most common passwords, which are guessed first: choose another.",
     "contextual": "It is little more than your name, your address or the name of this service.",
 }
-
-
-def invalid_credentials(debug: str | None = None) -> Problem:
-    """Return the one 401 of sign-in.
-
-    The same bytes for an unknown address, a wrong password, a suspended user and an unproven address (attack ENUM-01).
-    """
-    return INVALID_CREDENTIALS(debug=debug, headers=(("www-authenticate", "Bearer"),))
 
 
 def password_rejected(reasons: Sequence[str], field: str, **limits: int) -> Problem:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.errors import Unavailable
-from routeguard.core.problem import Problem
 from routeguard.core.security_log import network_of, note
 from routeguard.passwords import store
 from routeguard.passwords.models import PasswordChanged, PasswordResetRequested, SignedUp
 from routeguard.passwords.policy import normalize
-from routeguard.passwords.problems import invalid_credentials
-from routeguard.sessions.problems import USER_SUSPENDED
+from routeguard.sessions.models import UserSession
+from routeguard.sessions.problems import invalid_credentials
+from routeguard.sessions.proof import Proof, Unproven
 from routeguard.traffic.sign_in_throttle import account_key
 from routeguard.users.addresses import Email, parse_email, read_email, read_name
-from routeguard.users.problems import EMAIL_UNVERIFIED, LINK_EXPIRED
+from routeguard.users.problems import LINK_EXPIRED
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
-    from routeguard.core.errors import ProblemError
     from routeguard.core.exchange import Exchange
     from routeguard.core.security_log import Subjects
     from routeguard.db.database import Database, Transaction
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from routeguard.passwords.models import PasswordSettings
     from routeguard.passwords.policy import PasswordPolicy
     from routeguard.passwords.store import Found
-    from routeguard.sessions.models import UserSession
+    from routeguard.sessions.proof import Pending, Refused
     from routeguard.sessions.service import Sessions
     from routeguard.sessions.sign_in import SignIn
-    from routeguard.traffic.sign_in_throttle import Guess, SignInThrottle
     from routeguard.traffic.site import Site
     from routeguard.users.letters import Letterhead
     from routeguard.users.models import UserChange
@@ -68,7 +65,6 @@ class Foundations:
     sign_in: SignIn[Any]
     mails: MailQueue
     letterhead: Letterhead
-    guesses: SignInThrottle
     quota: MailQuota
     site: Site
     subjects: Subjects
@@ -112,7 +108,7 @@ class Passwords:
         encoded = await self._hashing.hash(normalized)
         user_id = await self._database.run(lambda tx: self._sign_up(tx, address, name, encoded))
         subject = self._on.subjects.of(account_key(email)) if user_id is None else None
-        network = None if exchange is None else self._network(exchange)
+        network = None if exchange is None else network_of(self._on.site.address(exchange))
         note("signed-up" if user_id else "sign-up-repeated", exchange, user=user_id, subject=subject, network=network)
 
     async def _sign_up(self, tx: Transaction, address: Email, name: str, encoded: str) -> str | None:
@@ -173,48 +169,26 @@ class Passwords:
         """
         address = read_email(email)
         normalized = normalize(password, self._settings)
-        async with await self._reserve(address.text, exchange) as guess:
+        async with self._on.sign_in.attempt(address.text, exchange) as attempt:
             async with self._database.read() as tx:
                 found = await store.find(tx, email_key=address.key)
             verdict = await self._hashing.verify(None if found is None else found.hash, normalized, typed=password)
-            if found is None or not verdict.correct:
-                guess.failed()
-                raise self._failed(exchange, address.text, found, "no such user" if found is None else "wrong password")
-            enter = partial(self._enter, found=found, verdict=verdict, exchange=exchange, lasting=lasting)
-            outcome = await self._database.run(enter)
-            if isinstance(outcome, Problem):
-                guess.failed()
-                self._failed(exchange, address.text, found, outcome.debug or outcome.type.code)
-                raise outcome.error()
-            await guess.succeeded()
-        note("signed-in", exchange, user=found.user_id, session=outcome.id, network=self._network(exchange))
+            outcome: UserSession[Any] | Pending | Refused
+            if found is None:
+                outcome = attempt.refuse("no such user")
+            elif not verdict.correct:
+                outcome = attempt.refuse("wrong password", user_id=found.user_id)
+            else:
+                outcome = await attempt.enter(partial(self._proof, found=found, verdict=verdict, lasting=lasting))
+        if not isinstance(outcome, UserSession):
+            raise outcome.error()
         return outcome
 
-    def _failed(self, exchange: Exchange, email: str, found: Found | None, cause: str) -> ProblemError:
-        """Write a failed proof to the security log; return what the caller is told, which is the same for all."""
-        note(
-            "proof-failed", exchange, cause=cause, subject=self._on.subjects.of(account_key(email)),
-            user=None if found is None else found.user_id, network=self._network(exchange),
-        )  # fmt: skip
-        return invalid_credentials(cause if found is None else f"{cause} ({found.user_id})").error()
-
-    def _network(self, exchange: Exchange) -> str | None:
-        return network_of(self._on.site.address(exchange))
-
-    async def _enter(
-        self, tx: Transaction, found: Found, verdict: Verdict, exchange: Exchange, *, lasting: bool
-    ) -> UserSession[Any] | Problem:
-        """Sign in whoever gave the right password, if it still is. A Problem is committed, then raised."""
+    async def _proof(self, tx: Transaction, found: Found, verdict: Verdict, *, lasting: bool) -> Proof | Unproven:
+        """Return the proof that the right password is, if it still is the right one."""
         if not await self._still(tx, found, verdict):
-            return invalid_credentials("the password was changed meanwhile")
-        outcome = await self._on.sign_in.complete(tx, found.user_id, exchange=exchange, amr=("pwd",), lasting=lasting)
-        if not isinstance(outcome, Problem) or outcome.type not in {USER_SUSPENDED, EMAIL_UNVERIFIED}:
-            return outcome
-        if outcome.type is EMAIL_UNVERIFIED:
-            # The answer cannot say what is missing, so the mail does.
-            user = await self._on.users.get(tx, found.user_id)
-            await self._on.verification.send_unless_pending(tx, user)
-        return invalid_credentials(outcome.type.code)
+            return Unproven(cause="the password was changed meanwhile", user_id=found.user_id)
+        return Proof(user_id=found.user_id, amr=("pwd",), lasting=lasting)
 
     async def prove(self, user_id: str, password: str, *, exchange: Exchange, field: str = "password") -> None:
         """Return if it is the user's password; 401 otherwise. Implements `users.proof.PasswordProof`."""
@@ -331,23 +305,12 @@ class Passwords:
         normalized = normalize(password, self._settings, field=field)
         async with self._database.read() as tx:
             found = await store.find(tx, user_id=user_id)
-        async with await self._reserve("" if found is None else found.email, exchange) as guess:
+        async with self._on.sign_in.attempt("" if found is None else found.email, exchange) as attempt:
             verdict = await self._hashing.verify(None if found is None else found.hash, normalized, typed=password)
             if found is None or not verdict.correct:
-                guess.failed()
-                raise self._failed(exchange, "" if found is None else found.email, found, "wrong password")
-            await guess.succeeded()
+                raise attempt.refuse("wrong password", user_id=None if found is None else found.user_id).error()
+            await attempt.confirm()
         return found, verdict
-
-    async def _reserve(self, email: str, exchange: Exchange) -> Guess:
-        """Count a guess before it is made, whether the account exists or not (attack ENUM-07). Raises 429."""
-        reserved = await self._on.guesses.reserve(email, self._on.site.address(exchange))
-        if isinstance(reserved, Problem):
-            subject = self._on.subjects.of(account_key(email))
-            network = self._network(exchange)
-            note("guessing-slowed", exchange, level=logging.WARNING, subject=subject, network=network)
-            raise reserved.error()
-        return reserved
 
     async def _still(self, tx: Transaction, found: Found, verdict: Verdict) -> bool:
         """Return whether the hash that was verified is the stored one, and renew it if it is outdated."""

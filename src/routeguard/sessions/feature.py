@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.cookies import CookieScheme
+from routeguard.core.endings import Ending
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
+from routeguard.core.security_log import Subjects
 from routeguard.core.setup import Place
 from routeguard.db.database import Database
+from routeguard.ephemeral.memory import MemoryEphemeral
+from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.invalidation.service import Invalidations
 from routeguard.invalidation.store import invalidations
 from routeguard.sessions import store
@@ -19,18 +23,24 @@ from routeguard.sessions.cookies import SessionCookie
 from routeguard.sessions.envelope import EnvelopeCodec
 from routeguard.sessions.invalidation import invalidations_of
 from routeguard.sessions.models import SessionEnded, SessionResolver, SessionSettings, SessionStarted, UserSession
+from routeguard.sessions.pending import FAMILY, PendingSignIns
 from routeguard.sessions.problems import PROBLEMS
 from routeguard.sessions.resolver import CookieSessions
 from routeguard.sessions.routes import routes
 from routeguard.sessions.service import Sessions
-from routeguard.sessions.sign_in import SignIn
+from routeguard.sessions.sign_in import SignIn, SignInParts
 from routeguard.sessions.sources import SessionSources
+from routeguard.traffic.sign_in_throttle import SignInThrottle
 from routeguard.traffic.site import site_of
 from routeguard.users.models import UserChange
+from routeguard.users.one_time import OneTimeTokens
 from routeguard.users.service import Users
+from routeguard.users.verification import EmailVerification
 
 if TYPE_CHECKING:
+    from routeguard.core.services import Services
     from routeguard.core.setup import Setup
+    from routeguard.traffic.models import ThrottleSettings
 
 
 def set_up(setup: Setup[SessionSettings]) -> None:
@@ -61,8 +71,35 @@ def set_up(setup: Setup[SessionSettings]) -> None:
     setup.watch(UserSession, sessions)
     setup.describe(session_scheme(cookie.name), narrowing=NARROWING)
     setup.within(UserChange, sessions.on_user_change)
-    sign_in = services.add(SignIn, SignIn(sessions))
+    sign_in = services.add(SignIn, _sign_in(services, sessions, setup.deployment.throttle))
     setup.own(Place.SIGN_IN_STEP, sign_in.add_step)
+    setup.purpose(FAMILY, ends_with=Ending)
+
+
+def _sign_in(services: Services, sessions: Sessions[Any], throttle: ThrottleSettings) -> SignIn[Any]:
+    pending = PendingSignIns(services.get(OneTimeTokens))
+    # Signed out everywhere is no change of the user, and leaves no sign-in half way either.
+    sessions.after_revoke_all(pending.void)
+    parts = SignInParts(
+        database=services.get(Database),
+        sessions=sessions,
+        pending=pending,
+        throttle=_throttle(services, throttle),
+        verification=services.get(EmailVerification),
+        site=site_of(services),
+        subjects=Subjects(services.get(DeploymentKeys)),
+    )
+    return SignIn(parts)
+
+
+def _throttle(services: Services, settings: ThrottleSettings) -> SignInThrottle:
+    """Return what counts guesses, made here over the ephemeral store unless another one was registered."""
+    found = services.find(SignInThrottle)
+    if found is not None:
+        return found
+    store = services.find(Ephemeral)
+    # Not `or`: an empty store in memory is false, and the counts would stand in a second one nobody else sees.
+    return services.add(SignInThrottle, SignInThrottle(MemoryEphemeral() if store is None else store, settings))
 
 
 feature: Final = Feature(

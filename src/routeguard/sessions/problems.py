@@ -12,9 +12,20 @@ if TYPE_CHECKING:
 STEP_UP_REQUIRED: Final = ProblemType(
     "step-up-required", 401, "Step-up required", "Confirm that it is you: sign in again, then repeat the request."
 )
+INVALID_CREDENTIALS: Final = ProblemType(
+    "invalid-credentials", 401, "Invalid credentials", "The e-mail address or the password is not right."
+)
 USER_SUSPENDED: Final = ProblemType("user-suspended", 403, "Account suspended", "This account is suspended.")
 
-PROBLEMS: Final = (STEP_UP_REQUIRED, USER_SUSPENDED)
+PROBLEMS: Final = (STEP_UP_REQUIRED, INVALID_CREDENTIALS, USER_SUSPENDED)
+
+
+def invalid_credentials(debug: str | None = None) -> Problem:
+    """Return the one 401 of sign-in.
+
+    The same bytes for an unknown address, a wrong proof, a suspended user and an unproven address (attack ENUM-01).
+    """
+    return INVALID_CREDENTIALS(debug=debug, headers=(("www-authenticate", "Bearer"),))
 
 
 def step_up_required(

@@ -19,6 +19,8 @@ from routeguard.sessions.problems import USER_SUSPENDED
 from routeguard.traffic.site import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
     from routeguard.db.database import Database, Transaction
@@ -70,10 +72,15 @@ class Sessions(Generic[U]):
         self._cookies = cookies
         self._site = site or Site()
         self._companions: list[Companion] = []
+        self._after_revoke_all: list[Callable[[Transaction, str], Awaitable[None]]] = []
 
     def link(self, companion: Companion) -> None:
         """End and rotate `companion` with the sessions it stands for. Called before the first request."""
         self._companions.append(companion)
+
+    def after_revoke_all(self, end: Callable[[Transaction, str], Awaitable[None]]) -> None:
+        """Call `end` in the transaction that ends all sessions of a user, for what might still become one."""
+        self._after_revoke_all.append(end)
 
     async def sign_in_user(self, tx: Transaction, user_id: str) -> U | Problem:
         """Return the user who may sign in, locked until `tx` ends; a Problem when he is suspended or gone.
@@ -92,7 +99,7 @@ class Sessions(Generic[U]):
         The session presented with the request ends: an id known before sign-in opens nothing after it (attack
         SES-01). Over the maximum, the one longest unused ends. `amr` are the methods of proof (RFC 8176). With
         `lasting` its cookies outlive the browser. `user` is from `sign_in_user`. Sign-in methods call
-        `SignIn.complete` instead, which asks the steps.
+        `SignIn.attempt` instead, which asks the steps.
         """
         user_id = self._users.id_of(user)
         await self._end_presented(tx, exchange)
@@ -188,6 +195,8 @@ class Sessions(Generic[U]):
         ended = await store.delete_all(tx, user_id, keep=keep)
         for session_id in ended:
             tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))
+        for end in self._after_revoke_all:
+            await end(tx, user_id)
         tx.after_commit(lambda: note("sessions-ended", user=user_id, count=str(len(ended)), reason=reason))
         # By user as well as by session: also for cookies of sessions that a restored database no longer knows.
         await self._feed.invalidate(tx, user_id, *ended)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _HOUR: Final = 3600.0
 _KNOWN_FOR: Final = 90 * 24 * _HOUR
 _POLICY_NAME: Final = "sign-in"
+_OF_PENDING: Final = Quota(limit=1, period=_HOUR, burst=5)
+"""Guesses at the further proof of one pending sign-in. It ends before one is regained."""
 
 
 class SignInThrottle:
@@ -43,14 +45,18 @@ class SignInThrottle:
         self._account = _of_account(settings)
         self._address = _of_address(settings)
 
-    async def reserve(self, email: str, address: Address | None) -> Guess | Problem:
+    async def reserve(
+        self, email: str | None, address: Address | None, *, pending: str | None = None
+    ) -> Guess | Problem:  # fmt: skip
         """Reserve one guess, or return 429 `quota-exceeded` with Retry-After. Raises Unavailable (fail closed).
 
-        The answer is the same for accounts that exist and for those that do not, and tells no count.
+        The answer is the same for accounts that exist and for those that do not, and tells no count. Without `email`
+        the address alone is counted. `pending` names a sign-in that waits for a further proof: guesses at those are
+        counted for themselves, for the account and for this one sign-in (attacks MFA-01, MFA-15).
         """
-        mark = _known_key(email, address)
-        known = await self._store.get(mark) is not None
-        attempts = self._attempts(email, address, known=known)
+        mark = None if email is None else _known_key(email, address)
+        known = mark is not None and await self._store.get(mark) is not None
+        attempts = self._attempts(email, address, known=known, pending=pending)
         hits = await self._store.hit(attempts)
         refused = [hit for hit in hits if not hit.allowed]
         if not refused:
@@ -59,10 +65,17 @@ class SignInThrottle:
         members: dict[str, Any] = {"violated-policies": [_POLICY_NAME]}
         return QUOTA_EXCEEDED(headers=(("retry-after", wait),), **members)
 
-    def _attempts(self, email: str, address: Address | None, *, known: bool) -> list[Attempt]:
+    def _attempts(
+        self, email: str | None, address: Address | None, *, known: bool, pending: str | None
+    ) -> list[Attempt]:  # fmt: skip
         """Return what one try spends: of the account, from here or from anywhere, and of the address (RL-22)."""
-        account = f"{_account_tag(email)}:sign-in:{_place(address) if known else 'anywhere'}"
-        attempts = [Attempt(f"{account}:{step}", quota) for step, quota in enumerate(self._account)]
+        attempts: list[Attempt] = []
+        if email is not None:
+            what = "sign-in" if pending is None else "further-proof"
+            account = f"{_account_tag(email)}:{what}:{_place(address) if known else 'anywhere'}"
+            attempts += [Attempt(f"{account}:{step}", quota) for step, quota in enumerate(self._account)]
+            if pending is not None:
+                attempts.append(Attempt(f"{_account_tag(email)}:pending:{pending}", _OF_PENDING))
         attempts.append(Attempt(f"{hash_tag(f'ip:{_place(address)}')}:sign-in", self._address))
         return attempts
 
@@ -77,7 +90,7 @@ class Guess:
 
     __slots__ = ("_attempts", "_judged", "_mark", "_store")
 
-    def __init__(self, store: Ephemeral, attempts: list[Attempt], mark: str) -> None:
+    def __init__(self, store: Ephemeral, attempts: list[Attempt], mark: str | None) -> None:
         self._store = store
         self._attempts = attempts
         self._mark = mark
@@ -99,8 +112,9 @@ class Guess:
         """Give it back, and remember that the account signs in from this address."""
         self._judged = True
         await self._give_back()
-        with contextlib.suppress(Unavailable):
-            await self._store.put(self._mark, b"", ttl=_KNOWN_FOR)
+        if self._mark is not None:
+            with contextlib.suppress(Unavailable):
+                await self._store.put(self._mark, b"", ttl=_KNOWN_FOR)
 
     async def _give_back(self) -> None:
         # A store that is away now takes nothing from the person who has just proved who he is: a try stays counted.

@@ -154,6 +154,16 @@ class OneTimeTokens:
         """End what whoever knew the old password may have asked for. A hook of `PasswordChange`."""
         await self.end(tx, change.user_id, Ending.PASSWORD)
 
+    async def void_family(self, tx: Transaction, user_id: str, family: str, *, expired_only: bool = False) -> None:
+        """Make void the tokens of a user whose purpose is `family`, a colon and a name, which each has for itself."""
+        statement = sa.delete(one_time_tokens).where(
+            one_time_tokens.c.user_id == user_id,
+            one_time_tokens.c.purpose.startswith(f"{family}:", autoescape=True),
+        )
+        if expired_only:
+            statement = statement.where(one_time_tokens.c.expires_at <= self._clock.time())
+        await tx.execute(statement)
+
     def _matches(self, purpose: str, token: str) -> sa.ColumnElement[bool] | None:
         if len(token) > _LONGEST or not token.isascii() or "\x00" in token:
             return None
