@@ -135,7 +135,7 @@ def _read_set(keys: Any, algorithms: Sequence[str] | None) -> list[Key]:
             continue
     public = [key for key in found if not isinstance(key.native, OctKey)]
     # Attacks JWT-03, JWT-04: a set that is published has no secrets in it, so a symmetric key beside public ones was
-    # put there by mistake or by somebody else.
+    # put there by mistake or by another party.
     return public or found
 
 

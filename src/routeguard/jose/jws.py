@@ -67,7 +67,7 @@ def verify_parts(header: dict[str, Any], parts: list[bytes], keys: KeySet) -> by
 
 
 def read_header(compact: str | bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """Return the header of a compact JWS, verified by nobody, and its three parts as sent. Raises InvalidToken."""
+    """Return the header of a compact JWS, unverified, and its three parts as sent. Raises InvalidToken."""
     if not isinstance(compact, str | bytes) or len(compact) > LONGEST:
         raise InvalidToken("size")
     try:

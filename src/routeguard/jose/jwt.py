@@ -46,7 +46,7 @@ def verify_jwt(
     algorithm follows from the key: its `alg`, else EdDSA, RS256, HS256 or that of its curve; `algorithms` narrows it,
     and is how an RSA key without `alg` is used for PS256. The header's word has to be the same.
 
-    **Say `issuer` and `audience`**: None means that whoever issued it, and for whomever, is not checked. They are
+    **Say `issuer` and `audience`**: None leaves that claim unchecked. They are
     compared exactly. A token for several audiences passes only when `audience` is a collection that has them all.
     `typ` is the header's type, so that no ID token passes as an access token (RFC 9068 section 4); None for any.
     `exp` is required, `nbf` is heeded; `leeway` (seconds, at most 300) is how far our clock may be off. `now` is in
@@ -120,7 +120,7 @@ def _check_parties(claims: dict[str, Any], expected: Expected) -> None:
     if expected.audience is None:
         return
     ours = {expected.audience} if isinstance(expected.audience, str) else set(expected.audience)
-    # Attack JWT-21: for us, and for nobody we were not told of; another one it is for could present it here.
+    # Attack JWT-21: every audience must be known; another recipient could present the token here.
     if not found or not set(found) <= ours:
         raise InvalidToken("audience")
 
@@ -136,7 +136,7 @@ def _audiences(claims: dict[str, Any]) -> list[str]:
 
 
 def _check_subject(claims: dict[str, Any]) -> None:
-    """Attack JWT-35: a subject is a short word; whoever logs it or asks a store for it must not be surprised."""
+    """Attack JWT-35: a subject is a short word, so that logs and stores can take it safely."""
     for name in ("sub", "jti"):
         value = claims.get(name, "")
         if not isinstance(value, str) or len(value) > _LONGEST_SUBJECT:

@@ -38,7 +38,7 @@ _CURVES: Final[dict[int, tuple[ec.EllipticCurve, ...]]] = {
 def looks_public(value: bytes) -> bool:
     """Return whether everybody may know `value`: a key or certificate, as it is, without its frame, in base64 or hex.
 
-    Attacks JWT-03, JWT-04: whoever knows the public key would sign with it as a secret. Only the shape is looked at, so
+    Attacks JWT-03, JWT-04: an attacker could sign with a public key as HMAC secret. Only the shape is looked at, so
     that a curve or an algorithm no library here knows is recognized too.
     """
     forms = {value, value.strip(), value.replace(b"\x00", b"")}
