@@ -212,7 +212,7 @@ def _build(kind: type[T], data: Any, *, strict: bool) -> T:
         if fault is not None:
             errors.append((f"/{field.name}", fault))
     if strict:
-        # Mass assignment: a member nobody asked for is an error and not a silent extra.
+        # Mass assignment: an undeclared member is an error and not ignored.
         known = {field.name for field in fields}
         unknown = islice((name for name in data if name not in known), _MOST_UNKNOWN)
         errors += [

@@ -24,5 +24,7 @@ class TlsSettings:
         if bool(self.certificate) != bool(self.key):
             raise ConfigError("tls.certificate and tls.key go together")
         if self.client_ca and not self.certificate:
-            # Taken for a check that is made, it would be none: nobody asks for a certificate over plain HTTP.
-            raise ConfigError("tls.client_ca needs tls.certificate and tls.key: without TLS nobody shows a certificate")
+            # It would look like a check and be none: over plain HTTP no certificate is requested.
+            raise ConfigError(
+                "tls.client_ca needs tls.certificate and tls.key: without TLS no client presents a certificate"
+            )

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 _NAME: Final = "next"
 _LIFE: Final = 3600
-"""Seconds: as long as somebody may look for a mail and come back."""
+"""Seconds: the time a user may need to open a mail and return."""
 
 
 class NextCookie:
     """Keeps a place for after the next sign-in in the browser that asked for it, for an hour.
 
-    It is in no mail: whoever signs up with, or asks a reset for, an address that is not his would choose where its
+    It is in no mail: an attacker who signs up with, or asks a reset for, a foreign address would choose where its
     owner is sent. What comes back is checked again, as any `next` is.
     """
 
