@@ -1,4 +1,4 @@
-"""A message, and whoever can send one."""
+"""A message, and the protocol of a sender."""
 
 from __future__ import annotations
 
