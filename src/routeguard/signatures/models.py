@@ -1,4 +1,4 @@
-"""A message as its signature sees it, and the one error for a signature that is no good."""
+"""A message as its signature sees it, and the one error for an invalid signature."""
 
 from __future__ import annotations
 
