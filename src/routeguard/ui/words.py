@@ -22,7 +22,7 @@ NOTICES: Final = {
     "session-ended": "That session is ended.",
     "name-changed": "Your name is changed.",
 }
-"""Pages show these by code and never a text from the address: nobody puts words into our mouth by a link."""
+"""Pages show these by code and never a text from the address: a link cannot put text of its own on a page."""
 
 TOO_MANY: Final = 429
 _LABELS: Final = {
@@ -70,7 +70,7 @@ def explain(problem: Problem) -> str:
 def form_errors(problem: Problem, fields: tuple[str, ...], *, proof: str = "") -> list[FormError]:
     """Return a refusal as sentences beside the fields of a form. Never holds what was typed.
 
-    `proof` is the field in which a signed-in user repeats his password.
+    `proof` is the field in which a signed-in user repeats the password.
     """
     listed = problem.members.get("errors")
     if isinstance(listed, list) and listed:
