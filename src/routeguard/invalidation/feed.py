@@ -95,7 +95,7 @@ class Feed:
         await self._polling.close()
 
     def learn(self, *subjects: str) -> None:
-        """Distrust what is remembered of `subjects` from now on, and wake whoever watches them."""
+        """Distrust what is remembered of `subjects` from now on, and wake their watchers."""
         self.tick += 1
         until = self._clock.monotonic() + self.keep
         for subject in subjects:
@@ -148,7 +148,7 @@ class Feed:
             try:
                 wake()
             except RuntimeError:
-                # Whoever waited belonged to an event loop that has been closed. The others must hear of it.
+                # A waiter whose event loop was closed is skipped. The others must be woken.
                 self._listeners[subject].discard(wake)
 
     def _forget(self, now: float) -> None:

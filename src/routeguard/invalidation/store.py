@@ -52,5 +52,5 @@ async def read_invalidations(
 
 
 async def delete_invalidations(tx: Transaction, *, older_than: float) -> None:
-    """Drop what was invalidated more than `older_than` seconds ago: nobody remembers anything that old."""
+    """Drop what was invalidated more than `older_than` seconds ago: no process remembers anything that old."""
     await tx.execute(sa.delete(invalidations).where(invalidations.c.at < database_time() - older_than))
