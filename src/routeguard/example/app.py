@@ -136,7 +136,7 @@ def _add_chat(app: FastAPI, guard: Routeguard[User]) -> None:
 
 
 def _found(invoice: Invoice | None) -> Invoice:
-    """Return it, or say 404: somebody else's invoice and none at all look the same (attack AZ-01)."""
+    """Return it, or say 404: another user's invoice and a missing one look the same (attack AZ-01)."""
     if invoice is None:
         raise NOT_FOUND().error()
     return invoice

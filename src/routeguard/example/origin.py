@@ -49,7 +49,7 @@ async def require_own(database: Database) -> None:
 async def claim(database: Database) -> None:
     """Mark the migrated database as the example's, if there is no user in it. Raises ConfigError, Unavailable.
 
-    Checked again in the transaction that marks it: somebody may have signed up since `require_own`.
+    Checked again in the transaction that marks it: a user may have signed up since `require_own`.
     """
     # Of two that do it at once, the second finds it done.
     with suppress(ConstraintViolation):

@@ -61,7 +61,7 @@ async def insert(tx: Transaction, user_id: str, *, title: str, amount: float, no
 
 
 async def update(tx: Transaction, user_id: str, invoice_id: str, *, title: str, amount: float) -> Invoice | None:
-    """Change an invoice of this user; None when he has no such one."""
+    """Change an invoice of this user; None when the user has no such invoice."""
     row = await tx.one(
         sa.update(invoices)
         .where(invoices.c.user_id == user_id, invoices.c.id == invoice_id)
@@ -72,7 +72,7 @@ async def update(tx: Transaction, user_id: str, invoice_id: str, *, title: str, 
 
 
 async def delete(tx: Transaction, user_id: str, invoice_id: str) -> bool:
-    """Delete an invoice of this user; False when he has no such one."""
+    """Delete an invoice of this user; False when the user has no such invoice."""
     row = await tx.one(
         sa.delete(invoices).where(invoices.c.user_id == user_id, invoices.c.id == invoice_id).returning(invoices.c.id)
     )
