@@ -73,7 +73,7 @@ class AsyncClient:
     # -- who is signed in ------------------------------------------------------------------------------------------
 
     async def sign_up(self, email: str, password: str, name: str = "") -> None:
-        """Ask for an account. Says nothing of whether the address has one already; signs nobody in."""
+        """Ask for an account. The answer does not reveal whether the address has one; no session starts."""
         await self.ask(operations.sign_up(email, password, name))
 
     async def sign_in(self, email: str, password: str) -> Session:
@@ -89,7 +89,7 @@ class AsyncClient:
         await self.ask(operations.sign_out(everywhere=True))
 
     async def session(self) -> Session:
-        """Return who is signed in. Raises ClientProblem 401 when nobody is."""
+        """Return who is signed in. Raises ClientProblem 401 when no user is."""
         return await self.ask(operations.session())
 
     async def sessions(self) -> list[ListedSession]:
@@ -169,7 +169,7 @@ class AsyncClient:
                 except ServiceUnavailable as problem:
                     failure = problem
         finally:
-            # Given up in the middle: whoever waits for this flow has to hear of it.
+            # Cancelled in the middle: the callers that wait for this flow must be told.
             flow.close()
 
     async def _perform(self, step: Step) -> Answer | None:

@@ -182,7 +182,7 @@ class TokenAuth:
             return pair  # Good for a moment yet, in which the service may come back.
 
     def _renewed(self, old: TokenPair | None) -> Flow[TokenPair]:
-        """Return a pair newer than `old`. Whoever comes first renews; the others wait and look again."""
+        """Return a pair newer than `old`. The first caller renews; the others wait and look again."""
         while True:
             with self._lock:
                 pair, flight = self._pair, self._flight
@@ -193,9 +193,9 @@ class TokenAuth:
                 mine = flight is None
                 if flight is None:
                     flight = self._flight = Future()
-                    # Nobody who waits may cancel it for the others.
+                    # A waiting caller must not cancel it for the others.
                     flight.set_running_or_notify_cancel()
-            # To the end, whoever gives up meanwhile: a token that was sent may be spent.
+            # To the end, even if a caller gives up meanwhile: a token that was sent may be spent.
             yield Finish(self._rotate(pair, flight)) if mine else Await(flight)
             failure = flight.result()
             if failure is not None:

@@ -48,7 +48,7 @@ class ClientProblem(RouteguardError):
 
 
 class ServiceUnavailable(ClientProblem):
-    """The service could not tell (503), or there was no answer at all: try again, and take nobody for signed out.
+    """The service could not tell (503), or there was no answer at all: try again, and keep the user signed in.
 
     `answered` is False when no answer came, and then `status` is 0 and what was asked for may have been done or not.
     """
@@ -59,7 +59,7 @@ class ServiceUnavailable(ClientProblem):
 
 
 class StepUpRequired(ClientProblem):
-    """The user has to prove again that it is he, then the call can be made again (RFC 9470).
+    """The user must authenticate again, then the call can be repeated (RFC 9470).
 
     `max_age` is how many seconds old the proof may be, `acr_values` which kinds of proof would do; None and () where
     the service does not say.

@@ -81,7 +81,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Ask for a flow to be run to its end, even when whoever waits for it gives up meanwhile."""
+    """Ask for a flow to be run to its end, even when its caller gives up meanwhile."""
 
     flow: Flow[Any]
 

@@ -69,7 +69,7 @@ class Client:
     # -- who is signed in ------------------------------------------------------------------------------------------
 
     def sign_up(self, email: str, password: str, name: str = "") -> None:
-        """Ask for an account. Says nothing of whether the address has one already; signs nobody in."""
+        """Ask for an account. The answer does not reveal whether the address has one; no session starts."""
         self.ask(operations.sign_up(email, password, name))
 
     def sign_in(self, email: str, password: str) -> Session:
@@ -85,7 +85,7 @@ class Client:
         self.ask(operations.sign_out(everywhere=True))
 
     def session(self) -> Session:
-        """Return who is signed in. Raises ClientProblem 401 when nobody is."""
+        """Return who is signed in. Raises ClientProblem 401 when no user is."""
         return self.ask(operations.session())
 
     def sessions(self) -> list[ListedSession]:
@@ -163,7 +163,7 @@ class Client:
                 except ServiceUnavailable as problem:
                     failure = problem
         finally:
-            # Given up in the middle: whoever waits for this flow has to hear of it.
+            # Cancelled in the middle: the callers that wait for this flow must be told.
             flow.close()
 
     def _perform(self, step: Step) -> Answer | None:
