@@ -30,6 +30,7 @@ class Standby(PostgresServer):
         self.folder = Path(tempfile.mkdtemp(prefix="routeguard-standby-"))
         self._data = self.folder / "data"
         self._user = primary._user
+        self._programs = primary._programs
         self._number = 0
         primary.stop()
         subprocess.run(["cp", "-a", str(primary._data), str(self._data)], check=True)
