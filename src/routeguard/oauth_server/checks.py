@@ -133,7 +133,7 @@ class _Verifier:
         await self._known(signature)
         if exchange.read_body is None:
             raise SignatureError("the body cannot be read before the handler")
-        # Only now: of a call that names no client, no byte of the body is read. Whoever holds it back holds a call
+        # Only now: of a call that names no client, no byte of the body is read. A caller that delays it holds a call
         # of a client that is revoked meanwhile, or one that was used and forgotten: all is asked again (attack WH-03).
         try:
             async with asyncio.timeout(_BODY_SECONDS):
@@ -166,7 +166,7 @@ class _Verifier:
     async def _use_up(self, client_id: str, signature: Signature) -> None:
         """Make a signature void, so that it counts once however often it is sent, to whichever process (attack WH-03).
 
-        Only after it was found good: else anybody could use up a nonce he saw. It is remembered until no process
+        Only after it was verified: else an attacker could use up an observed nonce. It is remembered until no process
         takes the signature any more, were its clock behind ours by twice what is allowed.
         """
         assert signature.expires is not None
@@ -188,7 +188,7 @@ def _head(request: RequestView, authority: str) -> Message:
         raise SignatureError("a WebSocket handshake is not signed")
     if not _ONCE.isdisjoint(request.repeated):
         raise SignatureError("a field of the signature is there twice")
-    # What came twice is left out, so that a signature that covers it is no good.
+    # What came twice is left out, so that a signature that covers it is invalid.
     headers = {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in request.headers.items()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from routeguard.tokens.access import AccessTokens
 
 INACTIVE: Final[dict[str, Any]] = {"active": False}
-"""The one answer for whatever is no good: it does not say whether it ever was (RFC 7662 section 2.2, OAP-29)."""
+"""The one answer for any invalid token: it does not say whether it ever was valid (RFC 7662 section 2.2, OAP-29)."""
 
 _KEY_PREFIX: Final = "rg_"
 _COOKIE_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,4096}\.[A-Za-z0-9_-]{1,128}", re.ASCII)
@@ -87,7 +87,7 @@ class Introspection:
             return {"active": True, "token_type": "api_key", "sub": found.user_id, "key": found}
         if found.status not in _TOLD:
             return INACTIVE
-        # A good key in the wrong place: its caller has to hear 403 or 429, and not that he should sign in.
+        # A valid key in the wrong place: its caller must receive 403 or 429, and not 401.
         retry_after = dict(found.headers).get("retry-after")
         told = {} if retry_after is None else {"retry_after": int(retry_after)}
         return {**INACTIVE, "reason": found.type.code, **told}

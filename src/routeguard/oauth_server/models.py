@@ -29,7 +29,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class ClientPrincipal:
-    """The caller of a route guarded by `signed_client()`: a service, and nobody's session."""
+    """The caller of a route guarded by `signed_client()`: a service, without a user's session."""
 
     id: str
     name: str

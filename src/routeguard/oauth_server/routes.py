@@ -33,7 +33,7 @@ _LONGEST_WINDOW: Final = 3600.0
 """Seconds; about as long as invalidations are kept."""
 _NEWEST: Final = 2**63 - 1
 _PAGE: Final = 20_000
-"""Invalidations in one answer: about 2 MB. A mass revocation must not make a feed nobody can take (attack SES-18)."""
+"""Invalidations in one answer: about 2 MB. A mass revocation must not make a feed too long to read (attack SES-18)."""
 _CLIENT: Final = ByPrincipal("client", "cli_")
 
 
@@ -81,7 +81,7 @@ class _Endpoints:
     async def invalidations(self, request: Request) -> Response:
         after = _number(request, "after", _NEWEST)
         window = _number(request, "window", int(_LONGEST_WINDOW)) or 0
-        # Without `after` only the window counts: whoever knows nothing yet needs no longer past than his cache is old.
+        # Without `after` only the window counts: a new reader needs no more than the age of its cache.
         rows = await read_invalidations(
             self._database,
             window=float(window),

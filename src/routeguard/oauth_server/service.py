@@ -31,7 +31,7 @@ SUBJECT: Final = "clients"
 
 _REMEMBERED_FOR: Final = 60.0
 _LOOK_AGAIN: Final = 0.2
-"""Seconds between two looks for an id that is not known: more of them tell only that somebody makes ids up."""
+"""Seconds between two looks for an id that is not known: more of them only show that a caller makes ids up."""
 
 
 @dataclass(frozen=True, slots=True)
