@@ -44,7 +44,7 @@ class ApiKey:
     and CIDR ranges it may be used from, all when empty. `remaining` is how many uses are left, None for no end;
     `rate` such as "60/minute". `last_used_at` and `usage_count` are what is written and what this process has counted.
 
-    Its owner sets `privilege` and `scopes`: they limit the key, and prove nothing about him.
+    Its owner sets `privilege` and `scopes`: they limit the key, and prove nothing about the owner.
     """
 
     id: str

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INVALID_API_KEY: Final = ProblemType("invalid-api-key", 401, "Invalid API key", "This API key is not valid.")
-"""Made up, mistyped, revoked, expired, used up or of a suspended user: nobody is told which (attack KEY-01)."""
+"""Made up, mistyped, revoked, expired, used up or of a suspended user: the caller is not told (attack KEY-01)."""
 INSUFFICIENT_SCOPE: Final = ProblemType(
     "insufficient-scope", 403, "Insufficient scope", "This API key may not be used for this."
 )
@@ -18,7 +18,7 @@ TOO_MANY_API_KEYS: Final = ProblemType(
     "too-many-api-keys", 409, "Too many API keys", "Revoke a key you no longer need, then try again."
 )
 API_KEY_CONFLICT: Final = ProblemType(
-    "api-key-conflict", 409, "Changed meanwhile", "Somebody else changed this API key at the same moment. Look again."
+    "api-key-conflict", 409, "Changed meanwhile", "Another request changed this API key at the same moment. Look again."
 )
 
 PROBLEMS: Final = (INVALID_API_KEY, INSUFFICIENT_SCOPE, TOO_MANY_API_KEYS, API_KEY_CONFLICT)

@@ -243,7 +243,7 @@ def _owner(request: Request) -> str:
 def _never_kept(request: Request) -> None:
     """Raise GuardNotApplied where a mount's de-duplication or idempotency would keep the answer that shows a key.
 
-    Beside `manage_api_keys` they are refused at start-up; nobody's store outside the database has a key (KEY-15).
+    Beside `manage_api_keys` they are refused at start-up; no store outside the database holds a key (KEY-15).
     """
     if exchange_of(request).observer is not None:
         raise GuardNotApplied("an answer that shows an API key would be kept: take it from under idempotent()")

@@ -41,14 +41,14 @@ _NAME_LENGTH: Final = 100
 _MOST: Final = 50
 """Networks of one key."""
 _KEPT: Final = 100
-"""Ended keys an owner still sees in his list."""
+"""Ended keys an owner still sees in the list."""
 _LONGEST_RATE: Final = 60
 _LAST_YEAR: Final = 9999
 _MOST_USES: Final = 2**31 - 1
 
 
 class NewKey(NamedTuple):
-    """A key with its text, which nobody can be shown again."""
+    """A key with its text, which cannot be shown again."""
 
     key: ApiKey
     text: str

@@ -156,7 +156,7 @@ async def count_live(tx: Transaction, owner_id: str, *, now: float) -> int:
 
 
 async def delete_ended(tx: Transaction, owner_id: str, *, now: float, keep: int) -> None:
-    """Drop the ended keys of an owner but for the `keep` made last: nobody fills the table by revoking."""
+    """Drop the ended keys of an owner but for the `keep` made last: an owner cannot fill the table by revoking."""
     ended = sa.and_(api_keys.c.owner_id == owner_id, sa.not_(_live(now)))
     newest = sa.select(api_keys.c.id).where(ended).order_by(api_keys.c.created_at.desc(), api_keys.c.id)
     await tx.execute(sa.delete(api_keys).where(ended, api_keys.c.id.in_(newest.limit(_MANY).offset(keep))))

@@ -44,9 +44,9 @@ class UseCounter:
 
     async def close(self) -> None:
         """Write what is left. What cannot be written now is lost, and said in the log."""
-        # Waited for and not cancelled: of a write that was cut off nobody knows whether it counts.
+        # Waited for and not cancelled: the outcome of a cancelled write is unknown.
         await self._flushing.close(patience=None)
-        # Nobody writes any more; the one of before may belong to an event loop that has ended.
+        # No writer is left; the previous lock may belong to an event loop that has ended.
         self._lock = asyncio.Lock()
         try:
             await self.flush()

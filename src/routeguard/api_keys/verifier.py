@@ -77,7 +77,7 @@ class StoredKeys:
         if known is None:
             return await self._failed(address, "no such key" if parsed is not None else "not the form of a key")
         stored, found = known
-        # Before anything is spent: from elsewhere nobody uses up a key he has stolen.
+        # Before anything is spent: a stolen key cannot be used up from another network.
         if found.networks and not _within(address, found.networks):
             return NETWORK_NOT_ALLOWED(debug="the key may not be used from this address")
         if stored.rate is not None and (refused := await self._spend(stored.id, stored.rate)) is not None:
@@ -190,7 +190,7 @@ def _matches(stored: store.StoredKey | None, presented: bytes, now: float) -> fl
 
 def _stands(stored: store.StoredKey, key: ApiKey, now: float) -> bool:
     """Return whether an open connection may go on: the key lives, has its secret of then, and may do the same."""
-    # The last use may be this very connection. The last characters change with the secret: whoever rotates a stolen
+    # The last use may be this very connection. The last characters change with the secret: who rotates a stolen
     # key wants the thief's connection closed.
     if not stored._replace(remaining=None).live(now):
         return False
@@ -205,7 +205,7 @@ def _ranges(networks: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def _within(address: Address | None, networks: tuple[str, ...]) -> bool:
-    # An address nobody knows is inside nothing.
+    # An unknown address is inside no network.
     return address is not None and any(address in network for network in _ranges(networks))
 
 
