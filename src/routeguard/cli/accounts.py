@@ -45,7 +45,7 @@ async def make_account(
 ) -> Made | None:
     """Create a user with a confirmed address; None when it is taken. A password is made unless given.
 
-    Raises ProblemError for an address, name, role or password that is no good.
+    Raises ProblemError for an invalid address, name, role or password.
     """
     database, settings = services.get(Database), services.get(Settings)
     address = read_email(email)
@@ -64,7 +64,7 @@ async def make_account(
 async def set_password(services: Services, user: Any, password: str) -> int:
     """Give a user another password, by the same policy as for everybody; return how many sessions ended by it.
 
-    Raises ProblemError for a password that is no good.
+    Raises ProblemError for an invalid password.
     """
     database, settings = services.get(Database), services.get(Settings)
     chosen = normalize(password, settings.passwords)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from routeguard.mail.models import MailSettings
 
 OWN_DATABASE: Final = "sqlite:///routeguard-dev.db"
-"""Not the default of `database_url`, which is the application's: the example has an admin nobody asked for."""
+"""Not the default of `database_url`, which is the application's: the example creates an admin of its own."""
 _OWN: Final[dict[str, Any]] = {
     "database_url": OWN_DATABASE, "ephemeral_url": "memory://", "secret": None, "older_secrets": (),
 }  # fmt: skip
@@ -74,7 +74,7 @@ def configured_settings(*wrong: str) -> Settings:
 
 
 def _deployment(configured: Settings, unusable: set[str]) -> list[str]:
-    """Return what is configured for a deployment; nothing is said of settings that are no good for anything."""
+    """Return what is configured for a deployment; invalid settings are not reported."""
     found: list[str] = []
     given = configured.provenance.keys() - unusable
     if "environment" in given and (configured.production or configured.testing):

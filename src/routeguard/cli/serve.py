@@ -63,7 +63,7 @@ def serve(
     if findings:
         raise ConfigError(findings)
     asyncio.run(_check_schema(settings))
-    # No access log: whoever runs this has a proxy in front, which keeps one.
+    # No access log: the proxy in front keeps one.
     app, bound = create(settings), listen(host, port)
     readiness, reached = app.state.guard.services.get(Readiness), below(app, settings.root_path)
     address = address_of(bound, scheme="http" if tls is None else "https")
@@ -80,7 +80,9 @@ def _tls(settings: TlsSettings, **given: str) -> TlsSettings:
 def _drain(text: str) -> float:
     seconds = 0.0 if text in {"0", "0s"} else parse_duration(text).total_seconds()
     if seconds > _LONGEST_DRAIN:
-        raise ConfigError(f"--drain is at most {_LONGEST_DRAIN:.0f} seconds: nobody waits longer for a process to end")
+        raise ConfigError(
+            f"--drain is at most {_LONGEST_DRAIN:.0f} seconds: no supervisor waits longer for a process to end"
+        )
     return seconds
 
 

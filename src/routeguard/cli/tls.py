@@ -36,7 +36,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext | None:
 
 
 def _no_passphrase() -> NoReturn:
-    """Refuse to wait for somebody to type: a server starts by itself."""
+    """Refuse to prompt for a passphrase: a server starts by itself."""
     raise ValueError("the key is locked by a passphrase")
 
 

@@ -27,8 +27,8 @@ app: Final = App(name="user", help="Create, list, disable and enable users; chan
 def create(
     email: str,
     *,
-    name: Annotated[str, Parameter(help="What others call him.")] = "",
-    role: Annotated[str | None, Parameter(help="His site-wide role; the first of the settings unless given.")] = None,
+    name: Annotated[str, Parameter(help="The display name.")] = "",
+    role: Annotated[str | None, Parameter(help="The site-wide role; the first of the settings unless given.")] = None,
     password_stdin: Annotated[bool, Parameter(negative=(), help="Read the password from standard input.")] = False,
 ) -> int:
     """Create a user whose address counts as confirmed. Without --password-stdin a password is made and printed."""
@@ -44,7 +44,7 @@ def list_(*, format: Literal["table", "json"] = "table") -> int:  # noqa: A002 -
 
 @app.command
 def disable(user: Annotated[str, Parameter(help="An id or an e-mail address.")]) -> int:
-    """Keep a user out, and end his sessions."""
+    """Suspend a user, and revoke all sessions of the user."""
     return _run(lambda services: _set_suspended(services, user, suspended=True))
 
 
@@ -62,13 +62,13 @@ def role(user: Annotated[str, Parameter(help="An id or an e-mail address.")], ro
 
 @app.command
 def password(user: Annotated[str, Parameter(help="An id or an e-mail address.")]) -> int:
-    """Give a user another password, and end his sessions. It is asked for, or read from standard input."""
+    """Set another password of a user, and revoke all sessions. It is asked for, or read from standard input."""
     given = _ask() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     return _run(lambda services: _set_password(services, user, given))
 
 
 def _ask() -> str:
-    """Ask twice, so that nobody is locked out by a slip. Raises ConfigError when the answers differ."""
+    """Ask twice, so that a typing error locks no user out. Raises ConfigError when the answers differ."""
     first = getpass("New password: ")
     if getpass("Once more: ") != first:
         raise ConfigError("the two passwords differ; nothing was changed")
@@ -174,7 +174,7 @@ async def _set_suspended(services: Services, wanted: str, *, suspended: bool) ->
             await users.suspend(tx, user.id)
         else:
             await users.restore(tx, user.id)
-    said = "is disabled, and his sessions have ended" if suspended else "is enabled, and may sign in"
+    said = "is disabled, and all sessions have ended" if suspended else "is enabled, and may sign in"
     sys.stdout.write(f"{_words(user.email)} ({user.id}) {said}.\n")
     return GOOD
 
