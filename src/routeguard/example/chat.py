@@ -29,7 +29,7 @@ class Room:
         await socket.accept()
         self._open.add(socket)
         try:
-            code = await self._talk(socket, session.user.name or "somebody")
+            code = await self._talk(socket, session.user.name or "a user")
         finally:
             self._open.discard(socket)
         if code is not None:
