@@ -190,8 +190,8 @@ def _matches(stored: store.StoredKey | None, presented: bytes, now: float) -> fl
 
 def _stands(stored: store.StoredKey, key: ApiKey, now: float) -> bool:
     """Return whether an open connection may go on: the key lives, has its secret of then, and may do the same."""
-    # The last use may be this very connection. The last characters change with the secret: who rotates a stolen
-    # key wants the thief's connection closed.
+    # The last use may be this very connection. The last characters change with the secret: after the rotation of a
+    # stolen key, the connection of the thief must close.
     if not stored._replace(remaining=None).live(now):
         return False
     then = (key.privilege, key.scopes, key.networks, key.last_four)
