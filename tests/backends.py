@@ -72,10 +72,22 @@ class PostgresServer:
             os.chown(self.folder, self._user, self._user)
         self._programs = _programs(self.folder, as_nobody=self._user is not None)
         subprocess.run(
-            [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=utf8",
-             "--no-sync"],
-            check=True, capture_output=True, user=self._user, group=self._user, cwd=self.folder,
-        )  # fmt: skip
+            [
+                str(self._programs / "initdb"),
+                "-D",
+                str(self._data),
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "--encoding=utf8",
+                "--no-sync",
+            ],
+            check=True,
+            capture_output=True,
+            user=self._user,
+            group=self._user,
+            cwd=self.folder,
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._number = 0
         self.start()
@@ -88,16 +100,28 @@ class PostgresServer:
     def start(self) -> None:
         """Start on the same port and data as ever, and wait until it answers."""
         settings = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
-            "full_page_writes": "off", "synchronous_commit": "off", "max_connections": 100, "shared_buffers": "32MB",
-            "jit": "off", "autovacuum": "off",
-        }  # fmt: skip
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "fsync": "off",
+            "full_page_writes": "off",
+            "synchronous_commit": "off",
+            "max_connections": 100,
+            "shared_buffers": "32MB",
+            "jit": "off",
+            "autovacuum": "off",
+        }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with Path(self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._programs / "postgres"), "-D", str(self._data), *options],
-                user=self._user, group=self._user, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-            )  # fmt: skip
+                user=self._user,
+                group=self._user,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + 60
         while True:
             try:

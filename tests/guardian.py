@@ -27,9 +27,11 @@ def watch() -> subprocess.Popen[bytes]:
     mark = f"{os.getpid()}-{os.urandom(8).hex()}"
     # In a session of its own: Ctrl-C reaches everybody else.
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.guardian", mark], stdin=subprocess.PIPE, cwd=Path(__file__).parents[1],
+        [sys.executable, "-m", "tests.guardian", mark],
+        stdin=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
         start_new_session=True,
-    )  # fmt: skip
+    )
     os.environ[VARIABLE] = mark
     return process
 

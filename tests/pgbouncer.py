@@ -47,9 +47,13 @@ class PgBouncer:
                 os.chown(path, user, user)
         self._log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(
-            [binary, str(self.folder / "pgbouncer.ini")], user=user, group=user, cwd=self.folder, stdout=self._log,
+            [binary, str(self.folder / "pgbouncer.ini")],
+            user=user,
+            group=user,
+            cwd=self.folder,
+            stdout=self._log,
             stderr=self._log,
-        )  # fmt: skip
+        )
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):

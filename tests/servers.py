@@ -27,9 +27,15 @@ def environment(**values: str) -> dict[str, str]:
 def run(directory: Path, *arguments: str, stdin: str = "", **values: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
-        [ROUTEGUARD, *arguments], cwd=directory, env=environment(**values), input=stdin, capture_output=True, text=True,
-        timeout=_PATIENCE, check=False,
-    )  # fmt: skip
+        [ROUTEGUARD, *arguments],
+        cwd=directory,
+        env=environment(**values),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,13 @@ def running(directory: Path, *arguments: str, **values: str) -> Iterator[Running
     out, err = directory / "stdout", directory / "stderr"
     with out.open("w") as stdout, err.open("w") as stderr:
         process = subprocess.Popen(
-            [ROUTEGUARD, *arguments], cwd=directory, env=environment(**values), stdout=stdout, stderr=stderr,
+            [ROUTEGUARD, *arguments],
+            cwd=directory,
+            env=environment(**values),
+            stdout=stdout,
+            stderr=stderr,
             stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         try:
             url = _wait(process, out, err)
             found = re.findall(r"^  (\S+@\S+) +(\S+) +(\w+)$", out.read_text(), re.MULTILINE)

@@ -76,9 +76,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     listening = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     settings = Settings(
-        issuer=url, secret=Secret("s" * 32), database_url=f"sqlite:///{directory / 'test.db'}",
+        issuer=url,
+        secret=Secret("s" * 32),
+        database_url=f"sqlite:///{directory / 'test.db'}",
         traffic=TrafficSettings(sign_in="off", identity="off"),
-    )  # fmt: skip
+    )
     asyncio.run(prepare(settings))
     app = streaming_app(Routeguard(settings), Handlers(), directory)
     app.state.url, app.state.socket = url, listening

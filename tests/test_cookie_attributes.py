@@ -29,14 +29,16 @@ SCHEMES: Final[dict[str, tuple[CookieSettings, str, set[str]]]] = {
     "one jar": (CookieSettings(same_site="none", partitioned=False), "__Host-routeguard", {"SameSite=None"}),
     "domain": (CookieSettings(domain="example.com"), "__Secure-routeguard", {"Domain=example.com", "SameSite=Lax"}),
     "own domain": (
-        CookieSettings(domain="id.example.com", same_site="strict"), "__Secure-routeguard",
+        CookieSettings(domain="id.example.com", same_site="strict"),
+        "__Secure-routeguard",
         {"Domain=id.example.com", "SameSite=Strict"},
     ),
     "domain in frames": (
-        CookieSettings(domain="example.com", same_site="none"), "__Secure-routeguard-partitioned",
+        CookieSettings(domain="example.com", same_site="none"),
+        "__Secure-routeguard-partitioned",
         {"Domain=example.com", "SameSite=None", "Partitioned"},
     ),
-}  # fmt: skip
+}
 
 
 @asynccontextmanager
@@ -121,10 +123,19 @@ async def test_each_cookie_has_the_attributes_where_it_is_set_and_where_it_is_cl
 
 
 SWITCHES: Final = [
-    ("lax", "domain"), ("domain", "lax"), ("lax", "none"), ("none", "lax"), ("none", "one jar"), ("one jar", "none"),
-    ("domain", "own domain"), ("own domain", "domain"), ("none", "domain in frames"), ("domain in frames", "lax"),
-    ("lax", "strict"), ("lax", "one jar"),
-]  # fmt: skip
+    ("lax", "domain"),
+    ("domain", "lax"),
+    ("lax", "none"),
+    ("none", "lax"),
+    ("none", "one jar"),
+    ("one jar", "none"),
+    ("domain", "own domain"),
+    ("own domain", "domain"),
+    ("none", "domain in frames"),
+    ("domain in frames", "lax"),
+    ("lax", "strict"),
+    ("lax", "one jar"),
+]
 
 
 @pytest.mark.anyio
@@ -193,15 +204,26 @@ def cookie_findings(**changes: Any) -> list[str]:
 
 
 DOMAINS: Final = [
-    ("other.com", "neither the issuer's host"), ("d.example.com", "neither the issuer's host"),
-    ("ample.com", "neither the issuer's host"), ("a.id.example.com", "neither the issuer's host"),
-    ("com", "single label"), ("localhost", "single label"), (".com", "single label"), ("127.0.0.1", "IP address"),
-    ("10.1", "neither the issuer's host"), ("[::1]", "IP address"),
-    ("::1", "IP address"), (".example.com", "must be a name"),
-    ("example.com.", "must be a name"), ("Example.com", "must be a name"), ("exämple.com", "must be a name"),
-    ("https://example.com", "must be a name"), ("example.com; Secure", "must be a name"), ("co.uk", "public suffix"),
+    ("other.com", "neither the issuer's host"),
+    ("d.example.com", "neither the issuer's host"),
+    ("ample.com", "neither the issuer's host"),
+    ("a.id.example.com", "neither the issuer's host"),
+    ("com", "single label"),
+    ("localhost", "single label"),
+    (".com", "single label"),
+    ("127.0.0.1", "IP address"),
+    ("10.1", "neither the issuer's host"),
+    ("[::1]", "IP address"),
+    ("::1", "IP address"),
+    (".example.com", "must be a name"),
+    ("example.com.", "must be a name"),
+    ("Example.com", "must be a name"),
+    ("exämple.com", "must be a name"),
+    ("https://example.com", "must be a name"),
+    ("example.com; Secure", "must be a name"),
+    ("co.uk", "public suffix"),
     ("github.io", "public suffix"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("domain", "why"), DOMAINS)
@@ -235,15 +257,19 @@ def test_a_public_suffix_is_one_also_where_the_issuer_is_below_it() -> None:
         (ISSUER, "development", {"same_site": "none", "partitioned": False}, []),
         (ISSUER, "production", {"partitioned": False}, []),
         (
-            ISSUER, "production",
-            {"same_site": "none", "partitioned": False, "unsafe_unpartitioned_in_production": True}, [],
+            ISSUER,
+            "production",
+            {"same_site": "none", "partitioned": False, "unsafe_unpartitioned_in_production": True},
+            [],
         ),
         (
-            ISSUER, "production", {"same_site": "none", "partitioned": False, "domain": "co.uk"},
+            ISSUER,
+            "production",
+            {"same_site": "none", "partitioned": False, "domain": "co.uk"},
             ["public suffix", "neither the issuer's host", "cookies.partitioned is false"],
         ),
     ],
-)  # fmt: skip
+)
 def test_findings(issuer: str, environment: str, cookies: dict[str, Any], words: list[str]) -> None:
     """CK-14: all at once."""
     found = cookie_findings(issuer=issuer, environment=environment, cookies=CookieSettings(**cookies))
@@ -275,11 +301,14 @@ def test_frames_on_this_machine_have_a_secure_cookie_without_a_prefix() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("lax", []), ("strict", []), ("domain", ["every host at or below it"]), ("none", ["pages of every site"]),
+        ("lax", []),
+        ("strict", []),
+        ("domain", ["every host at or below it"]),
+        ("none", ["pages of every site"]),
         ("one jar", ["pages of every site", "one session is used"]),
         ("domain in frames", ["every host at or below it", "pages of every site"]),
     ],
-)  # fmt: skip
+)
 async def test_each_start_names_what_the_cookies_cost(
     sqlite_url: str, caplog: pytest.LogCaptureFixture, name: str, words: list[str]
 ) -> None:

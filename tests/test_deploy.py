@@ -136,9 +136,11 @@ def test_systemd() -> None:
     if shutil.which("systemd-analyze") is None:
         return
     found = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(FOLDER / "routeguard@.service")], capture_output=True, text=True,
+        ["systemd-analyze", "verify", "--man=no", str(FOLDER / "routeguard@.service")],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     complaints = [line for line in found.stderr.splitlines() if "routeguard@" in line]
     assert not [line for line in complaints if "Unknown" in line or "Failed to parse" in line], complaints
 

@@ -11,10 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
-    "README.md", "docs/tutorial/first-guarded-app.md", "docs/reference/policies.md",
+    "README.md",
+    "docs/tutorial/first-guarded-app.md",
+    "docs/reference/policies.md",
     "docs/explanation/write-a-check.md",
     "docs/explanation/write-a-feature.md",
-)  # fmt: skip
+)
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -28,6 +30,10 @@ def test_the_code_of_the_pages_has_good_types(tmp_path: Path) -> None:
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\n")
     ended = subprocess.run(
         [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache" / "docs"), *modules],
-        cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr

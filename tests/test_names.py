@@ -17,9 +17,17 @@ SOURCE = Path(routeguard.__file__).parent
 FILES = {str(path.relative_to(SOURCE)): ast.parse(path.read_text("utf-8")) for path in SOURCE.rglob("*.py")}
 # Where code that is not ours is called, and what it raises must become a refusal or a retry: nowhere else.
 BROAD = {
-    "guard/decider.py", "guard/edge.py", "guard/matrix.py", "guard/refusals.py", "sessions/checks.py",
-    "invalidation/feed.py", "core/overrides.py", "core/periodic.py", "db/outbox.py", "db/sqlite_thread.py",
-}  # fmt: skip
+    "guard/decider.py",
+    "guard/edge.py",
+    "guard/matrix.py",
+    "guard/refusals.py",
+    "sessions/checks.py",
+    "invalidation/feed.py",
+    "core/overrides.py",
+    "core/periodic.py",
+    "db/outbox.py",
+    "db/sqlite_thread.py",
+}
 # The words the glossary has another word for (docs/explanation/glossary.md).
 WRONG = re.compile(
     r"(?i)(log_?in|log_?out|log_?off|visitor|canary|2fa|two_factor|sudo|backup_code|scratch_code|temp_link|"
@@ -71,9 +79,14 @@ def test_few_begin_a_task_by_themselves():
     begun = re.compile(r"\b(create_task|ensure_future|shield)$")
     found = {file for file, node in everything(ast.Call) if begun.search(ast.unparse(node.func))}
     assert found == {
-        "client/aio.py", "core/periodic.py", "core/services.py", "core/single_flight.py", "db/outbox.py",
-        "guard/watch.py", "traffic/leases.py",
-    }  # fmt: skip
+        "client/aio.py",
+        "core/periodic.py",
+        "core/services.py",
+        "core/single_flight.py",
+        "db/outbox.py",
+        "guard/watch.py",
+        "traffic/leases.py",
+    }
 
 
 def test_time_comes_from_the_clock():

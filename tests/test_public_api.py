@@ -17,10 +17,17 @@ import routeguard.testing
 SNAPSHOT = Path(__file__).parent / "public_api.txt"
 # Others script against these (see docs/reference); a rename breaks them.
 STABLE = {
-    "Routeguard", "Settings", "UserSession", "client_address",
-    "load_json", "match_user", "parse_cookies", "parse_rate", "public",
+    "Routeguard",
+    "Settings",
+    "UserSession",
+    "client_address",
+    "load_json",
+    "match_user",
+    "parse_cookies",
+    "parse_rate",
+    "public",
     "safe_redirect",
-}  # fmt: skip
+}
 
 
 def test_the_public_api_is_what_the_snapshot_says():

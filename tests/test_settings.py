@@ -158,10 +158,21 @@ WRONG = {
     "ROUTEGUARD_OLDER_SECRETS": "short",
 }
 NAMED = [
-    "issuer 'https://ID", "ROUTEGUARD_SESSIONS_IDLE", "tokens.access", "ROUTEGUARD_BODY_LIMIT", "traffic.sign_in",
-    "trusted_proxies", "database_url", "ephemeral_url", "mail.url", "tls.certificate", "database.pool_size",
-    "ROUTEGUARD_SECRTE is not a setting; did you mean ROUTEGUARD_SECRET?", "environment must be", "older_secrets[0]",
-]  # fmt: skip
+    "issuer 'https://ID",
+    "ROUTEGUARD_SESSIONS_IDLE",
+    "tokens.access",
+    "ROUTEGUARD_BODY_LIMIT",
+    "traffic.sign_in",
+    "trusted_proxies",
+    "database_url",
+    "ephemeral_url",
+    "mail.url",
+    "tls.certificate",
+    "database.pool_size",
+    "ROUTEGUARD_SECRTE is not a setting; did you mean ROUTEGUARD_SECRET?",
+    "environment must be",
+    "older_secrets[0]",
+]
 
 
 def test_every_wrong_value_of_every_kind_is_told_at_once(tmp_path: Path) -> None:
@@ -178,15 +189,21 @@ def test_one_start_tells_what_all_sources_have_wrong(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(toml, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         Settings.load(
-            environ={"ROUTEGUARD_MAIL_URL": "smtp://"}, directory=tmp_path, isuer="https://x.example",
-            body_limit="huge", database_url=5,
-        )  # fmt: skip
+            environ={"ROUTEGUARD_MAIL_URL": "smtp://"},
+            directory=tmp_path,
+            isuer="https://x.example",
+            body_limit="huge",
+            database_url=5,
+        )
     said = "\n".join(caught.value.findings)
     for words in (
-        "[tool.routeguard] misspelt is not a setting", "[tool.routeguard] sessions.absolute", "mail.url",
-        "the argument isuer is not a setting; did you mean issuer?", "body_limit: size 'huge'",
+        "[tool.routeguard] misspelt is not a setting",
+        "[tool.routeguard] sessions.absolute",
+        "mail.url",
+        "the argument isuer is not a setting; did you mean issuer?",
+        "body_limit: size 'huge'",
         "database_url must be str, not int",
-    ):  # fmt: skip
+    ):
         assert words in said
 
 
@@ -280,10 +297,14 @@ def test_a_name_like_no_other_has_no_suggestion(tmp_path: Path) -> None:
 
 def test_variables_that_kubernetes_sets_for_a_service_of_our_name_are_no_settings(tmp_path: Path) -> None:
     ours = {
-        "ROUTEGUARD_SERVICE_HOST": "10.0.0.7", "ROUTEGUARD_SERVICE_PORT": "80", "ROUTEGUARD_SERVICE_PORT_HTTP": "80",
-        "ROUTEGUARD_PORT": "tcp://10.0.0.7:8000", "ROUTEGUARD_PORT_8000_TCP": "tcp://10.0.0.7:8000",
-        "ROUTEGUARD_PORT_8000_TCP_PROTO": "tcp", "ROUTEGUARD_PORT_8000_TCP_ADDR": "10.0.0.7",
-    }  # fmt: skip
+        "ROUTEGUARD_SERVICE_HOST": "10.0.0.7",
+        "ROUTEGUARD_SERVICE_PORT": "80",
+        "ROUTEGUARD_SERVICE_PORT_HTTP": "80",
+        "ROUTEGUARD_PORT": "tcp://10.0.0.7:8000",
+        "ROUTEGUARD_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+        "ROUTEGUARD_PORT_8000_TCP_PROTO": "tcp",
+        "ROUTEGUARD_PORT_8000_TCP_ADDR": "10.0.0.7",
+    }
     web = {name.replace("ROUTEGUARD", "ROUTEGUARD_WEB"): value for name, value in ours.items()}
     assert load(tmp_path, **ours, **web).issuer == Settings().issuer
     with pytest.raises(ConfigError, match="ROUTEGUARD_PORT is not a setting"):
@@ -366,10 +387,16 @@ def test_the_issuer_decides_environment_and_cookies(issuer: str, is_production: 
 @pytest.mark.parametrize(
     "issuer",
     [
-        "http://192.168.1.5:8000", "http://10.0.0.7", "http://[fe80::1]:8000", "http://mac.local:8000",
-        "http://myapp.test", "http://id.example.com", "http://my-machine:8000", "http://localhost.example.com",
+        "http://192.168.1.5:8000",
+        "http://10.0.0.7",
+        "http://[fe80::1]:8000",
+        "http://mac.local:8000",
+        "http://myapp.test",
+        "http://id.example.com",
+        "http://my-machine:8000",
+        "http://localhost.example.com",
     ],
-)  # fmt: skip
+)
 def test_an_issuer_whose_cookies_browsers_drop_is_refused_with_the_ways_out(issuer: str) -> None:
     """CK-13: Secure cookies over http are dropped, and others would cross the network in clear."""
     (finding,) = Settings(issuer=issuer, environment="development").findings()

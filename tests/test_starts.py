@@ -46,9 +46,10 @@ def settings(request: pytest.FixtureRequest) -> Settings:
     if request.param == "sqlite":
         return replace(SETTINGS, database_url=request.getfixturevalue("sqlite_url"))
     return replace(
-        SETTINGS, database_url=request.getfixturevalue("postgresql_url"),
+        SETTINGS,
+        database_url=request.getfixturevalue("postgresql_url"),
         ephemeral_url=request.getfixturevalue("valkey_url"),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

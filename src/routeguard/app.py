@@ -86,9 +86,16 @@ class Routeguard(Policies[U], Values[U]):
 
     @classmethod
     def remote(
-        cls, url: str, client_id: str, secret: str, *, user: type[U] | None = None, audience: str | None = None,
-        tls: ClientTls | None = None, settings: Settings | None = None,
-    ) -> Self:  # fmt: skip
+        cls,
+        url: str,
+        client_id: str,
+        secret: str,
+        *,
+        user: type[U] | None = None,
+        audience: str | None = None,
+        tls: ClientTls | None = None,
+        settings: Settings | None = None,
+    ) -> Self:
         """Return the guard of an app whose identity service runs at `url`: the same policies, and no database here.
 
         `client_id` and `secret` are what ``routeguard client create`` printed there. `audience` is the one of the

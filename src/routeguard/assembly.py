@@ -83,9 +83,12 @@ def _collected(findings: list[str]) -> Iterator[None]:
 
 
 def assemble(
-    settings: Settings, features: Sequence[Feature], *, user: type[Any],
+    settings: Settings,
+    features: Sequence[Feature],
+    *,
+    user: type[Any],
     overrides: Overrides | None = None,
-) -> Services:  # fmt: skip
+) -> Services:
     """Make every service, without I/O. `overrides` are those of test mode. Raises ConfigError."""
     if settings.secret is None:
         settings = replace(settings, secret=keep_development_secret(Path.cwd()))

@@ -66,9 +66,15 @@ class StarletteApp:
         return self.marked(handler, key)
 
     def route(
-        self, path: str, handler: Handler, policy: Policy | None = None, *, methods: Sequence[str] = ("GET",),
-        at: Any = None, sync: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        path: str,
+        handler: Handler,
+        policy: Policy | None = None,
+        *,
+        methods: Sequence[str] = ("GET",),
+        at: Any = None,
+        sync: bool = False,
+    ) -> None:
         self.add(at or self.app.router, path, self.marked(self.native(handler, sync=sync), policy), methods)
 
     def add(self, router: Any, path: str, endpoint: Any, methods: Sequence[str]) -> None:

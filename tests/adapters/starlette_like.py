@@ -127,8 +127,11 @@ class StarletteLike:
         app.install()
         asgi = app.asgi()
         for method, path, status in (
-            ("GET", "/key", 401), ("POST", "/limited", 413), ("GET", "/raises", 403), ("GET", "/missing", 404),
-        ):  # fmt: skip
+            ("GET", "/key", 401),
+            ("POST", "/limited", 413),
+            ("GET", "/raises", 403),
+            ("GET", "/missing", 404),
+        ):
             result = await send(asgi, method, path, [(b"content-length", b"5")] if method == "POST" else [])
             assert (result.status, result.header("x-watched"), result.error) == (status, "1", None)
         assert seen == [401, 413, 403, 404]

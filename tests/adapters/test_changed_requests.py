@@ -143,7 +143,8 @@ def view() -> Any:
 
 LAYERS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "middleware of the application": lambda app, mark, change: (
-        app.add_middleware(Changes, change=change), app.router.routes.extend(routes(mark(fresh()))),
+        app.add_middleware(Changes, change=change),
+        app.router.routes.extend(routes(mark(fresh()))),
     ),
     "middleware of a mounted application": lambda app, mark, change: app.mount("/at", mark(sub(change))),
     "middleware of a mounted FastAPI": lambda app, mark, change: app.mount("/at", mark(fastapi_sub(change))),
@@ -188,7 +189,7 @@ LAYERS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "Host": lambda app, mark, change: app.router.routes.append(
         Host("{any:str}", mark(Router([Mount("/at", app=sub(change))])))
     ),
-}  # fmt: skip
+}
 
 
 def path_of(name: str) -> str:
@@ -270,7 +271,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "client of a copy": lambda scope: dict(scope, client=("10.0.0.1", 1)),
     "scheme": lambda scope: scope.update(scheme="https"),
     "query": lambda scope: scope.update(query_string=b"admin=1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -330,9 +331,10 @@ async def test_the_policy_of_the_method_that_runs() -> None:
         delete = fresh_method()
 
     app.app.router.routes += [
-        Route("/route", View, middleware=use(override)), Mount("/mount", app=View, middleware=use(override)),
+        Route("/route", View, middleware=use(override)),
+        Mount("/mount", app=View, middleware=use(override)),
         Route("/listed", app.guard(public)(fresh()), methods=["GET"], middleware=use(override)),
-    ]  # fmt: skip
+    ]
     app.install()
     for path in ("/route", "/mount/x"):
         assert (await send(app.asgi(), path=path)).canary

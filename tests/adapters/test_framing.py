@@ -136,9 +136,7 @@ def _chunks(connection: socket.socket, most: int) -> int:
     return sent
 
 
-@pytest.mark.parametrize(
-    ("target", "status"), [("/read", b"413"), ("/key", b"401")]
-)  # fmt: skip
+@pytest.mark.parametrize(("target", "status"), [("/read", b"413"), ("/key", b"401")])
 def test_a_body_without_an_end_is_not_read_on(server: Running, target: str, status: bytes) -> None:
     """BODY-01: the answer comes at once, and the connection ends, however long the client could go on."""
     most = 64 * 1024 * 1024

@@ -115,7 +115,7 @@ PLACES: dict[str, Callable[[Any, Any], None]] = {
     "copied deeply": lambda app, mark: app.mount("/at", deepcopy(fill(mark(Router())))),
     "the application itself": lambda app, mark: mark(app).mount("/at", fill(Router())),
     "its router": lambda app, mark: mark(app.router).mount("/at", fill(Router())),
-}  # fmt: skip
+}
 
 
 def filled() -> Router:
@@ -196,9 +196,12 @@ async def test_the_matrix_shows_it_on_every_route(name: str) -> None:
     assert {row.policy for row in rows} == {"key x-key"}
     assert {row.source for row in rows} == {"mark"}
     assert {(row.method, row.path) for row in rows} == {
-        ("GET", "/at/route"), ("WS", "/at/ws"), ("GET", "/at/class"), ("GET", "/at/mounted/route"),
+        ("GET", "/at/route"),
+        ("WS", "/at/ws"),
+        ("GET", "/at/class"),
+        ("GET", "/at/mounted/route"),
         ("MOUNT", "/at/asgi"),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -225,15 +228,22 @@ async def test_a_handlers_own_mark_is_added() -> None:
     app.app.include_router(router)
     app.install()
     for path, headers, status in (
-        ("/admin", [], 401), ("/admin", [KEY], 403), ("/admin", [ADMIN], 401), ("/admin", [KEY, ADMIN], 200),
-        ("/open", [], 401), ("/open", [KEY], 200), ("/none", [], 401), ("/none", [KEY], 200),
-    ):  # fmt: skip
+        ("/admin", [], 401),
+        ("/admin", [KEY], 403),
+        ("/admin", [ADMIN], 401),
+        ("/admin", [KEY, ADMIN], 200),
+        ("/open", [], 401),
+        ("/open", [KEY], 200),
+        ("/none", [], 401),
+        ("/none", [KEY], 200),
+    ):
         assert (await send(app.asgi(), path=path, headers=headers)).status == status, (path, headers)
     rows = {row.path: (row.policy, row.source) for row in matrix(app.guard, entries(app.guard, app.app))}
     assert rows == {
-        "/admin": ("key x-key, key x-admin", "mark"), "/open": ("public, key x-key", "mark"),
+        "/admin": ("key x-key, key x-admin", "mark"),
+        "/open": ("public, key x-key", "mark"),
         "/none": ("key x-key", "mark"),
-    }  # fmt: skip
+    }
 
 
 async def test_one_route_below_two_routers_and_below_none() -> None:
@@ -365,8 +375,10 @@ async def test_not_found_wrong_method_and_slash(name: str) -> None:
 
 
 PREFLIGHT = [
-    (b"origin", b"https://page.example"), (b"access-control-request-method", b"GET"), HOST,
-]  # fmt: skip
+    (b"origin", b"https://page.example"),
+    (b"access-control-request-method", b"GET"),
+    HOST,
+]
 readable = cors(origins=["https://page.example"])
 
 
@@ -420,12 +432,21 @@ async def test_a_mounted_application_answers_preflights_by_its_own_middleware() 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Route("/x", handler()), lambda: WebSocketRoute("/x", socket), lambda: Router, lambda: APIRouter,
-        lambda: Starlette, lambda: FastAPI, lambda: Mount, lambda: type("Own", (FastAPI,), {}),
-        lambda: FastAPI().get("/x"), lambda: APIRouter().post("/x"), lambda: FastAPI().websocket("/x"),
-        lambda: Depends(handler()), lambda: FastAPI().router.routes[-1],
+        lambda: Route("/x", handler()),
+        lambda: WebSocketRoute("/x", socket),
+        lambda: Router,
+        lambda: APIRouter,
+        lambda: Starlette,
+        lambda: FastAPI,
+        lambda: Mount,
+        lambda: type("Own", (FastAPI,), {}),
+        lambda: FastAPI().get("/x"),
+        lambda: APIRouter().post("/x"),
+        lambda: FastAPI().websocket("/x"),
+        lambda: Depends(handler()),
+        lambda: FastAPI().router.routes[-1],
     ],
-)  # fmt: skip
+)
 def test_marks_that_would_get_lost_are_errors_where_they_are_written(make: Any) -> None:
     with pytest.raises(ConfigError):
         StarletteApp().guard(key)(make())
@@ -568,5 +589,6 @@ async def test_routes_taken_from_a_marked_router_are_refused(installed: bool, la
     answer = await send(app.asgi(), path="/taken", headers=[KEY])
     # Start-up fails where it finds them.
     assert (answer.status, answer.problem) == (
-        500, "internal-error" if installed and not late else "guard-not-applied",
-    )  # fmt: skip
+        500,
+        "internal-error" if installed and not late else "guard-not-applied",
+    )

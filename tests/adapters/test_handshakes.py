@@ -72,7 +72,7 @@ def refusals(app: Any, implementation: str, loop: Any, *paths: str) -> list[int]
         warnings.simplefilter("ignore")
         config = uvicorn.Config(
             app, host="127.0.0.1", port=0, ws=implementation, loop=loop, log_config=None, lifespan="off"
-        )  # fmt: skip
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run)
         thread.start()
@@ -105,9 +105,15 @@ def test_a_refused_handshake_is_no_error(
     caplog.set_level(logging.INFO, "uvicorn")
     app = application()
     found = refusals(
-        app if extension else without_extension(app), implementation, loop,
-        "/session", "/session", "/nothing", "/closes", "/denies",
-    )  # fmt: skip
+        app if extension else without_extension(app),
+        implementation,
+        loop,
+        "/session",
+        "/session",
+        "/nothing",
+        "/closes",
+        "/denies",
+    )
     assert found == ([401, 401, 403, 403, 418] if extension else [403] * 5)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 

@@ -74,11 +74,21 @@ def starlette(tmp_path: Path) -> Starlette:
 
 def test_every_kind_of_route_of_starlette(tmp_path):
     assert lines(starlette(tmp_path)) == [
-        "DELETE /plain http", "GET /plain http", "GET /items http", "POST /items http", "WS /socket websocket",
-        "GET /inner/deep http", "GET /inner/more/x http", "MOUNT /wrapped mount", "GET /wrapped/y http",
-        "GET /squeezed/z http", "MOUNT /files static", "MOUNT /opaque mount", "GET api.example.org/hosted http",
+        "DELETE /plain http",
+        "GET /plain http",
+        "GET /items http",
+        "POST /items http",
+        "WS /socket websocket",
+        "GET /inner/deep http",
+        "GET /inner/more/x http",
+        "MOUNT /wrapped mount",
+        "GET /wrapped/y http",
+        "GET /squeezed/z http",
+        "MOUNT /files static",
+        "MOUNT /opaque mount",
+        "GET api.example.org/hosted http",
         "* /foreign unknown",
-    ]  # fmt: skip
+    ]
 
 
 def test_what_stands_around_a_handler_and_its_name(tmp_path):
@@ -142,10 +152,17 @@ def fastapi() -> FastAPI:
 
 def test_every_kind_of_route_of_fastapi():
     assert lines(fastapi()) == [
-        "GET /openapi.json docs", "GET /docs docs", "GET /docs/oauth2-redirect docs", "GET /redoc docs",
-        "POST /hidden http", "GET /v1/outer/inner/x/{number} http", "WS /v1/outer/inner/socket websocket",
-        "GET /v1/mounted/raw http", "GET /inner/x/{number} http", "WS /inner/socket websocket",
-    ]  # fmt: skip
+        "GET /openapi.json docs",
+        "GET /docs docs",
+        "GET /docs/oauth2-redirect docs",
+        "GET /redoc docs",
+        "POST /hidden http",
+        "GET /v1/outer/inner/x/{number} http",
+        "WS /v1/outer/inner/socket websocket",
+        "GET /v1/mounted/raw http",
+        "GET /inner/x/{number} http",
+        "WS /inner/socket websocket",
+    ]
 
 
 def test_the_tree_of_dependencies_of_each_inclusion():
@@ -213,14 +230,20 @@ print(json.dumps([[each.method, each.path, each.kind, len(each.calls)] for each 
 
 def test_a_foreign_application_is_listed_without_a_guard_or_a_patch():
     done = subprocess.run(
-        [sys.executable, "-c", _FOREIGN], capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", _FOREIGN],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [each for each in found if each[2] != "docs"] == [
-        ["GET", "/things/{thing_id}", "http", 1], ["WS", "/things/live", "websocket", 0],
-        ["MOUNT", "/static", "static", 0], ["GET", "/sub/x", "http", 0],
-    ]  # fmt: skip
+        ["GET", "/things/{thing_id}", "http", 1],
+        ["WS", "/things/live", "websocket", 0],
+        ["MOUNT", "/static", "static", 0],
+        ["GET", "/sub/x", "http", 0],
+    ]
 
 
 class TestAdapters:

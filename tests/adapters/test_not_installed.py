@@ -159,9 +159,11 @@ async def test_websockets_are_refused_before_they_are_accepted(
         on_connect = guard(public)(ran.socket())
 
     app.router.routes += [
-        WebSocketRoute("/function", guard(public)(ran.socket())), WebSocketRoute("/class", guard(public)(Socket)),
-        WebSocketRoute("/method", ByMethod), WebSocketRoute("/open", ran.socket()),
-    ]  # fmt: skip
+        WebSocketRoute("/function", guard(public)(ran.socket())),
+        WebSocketRoute("/class", guard(public)(Socket)),
+        WebSocketRoute("/method", ByMethod),
+        WebSocketRoute("/open", ran.socket()),
+    ]
     for path in ("/function", "/class", "/method"):
         refused = await connect(app, path, denial=denial)
         kinds = [message["type"] for message in refused.sent]
@@ -269,9 +271,11 @@ async def test_a_handler_that_asks_in_its_body(
     app: Any, guard: Routeguard[Person], caplog: pytest.LogCaptureFixture
 ) -> None:
     asks: dict[str, Any] = {
-        "/session": guard.current_session, "/find": guard.find_session, "/key": guard.managed_key,
+        "/session": guard.current_session,
+        "/find": guard.find_session,
+        "/key": guard.managed_key,
         "/require": lambda request: guard.require(request, guard.session()),
-    }  # fmt: skip
+    }
     for path, ask in asks.items():
 
         async def handler(request: Request, ask: Any = ask) -> Response:
@@ -394,8 +398,10 @@ async def test_marked_methods_that_no_method_of_http_chooses(make: Any) -> None:
     made.install()
     assert (await send(made.asgi(), path="/missing")).status == 404
     made.app.router.routes += [
-        WebSocketRoute("/ws", Socket), Route("/view", view), Route("/beside", view.beside),
-    ]  # fmt: skip
+        WebSocketRoute("/ws", Socket),
+        Route("/view", view),
+        Route("/beside", view.beside),
+    ]
     assert (await send(made.asgi(), path="/view", headers=[KEY])).problem == "guard-not-applied"
     assert (await connect(made.asgi(), "/ws", [KEY])).status == 500
     assert ran.names == []

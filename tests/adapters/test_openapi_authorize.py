@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 SENT: Final = [
-    (), ("session",), ("bearer",), ("apiKey",), ("apiKeyBearer",), ("session", "apiKey"), ("session", "apiKeyBearer"),
-]  # fmt: skip
+    (),
+    ("session",),
+    ("bearer",),
+    ("apiKey",),
+    ("apiKeyBearer",),
+    ("session", "apiKey"),
+    ("session", "apiKeyBearer"),
+]
 """What may be filled in together."""
 ROUTES: Final = ["session", "key", "either", "both", "optional", "public"]
 
@@ -32,9 +38,13 @@ ROUTES: Final = ["session", "key", "either", "both", "optional", "public"]
 def application(guard: Routeguard[Any]) -> FastAPI:
     app = FastAPI()
     policies = {
-        "session": guard.session(), "key": guard.api_key(), "either": guard.session() | guard.api_key(),
-        "both": guard.session() & guard.api_key(), "optional": guard.optional_session(), "public": public,
-    }  # fmt: skip
+        "session": guard.session(),
+        "key": guard.api_key(),
+        "either": guard.session() | guard.api_key(),
+        "both": guard.session() & guard.api_key(),
+        "optional": guard.optional_session(),
+        "public": public,
+    }
 
     def route(name: str) -> None:
         @app.get(f"/{name}")
@@ -55,10 +65,15 @@ async def world(tmp_path_factory: pytest.TempPathFactory, _migrated_sqlite: Path
     path = shutil.copyfile(_migrated_sqlite, directory / "routeguard.db")
     guard: Routeguard[Any] = Routeguard(
         Settings(
-            secret=SECRET, database_url=f"sqlite:///{path}", issuer=ORIGIN, passwords=CHEAP,
-            environment="development", database=PATIENT, traffic=TrafficSettings(refresh=OFF, identity=OFF),
+            secret=SECRET,
+            database_url=f"sqlite:///{path}",
+            issuer=ORIGIN,
+            passwords=CHEAP,
+            environment="development",
+            database=PATIENT,
+            traffic=TrafficSettings(refresh=OFF, identity=OFF),
         )
-    )  # fmt: skip
+    )
     made = App(application(guard), guard, directory, {}, Mailbox())
     await guard._start(True)
     try:

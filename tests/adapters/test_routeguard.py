@@ -112,9 +112,14 @@ async def test_session_with_the_applications_own_sign_in(app: Any) -> None:
     app.route("/maybe", Spy(), app.routeguard.optional_session())
     app.install()
     for path, headers, status in (
-        ("/x", [], 401), ("/x", [USER], 200), ("/admin", [USER], 403), ("/admin", [(b"x-user", b"root")], 200),
-        ("/maybe", [], 200), ("/x", [(b"x-user", b"broken")], 503), ("/maybe", [(b"x-user", b"broken")], 503),
-    ):  # fmt: skip
+        ("/x", [], 401),
+        ("/x", [USER], 200),
+        ("/admin", [USER], 403),
+        ("/admin", [(b"x-user", b"root")], 200),
+        ("/maybe", [], 200),
+        ("/x", [(b"x-user", b"broken")], 503),
+        ("/maybe", [(b"x-user", b"broken")], 503),
+    ):
         assert (await send(app.asgi(), path=path, headers=headers)).status == status, (path, headers)
 
 
@@ -245,14 +250,27 @@ async def test_security_headers_on_everything(app: Any, tmp_path: Any) -> None:
     app.install()
     key_ = (b"x-key", b"ok")
     for path, headers, status in (
-        ("/x", [key_], 200), ("/x", [], 401), ("/redirect", [key_], 303), ("/unchanged", [key_], 304),
-        ("/slash", [], 307), ("/own", [key_], 200), ("/broken", [key_], 500), ("/unmarked", [], 500),
-        ("/missing", [], 404), ("/static/a.txt", [], 200), ("/x", [key_, (b"host", b"a"), (b"host", b"b")], 400),
-    ):  # fmt: skip
+        ("/x", [key_], 200),
+        ("/x", [], 401),
+        ("/redirect", [key_], 303),
+        ("/unchanged", [key_], 304),
+        ("/slash", [], 307),
+        ("/own", [key_], 200),
+        ("/broken", [key_], 500),
+        ("/unmarked", [], 500),
+        ("/missing", [], 404),
+        ("/static/a.txt", [], 200),
+        ("/x", [key_, (b"host", b"a"), (b"host", b"b")], 400),
+    ):
         result = await send(app.asgi(), path=path, headers=headers, scheme="https")
         assert result.status == status, path
         names = [name for name, _ in result.headers]
-        for name in (b"content-security-policy", b"x-content-type-options", b"referrer-policy",
-                     b"strict-transport-security", b"cross-origin-resource-policy"):  # fmt: skip
+        for name in (
+            b"content-security-policy",
+            b"x-content-type-options",
+            b"referrer-policy",
+            b"strict-transport-security",
+            b"cross-origin-resource-policy",
+        ):
             assert names.count(name) == 1, (path, name, names)
     assert (await send(app.asgi(), path="/own", headers=[key_])).header("referrer-policy") == "origin"

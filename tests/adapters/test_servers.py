@@ -306,9 +306,11 @@ def test_no_header_can_be_injected(server: Running) -> None:
 def test_websocket_handshake_is_refused(server: Running) -> None:
     """AZ-14 on a server: 401 before any 101, and 101 with the key."""
     headers = (
-        "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    )  # fmt: skip
+    )
     head = b"GET /ws HTTP/1.1\r\nHost: testserver\r\n" + "\r\n".join(headers).encode()
     refused = server.talk(head + b"\r\n\r\n", wait=0.5)
     assert refused.startswith(b"HTTP/1.1 401"), refused[:200]

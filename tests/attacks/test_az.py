@@ -199,12 +199,35 @@ async def test_head_is_guarded_like_get(world: World, guest: Browser, alice: Bro
 # -- markers, spellings, prefixes ----------------------------------------------------------------------------------
 
 MARKERS = (
-    "x-middleware-subrequest", "x-routeguard", "routeguard", "x-routeguard-decision", "x-user", "x-user-id",
-    "x-user-role", "x-forwarded-user", "x-remote-user", "remote-user", "x-authenticated-userid", "x-auth-request-user",
-    "x-original-url", "x-rewrite-url", "x-original-method", "x-http-method-override", "x-forwarded-prefix",
-    "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "x-real-ip", "x-internal", "x-script-name",
-    "x-role", "x-admin", "x-session-id", "x-routeguard-principal",
-)  # fmt: skip
+    "x-middleware-subrequest",
+    "x-routeguard",
+    "routeguard",
+    "x-routeguard-decision",
+    "x-user",
+    "x-user-id",
+    "x-user-role",
+    "x-forwarded-user",
+    "x-remote-user",
+    "remote-user",
+    "x-authenticated-userid",
+    "x-auth-request-user",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-method",
+    "x-http-method-override",
+    "x-forwarded-prefix",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "forwarded",
+    "x-real-ip",
+    "x-internal",
+    "x-script-name",
+    "x-role",
+    "x-admin",
+    "x-session-id",
+    "x-routeguard-principal",
+)
 VALUES = (
     "1",
     "true",
@@ -238,10 +261,16 @@ def spelled(path: str) -> list[str]:
     """Return the spellings of the conformance suite's `/admin` for another path."""
     own = path.strip("/")
     return [target.replace("admin", own).replace("ADMIN", own.upper()) for target in SPELLINGS] + [
-        f"/api/../{own}", f"/{own}/../{own}", f"/{own}?x=/", f"/{own}%3Fx", f"/api%2f{own.rpartition('/')[2]}",
-        f"/{own.replace('/', '//')}", f"/{own.replace('/', '/./')}", f"/{own.replace('/', '%2f')}",
+        f"/api/../{own}",
+        f"/{own}/../{own}",
+        f"/{own}?x=/",
+        f"/{own}%3Fx",
+        f"/api%2f{own.rpartition('/')[2]}",
+        f"/{own.replace('/', '//')}",
+        f"/{own.replace('/', '/./')}",
+        f"/{own.replace('/', '%2f')}",
         f"/{own.replace('/', ';x/')}",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("text", ["%3F", "%23", "a%3Fb", "%23%3F", "%3F%3F/x", "%5C", "%0A", "%20", "%3B", "%E2%80%A8"])
@@ -449,10 +478,23 @@ async def test_racing_deletes_and_changes_have_one_winner(world: World, alice: B
 
 
 QUERIES = (
-    "user_id=OTHER", "org_id=OTHER", "sort=password_hash", "order_by=created_at;DROP TABLE users", "page=-1",
-    "size=1000000000", "limit=-1", "offset=9223372036854775808", "filter[secret_hash]=a", "fields=user_id,secret_hash",
-    "title__contains=a", "where=1=1", "user_id[]=OTHER&user_id[]=x", "a=1&" * 2000, "%00=%00", "user_id=%ff%fe",
-)  # fmt: skip
+    "user_id=OTHER",
+    "org_id=OTHER",
+    "sort=password_hash",
+    "order_by=created_at;DROP TABLE users",
+    "page=-1",
+    "size=1000000000",
+    "limit=-1",
+    "offset=9223372036854775808",
+    "filter[secret_hash]=a",
+    "fields=user_id,secret_hash",
+    "title__contains=a",
+    "where=1=1",
+    "user_id[]=OTHER&user_id[]=x",
+    "a=1&" * 2000,
+    "%00=%00",
+    "user_id=%ff%fe",
+)
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda text: text[:30])

@@ -22,8 +22,14 @@ from tests.steady import work_within
 pytestmark = pytest.mark.anyio
 
 JSON = ("content-type", "application/json")
-IDENTITY = ("/auth/sign-up", "/auth/sign-in", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify",
-            "/auth/email/resend")  # fmt: skip
+IDENTITY = (
+    "/auth/sign-up",
+    "/auth/sign-in",
+    "/auth/password/forgot",
+    "/auth/password/reset",
+    "/auth/email/verify",
+    "/auth/email/resend",
+)
 BOUNDARY = b"xYzZy"
 PART = b'--xYzZy\r\nContent-Disposition: form-data; name="f"\r\n\r\nv\r\n'
 
@@ -86,10 +92,17 @@ async def test_multipart(world: World, files: Any, case: str) -> None:
 
 
 RANGES = {
-    "10000 ranges": ",".join(f"{n}-{n}" for n in range(10_000)), "overlapping": ",".join(["0-"] * 10_000),
-    "descending": ",".join(f"{n}-" for n in range(9_999, 0, -1)), "beyond": "9999999999999-", "backwards": "5-1",
-    "negative": "-0", "letters": "a-b", "digits": "0-" + "9" * 5_000, "commas": "," * 30_000, "blanks": " " * 30_000,
-}  # fmt: skip
+    "10000 ranges": ",".join(f"{n}-{n}" for n in range(10_000)),
+    "overlapping": ",".join(["0-"] * 10_000),
+    "descending": ",".join(f"{n}-" for n in range(9_999, 0, -1)),
+    "beyond": "9999999999999-",
+    "backwards": "5-1",
+    "negative": "-0",
+    "letters": "a-b",
+    "digits": "0-" + "9" * 5_000,
+    "commas": "," * 30_000,
+    "blanks": " " * 30_000,
+}
 
 
 @pytest.mark.parametrize("case", RANGES)
@@ -146,16 +159,26 @@ BAD: dict[str, bytes] = {
     "BODY-11 key": b'{"\\ud800":1}',
     "BODY-12": b'{"email":"a\\u0000@example.com","password":"\\u0000",'
     b'"title":"\\u0000","name":"\\u0000","token":"a.\\u0000"}',
-    "BODY-14 list": b"[]", "BODY-14 text": b'""', "BODY-14 number": b"1", "BODY-14 null": b"null",
+    "BODY-14 list": b"[]",
+    "BODY-14 text": b'""',
+    "BODY-14 number": b"1",
+    "BODY-14 null": b"null",
     "BODY-14 true": b"true",
-    "BODY-22": b"{}{}", "BODY-22 comment": b"{}/**/", "BODY-22 comma": b'{"email":"a",}',
+    "BODY-22": b"{}{}",
+    "BODY-22 comment": b"{}/**/",
+    "BODY-22 comma": b'{"email":"a",}',
     "BODY-22 quotes": b"{'email':1}",
     "BODY-24": b'{"email":["a@example.com"],"password":1,"title":true,"amount":"1","token":{},"name":1}',
-    "BODY-26 deep": b"[" * 60_000, "BODY-26 objects": b'{"a":' * 12_000, "BODY-26 BOM": b"\xef\xbb\xbf{}",
+    "BODY-26 deep": b"[" * 60_000,
+    "BODY-26 objects": b'{"a":' * 12_000,
+    "BODY-26 BOM": b"\xef\xbb\xbf{}",
     # n_structure_100000_opening_arrays and n_structure_open_array_object: longer than identity routes take, too.
-    "BODY-26 100000 arrays": b"[" * 100_000, "BODY-26 50000 pairs": b'[{"":' * 50_000,
-    "BODY-26 UTF-16": "{}".encode("utf-16"), "BODY-26 nothing": b" ", "not UTF-8": b'{"email":"\xff"}',
-}  # fmt: skip
+    "BODY-26 100000 arrays": b"[" * 100_000,
+    "BODY-26 50000 pairs": b'[{"":' * 50_000,
+    "BODY-26 UTF-16": "{}".encode("utf-16"),
+    "BODY-26 nothing": b" ",
+    "not UTF-8": b'{"email":"\xff"}',
+}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -135,11 +135,29 @@ async def test_no_other_cookie_hides_or_makes_ours(world: World, visitor: Browse
 
 @pytest.mark.parametrize(
     "header",
-    ["a=b; " * 10_000, "a=b;" * 16_000, "a" * 65_536, ";" * 65_536, "=" * 65_536, " " * 65_536, f"{COOKIE} " * 6_000,
-     f"x{COOKIE}=" * 5_000, f"{COOKIE}=; " * 5_000],
-    ids=["10000 small", "64 KB small", "one name", "semicolons", "equals", "blanks", "our name", "our name inside",
-         "our name 5000 times"],
-)  # fmt: skip
+    [
+        "a=b; " * 10_000,
+        "a=b;" * 16_000,
+        "a" * 65_536,
+        ";" * 65_536,
+        "=" * 65_536,
+        " " * 65_536,
+        f"{COOKIE} " * 6_000,
+        f"x{COOKIE}=" * 5_000,
+        f"{COOKIE}=; " * 5_000,
+    ],
+    ids=[
+        "10000 small",
+        "64 KB small",
+        "one name",
+        "semicolons",
+        "equals",
+        "blanks",
+        "our name",
+        "our name inside",
+        "our name 5000 times",
+    ],
+)
 async def test_a_huge_cookie_field_costs_little(world: World, header: str) -> None:
     """CK-08: the search takes less than 5 ms, twice the length about twice the time; and ours is still found."""
     raw = header.encode()
@@ -203,10 +221,22 @@ async def test_every_cookie_of_every_route_is_closed(world: World) -> None:
 # -- settings -------------------------------------------------------------------------------------------------------
 
 WISHES = (
-    "SESSIONS_SAME_SITE", "SESSIONS_SAMESITE", "SESSIONS_COOKIE_SAME_SITE", "SESSIONS_SECURE", "SESSIONS_COOKIE_SECURE",
-    "COOKIE_SECURE", "COOKIE_SAMESITE", "SESSIONS_HTTP_ONLY", "COOKIE_DOMAIN", "SESSIONS_COOKIE_DOMAIN",
-    "SECURE_COOKIES", "COOKIES_SECURE", "COOKIES_HTTP_ONLY", "COOKIES_PATH", "COOKIES_PREFIX",
-)  # fmt: skip
+    "SESSIONS_SAME_SITE",
+    "SESSIONS_SAMESITE",
+    "SESSIONS_COOKIE_SAME_SITE",
+    "SESSIONS_SECURE",
+    "SESSIONS_COOKIE_SECURE",
+    "COOKIE_SECURE",
+    "COOKIE_SAMESITE",
+    "SESSIONS_HTTP_ONLY",
+    "COOKIE_DOMAIN",
+    "SESSIONS_COOKIE_DOMAIN",
+    "SECURE_COOKIES",
+    "COOKIES_SECURE",
+    "COOKIES_HTTP_ONLY",
+    "COOKIES_PATH",
+    "COOKIES_PREFIX",
+)
 
 
 @pytest.mark.parametrize("wish", WISHES)
@@ -219,8 +249,11 @@ def test_there_is_no_other_switch_for_weaker_cookies(tmp_path: Any, wish: str) -
     # What a cookie is called weakens none: the prefix follows from the issuer.
     names -= {"cookie_name", "cookies"}
     assert {field.name for field in fields(CookieSettings)} == {
-        "domain", "same_site", "partitioned", "unsafe_unpartitioned_in_production",
-    }  # fmt: skip
+        "domain",
+        "same_site",
+        "partitioned",
+        "unsafe_unpartitioned_in_production",
+    }
     assert not any("same" in name or "domain" in name or "cookie" in name for name in names)
     assert Settings(issuer="https://id.example.com", cookie_name="shop").secure_cookies
 

@@ -125,9 +125,14 @@ async def test_reading_changes_nothing(world: World) -> None:
                 for value in (invoice, session):
                     target = f"{filled(row.path, value)}?_method=DELETE&method=POST&confirm=1"
                     answer = await browser.ask(
-                        method, target, ("x-http-method-override", "DELETE"), ("content-type", "application/json"),
-                        ("x-http-method", "POST"), ("x-method-override", "PUT"), body=good_body(row.path),
-                    )  # fmt: skip
+                        method,
+                        target,
+                        ("x-http-method-override", "DELETE"),
+                        ("content-type", "application/json"),
+                        ("x-http-method", "POST"),
+                        ("x-method-override", "PUT"),
+                        body=good_body(row.path),
+                    )
                     assert answer.status < 500
                     if method == "GET" and not any(
                         other.method == "GET" and other.path == row.path for other in world.routes()
@@ -222,11 +227,23 @@ async def test_an_exemption_is_a_handler_and_no_pattern(world: World, alice: Bro
 
         assert (await forged("/webhooks/in")).body == b'"exempt"'
         for path in (
-            "/webhooks/in/settings", "//webhooks/in", "/webhooks//in", "/webhooks/in/", "/webhooks/in/../x",
+            "/webhooks/in/settings",
+            "//webhooks/in",
+            "/webhooks//in",
+            "/webhooks/in/",
+            "/webhooks/in/../x",
             "/Webhooks/in",
-            "/webhooks/IN", "/webhooks/in;x", "/webhooks/in%2fx", "/x/../webhooks/in", "/webhooks/./in", "/webhooks",
-            "/webhooks/", "/webhooks/in.json", "/webhooks/in%00", "/",
-        ):  # fmt: skip
+            "/webhooks/IN",
+            "/webhooks/in;x",
+            "/webhooks/in%2fx",
+            "/x/../webhooks/in",
+            "/webhooks/./in",
+            "/webhooks",
+            "/webhooks/",
+            "/webhooks/in.json",
+            "/webhooks/in%00",
+            "/",
+        ):
             answer = await forged(path)
             assert answer.status in {403, 404, 307}, (path, answer.status, answer.body)
             assert b"rest" not in answer.body
@@ -241,9 +258,11 @@ async def test_a_page_may_not_ask_first(world: World, alice: Browser) -> None:
     for row in world.routes():
         for origin in ("https://evil.example", "null", "http://127.0.0.1x8000", "http://evil127.0.0.1:8000"):
             headers = [
-                ("origin", origin), ("access-control-request-method", row.method), ("cookie", "a=b"),
+                ("origin", origin),
+                ("access-control-request-method", row.method),
+                ("cookie", "a=b"),
                 ("access-control-request-headers", "content-type, x-csrf-token"),
-            ]  # fmt: skip
+            ]
             answer = await world.ask("OPTIONS", filled(row.path, "x"), headers)
             assert answer.status in {400, 401, 403, 404, 405}, (row, answer.status)
             assert not any(name.startswith(b"access-control-") for name, _ in answer.headers)

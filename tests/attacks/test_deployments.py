@@ -38,8 +38,11 @@ pytestmark = pytest.mark.anyio
 
 ISSUER: Final = "https://id.example.com"
 OTHERS: Final = (
-    "https://id.staging.example.com", "https://id.example.com:8443", "https://id.example.com/", "http://id.example.com",
-)  # fmt: skip
+    "https://id.staging.example.com",
+    "https://id.example.com:8443",
+    "https://id.example.com/",
+    "http://id.example.com",
+)
 BINDING: Final = bytes(32)
 
 
@@ -56,9 +59,13 @@ class Deployment:
     @asynccontextmanager
     async def open(cls, issuer: str, database_url: str) -> AsyncIterator[Deployment]:
         settings = Settings(
-            secret=SECRET, issuer=issuer, environment="development", database_url=database_url, passwords=CHEAP,
+            secret=SECRET,
+            issuer=issuer,
+            environment="development",
+            database_url=database_url,
+            passwords=CHEAP,
             database=PATIENT,
-        )  # fmt: skip
+        )
         guard: Routeguard[Any] = Routeguard(settings)
         await guard.start()
         # What is put into the outbox is delivered when a test says so.

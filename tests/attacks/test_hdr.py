@@ -18,8 +18,14 @@ from tests.conformance.wire import Result
 
 pytestmark = pytest.mark.anyio
 
-ONCE = ("content-security-policy", "x-content-type-options", "referrer-policy", "cross-origin-opener-policy",
-        "cross-origin-resource-policy", "permissions-policy")  # fmt: skip
+ONCE = (
+    "content-security-policy",
+    "x-content-type-options",
+    "referrer-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "permissions-policy",
+)
 JSON = ("content-type", "application/json")
 PAGE = (("accept", "text/html"), ("sec-fetch-mode", "navigate"))
 
@@ -47,9 +53,12 @@ async def test_every_route_of_the_example(world: World) -> None:
     for row in world.routes():
         for browser in (Browser(world), await world.browser("alice")):
             for more, body in (
-                ((JSON,), good_body(row.path)), ((JSON,), b"{"), (PAGE, b""), ((("origin", "null"),), b""),
+                ((JSON,), good_body(row.path)),
+                ((JSON,), b"{"),
+                (PAGE, b""),
+                ((("origin", "null"),), b""),
                 ((("content-type", "text/plain"),), b"{}"),
-            ):  # fmt: skip
+            ):
                 answer = await browser.ask(row.method, filled(row.path, "x"), *more, body=body)
                 assert_headers(answer)
                 seen.add(answer.status)
@@ -100,10 +109,20 @@ async def odd(world: World, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/stream", 200), ("/redirect", 307), ("/broken", 500), ("/static/a.txt", 200), ("/static/none", 404), ("/none",
-    404),
-     ("/status/304", 304), ("/status/204", 204), ("/status/418", 418), ("/status/503", 503), ("/status/x", 422)],
-)  # fmt: skip
+    [
+        ("/stream", 200),
+        ("/redirect", 307),
+        ("/broken", 500),
+        ("/static/a.txt", 200),
+        ("/static/none", 404),
+        ("/none", 404),
+        ("/status/304", 304),
+        ("/status/204", 204),
+        ("/status/418", 418),
+        ("/status/503", 503),
+        ("/status/x", 422),
+    ],
+)
 async def test_every_kind_of_answer(world: World, odd: FastAPI, path: str, status: int) -> None:
     """HDR-01: streams, redirects, files, errors, and answers without a body."""
     answer = await hit(odd, path, Browser(world))

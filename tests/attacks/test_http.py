@@ -35,9 +35,18 @@ CONTROL = set(range(9)) | set(range(10, 32)) | {127}
 # -- header injection -------------------------------------------------------------------------------------------------
 
 SPLITS = (
-    "/x\r\nset-cookie: a=b", "/x\nset-cookie: a=b", "/x\r", "/x\x00", "/x%0d%0aset-cookie:%20a=b", "/x%0aset-cookie:b",
-    "/x\u560a\u560dset-cookie: a=b", "/x\u2028set-cookie: a=b", "/x%E5%98%8A%E5%98%8Dset-cookie", "/x\x85y", "/x\x0b",
-)  # fmt: skip
+    "/x\r\nset-cookie: a=b",
+    "/x\nset-cookie: a=b",
+    "/x\r",
+    "/x\x00",
+    "/x%0d%0aset-cookie:%20a=b",
+    "/x%0aset-cookie:b",
+    "/x\u560a\u560dset-cookie: a=b",
+    "/x\u2028set-cookie: a=b",
+    "/x%E5%98%8A%E5%98%8Dset-cookie",
+    "/x\x85y",
+    "/x\x0b",
+)
 
 
 @pytest.mark.parametrize("text", SPLITS, ids=repr)
@@ -54,12 +63,15 @@ async def test_no_text_splits_a_header(world: World, alice: Browser, text: str) 
         target = filled(row.path, quote(text, ""))
         answers = [
             await Browser(world).ask(
-                row.method, f"{target}?next={quote(text)}&notice={quote(text)}",
-                ("content-type", "application/x-www-form-urlencoded"), *page, body=form,
+                row.method,
+                f"{target}?next={quote(text)}&notice={quote(text)}",
+                ("content-type", "application/x-www-form-urlencoded"),
+                *page,
+                body=form,
             ),
             await Browser(world).ask(row.method, filled(row.path, "x"), ("referer", latin), ("x-request-id", latin)),
             await Browser(world, {"a": latin, COOKIE: latin}).ask(row.method, filled(row.path, "x")),
-        ]  # fmt: skip
+        ]
         for answer in answers:
             assert answer.error is None, (row, answer.error)
             assert answer.status < 500, (row, answer.status)
@@ -376,7 +388,8 @@ REQUESTS: dict[str, tuple[bytes, set[int]]] = {
     "HTTP-11 lower case": (b"get /api/me HTTP/1.1\r\n" + END, {400, 405, 501}),
     "HTTP-11 1 MB": (b"A" * 1_000_000 + b" /api/me HTTP/1.1\r\n" + END, {0, 400, 405, 414, 431, 501}),
     "HTTP-12 10000 fields": (
-        b"GET /api/me HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(10_000)) + END, {400, 401, 431},
+        b"GET /api/me HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(10_000)) + END,
+        {400, 401, 431},
     ),
     "HTTP-12 1 MB field": (b"GET /api/me HTTP/1.1\r\nX-A: " + b"a" * 1_000_000 + b"\r\n" + END, {0, 400, 431}),
     "HTTP-12 100 KB path": (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n" + END, {0, 400, 404, 414}),
@@ -392,7 +405,7 @@ REQUESTS: dict[str, tuple[bytes, set[int]]] = {
     "HTTP-13 name": (b"GET /api/me HTTP/1.1\r\nX-\xe9: a\r\n" + END, {400, 401}),
     "HTTP-12 no length": (b"POST /auth/sign-in HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n" + END, {400, 501}),
     "HTTP-12 two lengths": (b"POST /auth/sign-in HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n" + END, {400}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REQUESTS)
@@ -423,8 +436,10 @@ def test_a_client_who_hangs_up_on_the_server(server: Running) -> None:
     body = b'{"email":"bob@example.com","password":"x"}'
     whole = (
         b"POST /auth/sign-in HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
-        + str(len(body)).encode() + b"\r\n\r\n" + body
-    )  # fmt: skip
+        + str(len(body)).encode()
+        + b"\r\n\r\n"
+        + body
+    )
     for cut in (1, 10, 40, len(whole) - len(body), len(whole) - 3, len(whole)):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(whole[:cut])

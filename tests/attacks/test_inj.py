@@ -32,10 +32,28 @@ FORM = ("content-type", "application/x-www-form-urlencoded")
 PAGE = (("accept", "text/html"), ("sec-fetch-mode", "navigate"), ("sec-fetch-site", "same-origin"))
 
 SQL = (
-    "' OR '1'='1", "'; DROP TABLE users; --", '" OR ""="', "1; SELECT pg_sleep(5)", "%' OR 1=1 --", "%", "_", "\\",
-    "') UNION SELECT hash FROM password_hashes --", "/**/OR/**/1", "' || (SELECT secret_hash FROM sessions) || '",
-    "$1", ":id", "?", "%s", "%(id)s", "{id}", "0x27", "''''", "\u02bc OR 1", "\uff07 OR 1",
-)  # fmt: skip
+    "' OR '1'='1",
+    "'; DROP TABLE users; --",
+    '" OR ""="',
+    "1; SELECT pg_sleep(5)",
+    "%' OR 1=1 --",
+    "%",
+    "_",
+    "\\",
+    "') UNION SELECT hash FROM password_hashes --",
+    "/**/OR/**/1",
+    "' || (SELECT secret_hash FROM sessions) || '",
+    "$1",
+    ":id",
+    "?",
+    "%s",
+    "%(id)s",
+    "{id}",
+    "0x27",
+    "''''",
+    "\u02bc OR 1",
+    "\uff07 OR 1",
+)
 
 
 @pytest.mark.parametrize("text", SQL)
@@ -141,11 +159,19 @@ async def test_pickle_in_a_cookie_is_no_session(world: World) -> None:
 
 
 LONG = {
-    "a": "a" * 50_000, "at": "@" * 50_000, "dots": "." * 50_000, "address": "a@" + "a." * 25_000 + "com",
-    "quoted": '"' * 50_000, "blanks": " " * 50_000 + "x", "idn": "xn--" * 12_000 + ".com", "marks": "e\u0301" * 20_000,
-    "ua": "Mozilla/5.0 (" + "Windows NT 10.0; " * 3_000, "slashes": "/" * 50_000, "percent": "%25" * 16_000,
+    "a": "a" * 50_000,
+    "at": "@" * 50_000,
+    "dots": "." * 50_000,
+    "address": "a@" + "a." * 25_000 + "com",
+    "quoted": '"' * 50_000,
+    "blanks": " " * 50_000 + "x",
+    "idn": "xn--" * 12_000 + ".com",
+    "marks": "e\u0301" * 20_000,
+    "ua": "Mozilla/5.0 (" + "Windows NT 10.0; " * 3_000,
+    "slashes": "/" * 50_000,
+    "percent": "%25" * 16_000,
     "nfkc": "\ufdfa" * 16_000,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -243,9 +269,12 @@ def test_the_search_finds_what_it_looks_for() -> None:
     """INJ-07: the twin; a search that finds nothing anywhere proves nothing."""
     secret = secrets.token_urlsafe(24)
     for text in (
-        secret, secret.encode().hex(), base64.b64encode(f"ab{secret}cd".encode()).decode(), quote(secret),
+        secret,
+        secret.encode().hex(),
+        base64.b64encode(f"ab{secret}cd".encode()).decode(),
+        quote(secret),
         base64.urlsafe_b64encode(f"x{secret}".encode()).decode(),
-    ):  # fmt: skip
+    ):
         with pytest.raises(AssertionError):
             assert_clean("here", f"<{text}>".encode(), {"secret": spellings(secret)})
 

@@ -117,11 +117,20 @@ async def test_the_public_key_as_a_secret(caller: Caller) -> None:
     pem = native.public_bytes(encodings.PEM, formats.SubjectPublicKeyInfo)
     raw = unb64(jwk["x"])
     secrets = [
-        pem, pem.strip(), pem.replace(b"\n", b"\r\n"), pem + b"\n", raw, jwk["x"].encode(), json.dumps(jwk).encode(),
-        json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode(), json.dumps({"keys": [jwk]}).encode(),
+        pem,
+        pem.strip(),
+        pem.replace(b"\n", b"\r\n"),
+        pem + b"\n",
+        raw,
+        jwk["x"].encode(),
+        json.dumps(jwk).encode(),
+        json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode(),
+        json.dumps({"keys": [jwk]}).encode(),
         native.public_bytes(encodings.DER, formats.SubjectPublicKeyInfo),
-        native.public_bytes(encodings.OpenSSH, formats.OpenSSH), b"", b"secret",
-    ]  # fmt: skip
+        native.public_bytes(encodings.OpenSSH, formats.OpenSSH),
+        b"",
+        b"secret",
+    ]
     await refused(caller, *(hs256(secret, caller.claims, kid=jwk["kid"]) for secret in secrets))
     await refused(caller, *(hs256(secret, caller.claims) for secret in secrets))
 
@@ -129,9 +138,22 @@ async def test_the_public_key_as_a_secret(caller: Caller) -> None:
 async def test_key_ids(caller: Caller) -> None:
     """JWT-08, JWT-09, JWT-10: a name among those of our keys, or nothing."""
     names: list[Any] = [
-        "../../dev/null", "/proc/self/environ", "C:\\nul", "' OR '1'='1", "a\x00", "a\r\nset-cookie: x=y", "\ud800", "",
-        "x" * 10_000, 1, 1.5, [caller.header["kid"]], {"kid": caller.header["kid"]}, True, None,
-    ]  # fmt: skip
+        "../../dev/null",
+        "/proc/self/environ",
+        "C:\\nul",
+        "' OR '1'='1",
+        "a\x00",
+        "a\r\nset-cookie: x=y",
+        "\ud800",
+        "",
+        "x" * 10_000,
+        1,
+        1.5,
+        [caller.header["kid"]],
+        {"kid": caller.header["kid"]},
+        True,
+        None,
+    ]
     await refused(caller, *(hs256(b"", caller.claims, kid=name) for name in names))
     await refused(caller, *(caller.signed(kid=name) for name in names))
 
@@ -198,9 +220,10 @@ async def test_spellings(caller: Caller) -> None:
 async def test_encrypted_ones(caller: Caller) -> None:
     """JWT-31, JWT-32, JWT-33: five parts are never opened, and nothing is inflated or derived."""
     headers: list[dict[str, Any]] = [
-        {"alg": "dir", "enc": "A256GCM", "zip": "DEF"}, {"alg": "RSA1_5", "enc": "A128CBC-HS256"},
+        {"alg": "dir", "enc": "A256GCM", "zip": "DEF"},
+        {"alg": "RSA1_5", "enc": "A128CBC-HS256"},
         {"alg": "PBES2-HS256+A128KW", "enc": "A128GCM", "p2c": 2**31, "p2s": "AAAA"},
-    ]  # fmt: skip
+    ]
     with work_within(2):
         for header in headers:
             await refused(caller, ".".join([b64(json.dumps(header)), "AAAA", "AAAA", "AAAA", "AAAA"]))
@@ -225,10 +248,24 @@ async def test_one_token_in_two_ways(caller: Caller) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["Bearer", "Bearer ", "bearer", "Bearer" + " " * 100, "Bearer \xff\xfe", "Bearer a b", "Bearer ,", "Bearer \x00",
-     "Basic", "Basic abc", "Bearer=abc", " ", "Bearer\tabc", "Digest username=x"],
+    [
+        "Bearer",
+        "Bearer ",
+        "bearer",
+        "Bearer" + " " * 100,
+        "Bearer \xff\xfe",
+        "Bearer a b",
+        "Bearer ,",
+        "Bearer \x00",
+        "Basic",
+        "Basic abc",
+        "Bearer=abc",
+        " ",
+        "Bearer\tabc",
+        "Digest username=x",
+    ],
     ids=ascii,
-)  # fmt: skip
+)
 async def test_malformed_fields(caller: Caller, line: str) -> None:
     """JWT-40"""
     answer = await caller.world.ask("GET", "/api/me", [("authorization", line)])

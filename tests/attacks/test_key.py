@@ -83,9 +83,12 @@ async def test_headers_that_name_an_address_move_nobody(world: World, alice: Bro
     _, text = await key_of(alice, networks=["192.0.2.0/24"])
     assert (await with_key(world, text, client=("192.0.2.9", 1))).status == 200
     for name, value in (
-        ("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9"), ("x-real-ip", "192.0.2.9"),
-        ("cf-connecting-ip", "192.0.2.9"), ("true-client-ip", "192.0.2.9"),
-    ):  # fmt: skip
+        ("x-forwarded-for", "192.0.2.9"),
+        ("forwarded", "for=192.0.2.9"),
+        ("x-real-ip", "192.0.2.9"),
+        ("cf-connecting-ip", "192.0.2.9"),
+        ("true-client-ip", "192.0.2.9"),
+    ):
         answer = await world.ask("GET", DATA, [("x-api-key", text), (name, value)], client=("203.0.113.9", 1))
         assert answer.status == 403, name
         assert answer.problem == "network-not-allowed"
@@ -224,9 +227,18 @@ async def test_what_is_no_key_costs_no_question(world: World, alice: Browser, as
     checksum = text[:-1] + ("0" if text[-1] != "0" else "1")
     asked.clear()
     for odd in (
-        checksum, text[:-1], text + "0", text + "\xe9", "rg_" + "a" * 1_000_000, "", "rg_", f"rg_test_{'%' * 22}_",
-        text.replace(text[10], "_"), "rg_test_*_%", "\\" * 80,
-    ):  # fmt: skip
+        checksum,
+        text[:-1],
+        text + "0",
+        text + "\xe9",
+        "rg_" + "a" * 1_000_000,
+        "",
+        "rg_",
+        f"rg_test_{'%' * 22}_",
+        text.replace(text[10], "_"),
+        "rg_test_*_%",
+        "\\" * 80,
+    ):
         answer = await with_key(world, odd)
         # An empty field is a key that is none as well.
         assert answer.status in {400, 401, 431}, odd[:90]

@@ -77,9 +77,14 @@ async def test_sessions_and_tokens_are_told(alice: Browser, world: World, lines:
     out = lines.one("signed-out")
     assert (out["user"], out["session"]) == (alice.id, issued["session"])
     assert lines.one("session-ended") | {"method": "", "path": ""} == {
-        "event": "session-ended", "request_id": "-", "user": alice.id, "session": issued["session"],
-        "reason": "sign-out", "method": "", "path": "",
-    }  # fmt: skip
+        "event": "session-ended",
+        "request_id": "-",
+        "user": alice.id,
+        "session": issued["session"],
+        "reason": "sign-out",
+        "method": "",
+        "path": "",
+    }
     again = await world.browser("alice")
     assert len(lines.of("signed-in")) == 1
     assert (await again.post("/auth/sign-out-everywhere", {})).status == 204

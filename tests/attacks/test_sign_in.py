@@ -56,17 +56,30 @@ async def test_one_address_has_one_budget_for_signing_in(world: World) -> None:
     statuses = []
     for number in range(30):
         email, odd = f"p{number}@example.com", number % 2 == 1
-        body = urlencode({"email": email, "password": "x"}).encode() if odd else json.dumps(
-            {"email": email, "password": "x"}).encode()  # fmt: skip
-        more = (FORM if odd else ("content-type", "application/json"), ("x-forwarded-for", f"10.0.0.{number}"),
-                ("forwarded", f"for=10.1.0.{number}"), ("x-real-ip", f"10.2.0.{number}"))  # fmt: skip
+        body = (
+            urlencode({"email": email, "password": "x"}).encode()
+            if odd
+            else json.dumps({"email": email, "password": "x"}).encode()
+        )
+        more = (
+            FORM if odd else ("content-type", "application/json"),
+            ("x-forwarded-for", f"10.0.0.{number}"),
+            ("forwarded", f"for=10.1.0.{number}"),
+            ("x-real-ip", f"10.2.0.{number}"),
+        )
         statuses.append((await browser.ask("POST", f"/auth/sign-in?x={number}", *more, body=body)).status)
     assert statuses[:20] == [401] * 20
     assert set(statuses[21:]) <= {429, 401}
     assert statuses.count(401) <= 22
-    for path in ("//auth/sign-in", "/auth/sign-in/", "/auth/sign-in//", "/AUTH/sign-in", "/auth/./sign-in",
+    for path in (
+        "//auth/sign-in",
+        "/auth/sign-in/",
+        "/auth/sign-in//",
+        "/AUTH/sign-in",
+        "/auth/./sign-in",
         "/auth/sign-in;x",
-                 "/%61uth/sign-in"):  # fmt: skip
+        "/%61uth/sign-in",
+    ):
         answer = await guess(browser, "p@example.com", path=path)
         assert answer.status in {404, 405, 429}, (path, answer.status)
     assert (await guess(Browser(world, peer=peer()), "p@example.com")).status == 401
@@ -87,8 +100,15 @@ async def test_a_hundred_at_once_are_twenty(world: World) -> None:
 
 async def test_one_account_has_one_budget_over_all_addresses_and_spellings(world: World) -> None:
     """RL-20, RL-22, RL-10: ten tries, however it is spelt and from wherever; a success elsewhere gives none back."""
-    spelled = ["bob@example.com", "BOB@example.com", "Bob@Example.COM", "bob+a@example.com", "bob+b@example.com",
-               "\uff42ob@example.com", " bob@example.com"]  # fmt: skip
+    spelled = [
+        "bob@example.com",
+        "BOB@example.com",
+        "Bob@Example.COM",
+        "bob+a@example.com",
+        "bob+b@example.com",
+        "\uff42ob@example.com",
+        " bob@example.com",
+    ]
     passed = 0
     for number in range(28):
         answer = await guess(Browser(world), spelled[number % len(spelled)])
@@ -132,15 +152,28 @@ async def test_a_huge_password_is_not_hashed(world: World, size: int, monkeypatc
     monkeypatch.setattr(pool, "verify", lambda *_, **__: hashed.append("verify"))
     text = "a" * min(size, 1_000_000)
     for path, name in (
-        ("/auth/sign-in", "password"), ("/auth/sign-up", "password"), ("/auth/password/reset", "password"),
-        ("/auth/password/change", "new_password"), ("/auth/password/change", "current_password"),
+        ("/auth/sign-in", "password"),
+        ("/auth/sign-up", "password"),
+        ("/auth/password/reset", "password"),
+        ("/auth/password/change", "new_password"),
+        ("/auth/password/change", "current_password"),
         ("/auth/email/change", "password"),
-    ):  # fmt: skip
-        data = {"email": "bob@example.com", "password": "x", "name": "n", "token": "a.b", "current_password": "x",
-                "new_password": GOOD}  # fmt: skip
-        wanted = {"/auth/sign-in": ("email", "password"), "/auth/sign-up": ("email", "password", "name"),
-                  "/auth/password/reset": ("token", "password"), "/auth/email/change": ("email", "password"),
-                  "/auth/password/change": ("current_password", "new_password")}[path]  # fmt: skip
+    ):
+        data = {
+            "email": "bob@example.com",
+            "password": "x",
+            "name": "n",
+            "token": "a.b",
+            "current_password": "x",
+            "new_password": GOOD,
+        }
+        wanted = {
+            "/auth/sign-in": ("email", "password"),
+            "/auth/sign-up": ("email", "password", "name"),
+            "/auth/password/reset": ("token", "password"),
+            "/auth/email/change": ("email", "password"),
+            "/auth/password/change": ("current_password", "new_password"),
+        }[path]
         body = json.dumps({key: text if key == name else data[key] for key in wanted}).encode()
         chunks: Any = [body] if size <= 1_000_000 else [body] * 64
         with work_within(1):
@@ -223,9 +256,10 @@ def seen(answer: Result) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("page", [False, True], ids=["program", "browser"])
 @pytest.mark.parametrize(
-    "path", ["/auth/sign-in", "/auth/sign-up", "/auth/password/forgot", "/auth/email/resend"],
+    "path",
+    ["/auth/sign-in", "/auth/sign-up", "/auth/password/forgot", "/auth/email/resend"],
     ids=["ENUM-01", "ENUM-03", "ENUM-04", "ENUM-09"],
-)  # fmt: skip
+)
 async def test_nobody_learns_who_has_an_account(world: World, path: str, page: bool) -> None:
     """Byte for byte, but for what the caller said himself: known, unknown, suspended, unproven."""
     await Browser(world).post("/auth/sign-up", {"email": "unproven@example.com", "password": GOOD, "name": "x"})

@@ -58,10 +58,15 @@ BODIES: dict[str, tuple[str, bytes]] = {
     "UTF-16": ("application/json; charset=utf-16", "{}".encode("utf-16")),
     "form as JSON": ("application/json", f"email={CANARY}".encode()),
     "JSON as form": (FORM, json.dumps({"email": CANARY}).encode()),
-    "form twice": (FORM, f"email=a%40b.co&email={CANARY}&token=a&token=b&title=a&title=b&name=a&name=b&password=a"
-                         f"&password=b&current_password=a&current_password=b".encode()),
-    "form bytes": (FORM,
-    b"email=%ff%fe&password=%00&token=%ff&name=%ff&title=%ff&current_password=%ff&new_password=%ff"),
+    "form twice": (
+        FORM,
+        f"email=a%40b.co&email={CANARY}&token=a&token=b&title=a&title=b&name=a&name=b&password=a"
+        f"&password=b&current_password=a&current_password=b".encode(),
+    ),
+    "form bytes": (
+        FORM,
+        b"email=%ff%fe&password=%00&token=%ff&name=%ff&title=%ff&current_password=%ff&new_password=%ff",
+    ),
     "form fields": (FORM, b"&".join(b"f%d=v" % n for n in range(1000))),
     "multipart": ("multipart/form-data; boundary=x", b"--x\r\n\r\n\r\n--x--"),
     "text/plain": ("text/plain", b"{}"),
@@ -69,7 +74,7 @@ BODIES: dict[str, tuple[str, bytes]] = {
     "no type": ("", b"{}"),
     "strange type": ('application/json; charset="', b"{}"),
     "two types": ("application/json, text/plain", b"{}"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BODIES)
@@ -125,13 +130,23 @@ async def test_malformed_fields(world: World, case: str) -> None:
 
 
 COOKIES = (
-    f"{COOKIE}=", f"{COOKIE}=.", f"{COOKIE}=..", f"{COOKIE}=" + "A" * 4000, f"{COOKIE}=\xff\xfe",
+    f"{COOKIE}=",
+    f"{COOKIE}=.",
+    f"{COOKIE}=..",
+    f"{COOKIE}=" + "A" * 4000,
+    f"{COOKIE}=\xff\xfe",
     f'{COOKIE}="{CANARY}"',
-    f"{COOKIE}=a.b; {COOKIE}=c.d", f"{COOKIE}={CANARY}.{CANARY}", f"{COOKIE}=v1.{'A' * 43}", f"{COOKIE}=\x00",
+    f"{COOKIE}=a.b; {COOKIE}=c.d",
+    f"{COOKIE}={CANARY}.{CANARY}",
+    f"{COOKIE}=v1.{'A' * 43}",
+    f"{COOKIE}=\x00",
     f"{COOKIE}",
-    f"__Host-{COOKIE}={CANARY}", f"{COOKIE}-csrf={CANARY}", f"{COOKIE}={{}}", f"{COOKIE}=e30.e30.e30",
+    f"__Host-{COOKIE}={CANARY}",
+    f"{COOKIE}-csrf={CANARY}",
+    f"{COOKIE}={{}}",
+    f"{COOKIE}=e30.e30.e30",
     f"{COOKIE}=-1.-1",
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("cookie", COOKIES, ids=range(len(COOKIES)))
@@ -148,12 +163,40 @@ async def test_malformed_cookies(world: World, cookie: str) -> None:
 
 
 IDS = (
-    "", " ", ".", "..", "%2e%2e", "%2F", "%00", "%ff", "%E2%80%AE", "a" * 5000, "-1", "0", "1e9", "NaN", "null", "*",
+    "",
+    " ",
+    ".",
+    "..",
+    "%2e%2e",
+    "%2F",
+    "%00",
+    "%ff",
+    "%E2%80%AE",
+    "a" * 5000,
+    "-1",
+    "0",
+    "1e9",
+    "NaN",
+    "null",
+    "*",
     "%25",
-    "inv_%00", "ses_" + "A" * 22, "usr_x", "inv_'--", "[object%20Object]", "{}", "$ne", "%0d%0a", ";", "?", "%3f",
+    "inv_%00",
+    "ses_" + "A" * 22,
+    "usr_x",
+    "inv_'--",
+    "[object%20Object]",
+    "{}",
+    "$ne",
+    "%0d%0a",
+    ";",
+    "?",
+    "%3f",
     CANARY,
-    "\u0661".encode().decode("latin-1"), "inv_x/..", "inv_x%2f..", "ses_%C3%28",
-)  # fmt: skip
+    "\u0661".encode().decode("latin-1"),
+    "inv_x/..",
+    "inv_x%2f..",
+    "ses_%C3%28",
+)
 
 
 @pytest.mark.parametrize("value", IDS, ids=range(len(IDS)))
@@ -191,28 +234,67 @@ NAMES = (
     "role",
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner,
-    max_size=3),
-                      max_leaves=6)  # fmt: skip
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
 objects = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=8), values, max_size=6)
 bodies = (
     st.binary(max_size=200)
     | objects.map(lambda data: json.dumps(data).encode())
-    | objects.map(lambda data: "&".join(f"{quote(str(k))}={quote(str(v))}" for k, v in data.items()).encode("utf-8",
-    "replace"))
+    | objects.map(
+        lambda data: "&".join(f"{quote(str(k))}={quote(str(v))}" for k, v in data.items()).encode("utf-8", "replace")
+    )
     | objects.map(lambda data: json.dumps(data).encode()[:-1])
-)  # fmt: skip
+)
 line = st.text(st.characters(min_codepoint=0, max_codepoint=255, blacklist_characters="\r\n"), max_size=60)
 FIELD_NAMES = (
-    "accept", "authorization", "content-length", "content-type", "content-encoding", "cookie", "forwarded", "host",
-    "idempotency-key", "if-none-match", "origin", "range", "referer", "sec-fetch-mode", "sec-fetch-site", "te",
+    "accept",
+    "authorization",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "cookie",
+    "forwarded",
+    "host",
+    "idempotency-key",
+    "if-none-match",
+    "origin",
+    "range",
+    "referer",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "te",
     "trailer",
-    "transfer-encoding", "upgrade", "user-agent", "x-api-key", "x-csrf-token", "x-forwarded-for", "x-forwarded-proto",
-)  # fmt: skip
-KNOWN = st.sampled_from([
-    "application/json", FORM, "text/html", "navigate", "same-origin", "cross-site", ORIGIN, "null", "gzip", "chunked",
-    "bytes=0-", "Bearer x", f"{COOKIE}=a.b", "127.0.0.1:8000", "5", "for=1.2.3.4",
-])  # fmt: skip
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "x-api-key",
+    "x-csrf-token",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+)
+KNOWN = st.sampled_from(
+    [
+        "application/json",
+        FORM,
+        "text/html",
+        "navigate",
+        "same-origin",
+        "cross-site",
+        ORIGIN,
+        "null",
+        "gzip",
+        "chunked",
+        "bytes=0-",
+        "Bearer x",
+        f"{COOKIE}=a.b",
+        "127.0.0.1:8000",
+        "5",
+        "for=1.2.3.4",
+    ]
+)
 field_lists = st.lists(st.tuples(st.sampled_from(FIELD_NAMES), KNOWN | line), max_size=6)
 tails = st.lists(st.text(max_size=12).map(lambda text: quote(text.encode("utf-8", "replace"), "")), max_size=3)
 methods = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO", ""])
@@ -232,22 +314,37 @@ def made_up(count: int) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(test: Callable[..., Any]) -> Any:
         given_requests = given(
-            place=st.integers(0, 1000), method=methods, fields=field_lists, body=bodies, tail=tails,
-            signed_in=st.booleans(), query=st.text(max_size=20),
-        )  # fmt: skip
+            place=st.integers(0, 1000),
+            method=methods,
+            fields=field_lists,
+            body=bodies,
+            tail=tails,
+            signed_in=st.booleans(),
+            query=st.text(max_size=20),
+        )
         return settings(
-            max_examples=count, deadline=None, derandomize=count <= 10_000, database=None,
-            suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
-        )(given_requests(test))  # fmt: skip
+            max_examples=count,
+            deadline=None,
+            derandomize=count <= 10_000,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate, Phase.shrink),
+        )(given_requests(test))
 
     return decorate
 
 
 @made_up(300)
 async def test_made_up_requests(
-    fuzzed: tuple[World, Browser, list[str]], place: int, method: str, fields: list[tuple[str, str]], body: bytes,
-    tail: list[str], signed_in: bool, query: str,
-) -> None:  # fmt: skip
+    fuzzed: tuple[World, Browser, list[str]],
+    place: int,
+    method: str,
+    fields: list[tuple[str, str]],
+    body: bytes,
+    tail: list[str],
+    signed_in: bool,
+    query: str,
+) -> None:
     """R11: any method, path, fields and body."""
     await one_request(fuzzed, place, method, fields, body, tail, signed_in, query)
 
@@ -256,17 +353,29 @@ async def test_made_up_requests(
 @pytest.mark.timeout(MANY)
 @made_up(MANY)
 async def test_many_made_up_requests(
-    fuzzed: tuple[World, Browser, list[str]], place: int, method: str, fields: list[tuple[str, str]], body: bytes,
-    tail: list[str], signed_in: bool, query: str,
-) -> None:  # fmt: skip
+    fuzzed: tuple[World, Browser, list[str]],
+    place: int,
+    method: str,
+    fields: list[tuple[str, str]],
+    body: bytes,
+    tail: list[str],
+    signed_in: bool,
+    query: str,
+) -> None:
     """R11"""
     await one_request(fuzzed, place, method, fields, body, tail, signed_in, query)
 
 
 async def one_request(
-    fuzzed: tuple[World, Browser, list[str]], place: int, method: str, fields: list[tuple[str, str]], body: bytes,
-    tail: list[str], signed_in: bool, query: str,
-) -> None:  # fmt: skip
+    fuzzed: tuple[World, Browser, list[str]],
+    place: int,
+    method: str,
+    fields: list[tuple[str, str]],
+    body: bytes,
+    tail: list[str],
+    signed_in: bool,
+    query: str,
+) -> None:
     world, alice, paths = fuzzed
     _tried.add(method)
     target = filled(paths[place % len(paths)], "/".join(tail) or "x")

@@ -68,8 +68,11 @@ class World:
     @asynccontextmanager
     async def open(cls, directory: Path, **settings: Any) -> AsyncIterator[World]:
         given: dict[str, Any] = {
-            "issuer": ORIGIN, "passwords": CHEAP, "environment": "development", "database": PATIENT
-        } | settings  # fmt: skip
+            "issuer": ORIGIN,
+            "passwords": CHEAP,
+            "environment": "development",
+            "database": PATIENT,
+        } | settings
         given.setdefault("database_url", f"sqlite:///{directory / 'routeguard.db'}")
         made = Settings(secret=SECRET, **given)
         people = await prepare(made)
@@ -152,9 +155,14 @@ class Browser:
         return [*found, *more]
 
     async def ask(
-        self, method: str, target: str, *more: tuple[str, str], body: bytes | Sequence[Any] = b"",
-        origin: str | None = ORIGIN, **scope: Any,
-    ) -> Result:  # fmt: skip
+        self,
+        method: str,
+        target: str,
+        *more: tuple[str, str],
+        body: bytes | Sequence[Any] = b"",
+        origin: str | None = ORIGIN,
+        **scope: Any,
+    ) -> Result:
         scope = {"client": (self.peer or peer(), 4000)} | scope
         answer = await self.world.ask(method, target, self.headers(*more, origin=origin), body=body, **scope)
         for name, value in answer.headers if answer.sent else ():

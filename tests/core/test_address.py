@@ -22,9 +22,7 @@ def scope(peer: str | None, *headers: tuple[str, str]) -> dict[str, Any]:
     return {"client": (peer, 1) if peer else None, "headers": raw}
 
 
-def seen(
-    peer: str | None, *headers: tuple[str, str], proxies: Any = PROXIES, header: str = "X-Forwarded-For"
-) -> str:  # fmt: skip
+def seen(peer: str | None, *headers: tuple[str, str], proxies: Any = PROXIES, header: str = "X-Forwarded-For") -> str:
     return str(client_address(scope(peer, *headers), proxies, header=header))
 
 
@@ -40,18 +38,43 @@ def test_nobody_is_believed_by_default(header: str) -> None:
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [
-        (CLIENT, CLIENT), (f"6.6.6.6, {CLIENT}", CLIENT), (f"6.6.6.6,{CLIENT},10.2.2.2", CLIENT),
-        (f"{CLIENT}, 10.1.1.1, 10.2.2.2", CLIENT), ("10.1.1.1, 10.2.2.2", "10.1.1.1"), (f"{CLIENT}:443", CLIENT),
-        ("2001:db8::1", "2001:db8::1"), ("[2001:db8::1]", "2001:db8::1"), ("[2001:db8::1]:443", "2001:db8::1"),
-        ("::ffff:203.0.113.7", CLIENT), (f" \t{CLIENT}\t ", CLIENT), ("2001:db8:ff::1", "2001:db8:ff::1"),
+        (CLIENT, CLIENT),
+        (f"6.6.6.6, {CLIENT}", CLIENT),
+        (f"6.6.6.6,{CLIENT},10.2.2.2", CLIENT),
+        (f"{CLIENT}, 10.1.1.1, 10.2.2.2", CLIENT),
+        ("10.1.1.1, 10.2.2.2", "10.1.1.1"),
+        (f"{CLIENT}:443", CLIENT),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("::ffff:203.0.113.7", CLIENT),
+        (f" \t{CLIENT}\t ", CLIENT),
+        ("2001:db8:ff::1", "2001:db8:ff::1"),
         # Unreadable: the walk ends at the last hop that was trusted.
-        ("", PROXY), ("unknown", PROXY), ("_hidden", PROXY), (f"{CLIENT}, unknown", PROXY), (f"{CLIENT}, ", PROXY),
-        (f"{CLIENT}, garbage, 10.2.2.2", "10.2.2.2"), ("1.2.3", PROXY), ("0x01020304", PROXY), ("01.2.3.4", PROXY),
-        (f"{CLIENT}:", PROXY), (f"{CLIENT}:999999", PROXY), (f"{CLIENT}:x", PROXY), ("[2001:db8::1", PROXY),
-        ("[2001:db8::1]x", PROXY), ("[]", PROXY), ("fe80::1%eth0", PROXY), ("\x00", PROXY), ("\xff", PROXY),
-        (f"{CLIENT} 10.1.1.1", PROXY), ("localhost", PROXY), ("²03.0.113.7", PROXY), ("1.2.3.4\u00a0", PROXY),
+        ("", PROXY),
+        ("unknown", PROXY),
+        ("_hidden", PROXY),
+        (f"{CLIENT}, unknown", PROXY),
+        (f"{CLIENT}, ", PROXY),
+        (f"{CLIENT}, garbage, 10.2.2.2", "10.2.2.2"),
+        ("1.2.3", PROXY),
+        ("0x01020304", PROXY),
+        ("01.2.3.4", PROXY),
+        (f"{CLIENT}:", PROXY),
+        (f"{CLIENT}:999999", PROXY),
+        (f"{CLIENT}:x", PROXY),
+        ("[2001:db8::1", PROXY),
+        ("[2001:db8::1]x", PROXY),
+        ("[]", PROXY),
+        ("fe80::1%eth0", PROXY),
+        ("\x00", PROXY),
+        ("\xff", PROXY),
+        (f"{CLIENT} 10.1.1.1", PROXY),
+        ("localhost", PROXY),
+        ("²03.0.113.7", PROXY),
+        ("1.2.3.4\u00a0", PROXY),
     ],
-)  # fmt: skip
+)
 def test_x_forwarded_for(stated: str, expected: str) -> None:
     """RL-02."""
     assert seen(PROXY, ("x-forwarded-for", stated)) == expected
@@ -84,10 +107,17 @@ def test_forwarded(stated: str, expected: str) -> None:
 
 
 SPOOFS = [
-    ("forwarded", "for=6.6.6.6"), ("x-real-ip", "6.6.6.6"), ("x-client-ip", "6.6.6.6"), ("true-client-ip", "6.6.6.6"),
-    ("cf-connecting-ip", "6.6.6.6"), ("x-forwarded", "6.6.6.6"), ("forwarded-for", "6.6.6.6"),
-    ("x_forwarded_for", "6.6.6.6"), ("x-forwarded-for ", "6.6.6.6"), ("x-forwarded-by", "6.6.6.6"),
-]  # fmt: skip
+    ("forwarded", "for=6.6.6.6"),
+    ("x-real-ip", "6.6.6.6"),
+    ("x-client-ip", "6.6.6.6"),
+    ("true-client-ip", "6.6.6.6"),
+    ("cf-connecting-ip", "6.6.6.6"),
+    ("x-forwarded", "6.6.6.6"),
+    ("forwarded-for", "6.6.6.6"),
+    ("x_forwarded_for", "6.6.6.6"),
+    ("x-forwarded-for ", "6.6.6.6"),
+    ("x-forwarded-by", "6.6.6.6"),
+]
 
 
 @pytest.mark.parametrize("spoof", SPOOFS, ids=[name for name, _ in SPOOFS])
@@ -175,12 +205,18 @@ def test_networks_are_strict(entry: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:10.1.2.3", "10.1.2.3/32"), ("::ffff:0:0/96", "0.0.0.0/0"),
-        ("::ffff:a00:0/104", "10.0.0.0/8"), ("0:0:0:0:0:FFFF:203.0.113.7/128", "203.0.113.7/32"),
-        ("::ffff:203.0.113.6/127", "203.0.113.6/31"), ("::/0", "::/0"), ("::/95", "::/95"), ("::fffe:0:0/96",) * 2,
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:a00:0/104", "10.0.0.0/8"),
+        ("0:0:0:0:0:FFFF:203.0.113.7/128", "203.0.113.7/32"),
+        ("::ffff:203.0.113.6/127", "203.0.113.6/31"),
+        ("::/0", "::/0"),
+        ("::/95", "::/95"),
+        ("::fffe:0:0/96",) * 2,
         ("64:ff9b::/96",) * 2,
     ],
-)  # fmt: skip
+)
 def test_ranges_of_mapped_addresses_are_ipv4(entry: str, expected: str) -> None:
     """RL-05: an address in them is read as IPv4, so that nothing would ever match."""
     assert [str(one) for one in parse_networks([entry])] == [expected]
@@ -214,7 +250,5 @@ def test_never_an_attackers_word(left: list[str], right: list[str], peer: str) -
     """RL-01, RL-02: what an attacker writes left of the hop our proxy appended changes nothing."""
     appended = f"{CLIENT}, 10.3.3.3"
     for name, entry in (("x-forwarded-for", appended), ("forwarded", f"for={CLIENT}, for=10.3.3.3")):
-        answers = {
-            seen(peer, (name, ", ".join([*forged, entry])), header=name) for forged in (left, right, [])
-        }  # fmt: skip
+        answers = {seen(peer, (name, ", ".join([*forged, entry])), header=name) for forged in (left, right, [])}
         assert answers == {CLIENT}

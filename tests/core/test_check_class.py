@@ -45,12 +45,24 @@ def helper(self: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("described", "describe"), ("descirbe", "describe"), ("descibe", "describe"), ("describes", "describe"),
-        ("attack", "attacks"), ("atacks", "attacks"), ("attakcs", "attacks"), ("present", "presents"),
-        ("conflict", "conflicts"), ("stages", "stage"), ("stgae", "stage"), ("statusses", "statuses"),
-        ("unsafe_onyl", "unsafe_only"), ("unsafeonly", "unsafe_only"), ("onec", "once"), ("bnid", "bind"),
+        ("described", "describe"),
+        ("descirbe", "describe"),
+        ("descibe", "describe"),
+        ("describes", "describe"),
+        ("attack", "attacks"),
+        ("atacks", "attacks"),
+        ("attakcs", "attacks"),
+        ("present", "presents"),
+        ("conflict", "conflicts"),
+        ("stages", "stage"),
+        ("stgae", "stage"),
+        ("statusses", "statuses"),
+        ("unsafe_onyl", "unsafe_only"),
+        ("unsafeonly", "unsafe_only"),
+        ("onec", "once"),
+        ("bnid", "bind"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("kind", [lambda one: one, property, staticmethod, bool])
 def test_a_misspelt_member_names_the_right_one(name: str, meant: str, kind: Callable[[Any], Any]) -> None:
     assert findings(**{name: kind(helper)}) == (
@@ -61,11 +73,33 @@ def test_a_misspelt_member_names_the_right_one(name: str, meant: str, kind: Call
 @pytest.mark.parametrize(
     "name",
     [
-        "matches", "status", "prevents", "represents", "state", "usage", "image", "storage", "blind", "find", "nonce",
-        "description", "gates", "limit", "body_limit", "allows", "stage_of", "attack_names", "conflicts_in", "_attack",
-        "__attack__", "presence", "describe_all", "credential", "unfitting",
+        "matches",
+        "status",
+        "prevents",
+        "represents",
+        "state",
+        "usage",
+        "image",
+        "storage",
+        "blind",
+        "find",
+        "nonce",
+        "description",
+        "gates",
+        "limit",
+        "body_limit",
+        "allows",
+        "stage_of",
+        "attack_names",
+        "conflicts_in",
+        "_attack",
+        "__attack__",
+        "presence",
+        "describe_all",
+        "credential",
+        "unfitting",
     ],
-)  # fmt: skip
+)
 def test_a_helper_of_another_name_is_the_checks_own(name: str) -> None:
     assert isinstance(made(**{name: helper})(), Check)
 
@@ -73,10 +107,11 @@ def test_a_helper_of_another_name_is_the_checks_own(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("unfit", "conflicts(self, policy, handler, kind)"), ("unfit_with", "conflicts(self, policy, handler, kind)"),
+        ("unfit", "conflicts(self, policy, handler, kind)"),
+        ("unfit_with", "conflicts(self, policy, handler, kind)"),
         ("presents_for", "presents(self, services)"),
     ],
-)  # fmt: skip
+)
 def test_a_method_by_a_name_of_before_says_what_to_write(name: str, instead: str) -> None:
     assert findings(**{name: helper}) == (f"Shop.{name} is not read any more: write `{instead}`",)
 
@@ -165,10 +200,14 @@ def test_a_method_takes_what_the_guard_calls_it_with(name: str, member: Any, wan
 @pytest.mark.parametrize(
     "member",
     [
-        lambda self, language="en": "", lambda *_: "", staticmethod(lambda: ""), classmethod(lambda cls: ""),
-        partialmethod(lambda self, language: "", "en"), lru_cache(lambda self: ""),
+        lambda self, language="en": "",
+        lambda *_: "",
+        staticmethod(lambda: ""),
+        classmethod(lambda cls: ""),
+        partialmethod(lambda self, language: "", "en"),
+        lru_cache(lambda self: ""),
     ],
-)  # fmt: skip
+)
 def test_whatever_takes_it_is_a_method(member: Any) -> None:
     assert made(describe=member)().describe() == ""
 
@@ -191,11 +230,14 @@ def test_a_method_that_would_have_to_be_awaited_is_refused(name: str, member: An
 @pytest.mark.parametrize(
     ("stage", "words"),
     [
-        ("access", "stage is 'access', not one of routeguard.Stage"), (6, "stage is 6, not one"),
-        (None, "stage is missing: write `stage = Stage.ACCESS`"), (lambda self: Stage.ACCESS, "not one of"),
-        (staticmethod(lambda: Stage.ACCESS), "not one of"), (Stage, "not one of"),
+        ("access", "stage is 'access', not one of routeguard.Stage"),
+        (6, "stage is 6, not one"),
+        (None, "stage is missing: write `stage = Stage.ACCESS`"),
+        (lambda self: Stage.ACCESS, "not one of"),
+        (staticmethod(lambda: Stage.ACCESS), "not one of"),
+        (Stage, "not one of"),
     ],
-)  # fmt: skip
+)
 def test_a_stage_is_one_of_them(stage: Any, words: str) -> None:
     [finding] = findings(stage=stage)
     assert finding.startswith("Shop.stage is ")
@@ -227,8 +269,10 @@ def test_a_stage_may_vary_by_instance() -> None:
         def __init__(self) -> None: ...
 
     assert [check.stage for check in (ByField(Stage.ACCESS), ByDefault(), ByProperty())] == [
-        Stage.ACCESS, Stage.QUOTA, Stage.NETWORK,
-    ]  # fmt: skip
+        Stage.ACCESS,
+        Stage.QUOTA,
+        Stage.NETWORK,
+    ]
 
 
 def test_a_class_that_leaves_a_method_to_its_subclasses_may_leave_the_stage_too() -> None:

@@ -163,9 +163,21 @@ def test_a_deletion_has_the_same_attributes() -> None:
         for bad in ("\r", "\n", "\x00", ";", "\r\nSet-Cookie: x=y", "\x7f", "\u2028", "é")
         for name, value, path in (("a?", "v", "/"), ("a", "v?", "/"), ("a", "v", "/?"))
     ]
-    + [("a b", "v", "/"), ("a=b", "v", "/"), ("", "v", "/"), ("a", "v w", "/"), ("a", 'v"', "/"), ("a", "v\\", "/"),
-       ("a", "v,", "/"), ("a", "v", ""), ("a", "v", "x"), ("a\n", "v", "/"), ("a", "v\n", "/"), ("a", "v", "/\n")],
-)  # fmt: skip
+    + [
+        ("a b", "v", "/"),
+        ("a=b", "v", "/"),
+        ("", "v", "/"),
+        ("a", "v w", "/"),
+        ("a", 'v"', "/"),
+        ("a", "v\\", "/"),
+        ("a", "v,", "/"),
+        ("a", "v", ""),
+        ("a", "v", "x"),
+        ("a\n", "v", "/"),
+        ("a", "v\n", "/"),
+        ("a", "v", "/\n"),
+    ],
+)
 def test_what_would_break_the_header_is_an_error(name: str, value: str, path: str) -> None:
     """CK-10, HTTP-03."""
     with pytest.raises(ValueError, match="octet"):

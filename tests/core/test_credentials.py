@@ -55,10 +55,16 @@ def test_two_credentials_are_malformed(headers: list[tuple[bytes, bytes]]) -> No
 @pytest.mark.parametrize(
     "query",
     [
-        b"access_token=a.b.c", b"x=1&ACCESS_TOKEN=a", b"api_key=rg_test_a_b", b"anything=rg_live_a", b"api%5Fkey=a",
-        b"x=1;apikey=2", b"access_token", b"a=%72g_test_x",
+        b"access_token=a.b.c",
+        b"x=1&ACCESS_TOKEN=a",
+        b"api_key=rg_test_a_b",
+        b"anything=rg_live_a",
+        b"api%5Fkey=a",
+        b"x=1;apikey=2",
+        b"access_token",
+        b"a=%72g_test_x",
     ],
-)  # fmt: skip
+)
 def test_a_credential_in_the_url_is_malformed(query: bytes) -> None:
     """KEY-07, JWT-39"""
     with pytest.raises(ProblemError) as refused:

@@ -37,8 +37,11 @@ def refused(*features: Feature) -> tuple[str, ...]:
 def test_a_feature_is_set_up_after_those_it_requires_wherever_it_stands() -> None:
     links = Feature(name="links", requires=("users", "mail"))
     assert names(arranged([links, Feature(name="users"), Feature(name="free"), Feature(name="mail")])) == [
-        "users", "free", "mail", "links",
-    ]  # fmt: skip
+        "users",
+        "free",
+        "mail",
+        "links",
+    ]
 
 
 def test_a_feature_that_is_required_and_not_there_is_named() -> None:

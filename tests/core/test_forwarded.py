@@ -52,7 +52,7 @@ def seen(*lines: str) -> str:
         f'for={CLIENT};by="_x";proto=https;host="[2001:db8::1]:8080"',
         f"for={CLIENT}\t;\tproto=https",
     ],
-)  # fmt: skip
+)
 def test_the_address_is_the_one_the_proxy_wrote(line: str) -> None:
     assert seen(line) == CLIENT
 
@@ -60,20 +60,60 @@ def test_the_address_is_the_one_the_proxy_wrote(line: str) -> None:
 @pytest.mark.parametrize(
     "element",
     [
-        "", "  ", ";", "unknown", "for=unknown", "for=_hidden", 'for="_hidden:80"', 'for="unknown:80"', "proto=https",
+        "",
+        "  ",
+        ";",
+        "unknown",
+        "for=unknown",
+        "for=_hidden",
+        'for="_hidden:80"',
+        'for="unknown:80"',
+        "proto=https",
         # Of two equal parameters one reader takes the first and the next the last.
-        f"for={CLIENT};for={CLIENT}", f"for={CLIENT};For={SPOOFED}", f"for={CLIENT};host=a;host=b",
+        f"for={CLIENT};for={CLIENT}",
+        f"for={CLIENT};For={SPOOFED}",
+        f"for={CLIENT};host=a;host=b",
         # Not of the grammar: no token, no quoted string, space around "=", an IPv6 address without brackets or quotes.
-        f"for={CLIENT}:80", "for=[2001:db8::1]", 'for="2001:db8::1"', "for=2001:db8::1", f"for = {CLIENT}",
-        f"for= {CLIENT}", f"for ={CLIENT}", f"for={CLIENT} x", f"for={CLIENT} proto=https", f'for="{CLIENT}"x',
-        f'for="{CLIENT}""{CLIENT}"', f'for="{CLIENT}', f'for={CLIENT}"', f'x"for={CLIENT}"', "for", "for=", '="x"',
-        f"={CLIENT}", f"f\xf6r={CLIENT}", f"for='{CLIENT}'", f'for="{CLIENT}\x7f"', f'for="{CLIENT}\x00"',
+        f"for={CLIENT}:80",
+        "for=[2001:db8::1]",
+        'for="2001:db8::1"',
+        "for=2001:db8::1",
+        f"for = {CLIENT}",
+        f"for= {CLIENT}",
+        f"for ={CLIENT}",
+        f"for={CLIENT} x",
+        f"for={CLIENT} proto=https",
+        f'for="{CLIENT}"x',
+        f'for="{CLIENT}""{CLIENT}"',
+        f'for="{CLIENT}',
+        f'for={CLIENT}"',
+        f'x"for={CLIENT}"',
+        "for",
+        "for=",
+        '="x"',
+        f"={CLIENT}",
+        f"f\xf6r={CLIENT}",
+        f"for='{CLIENT}'",
+        f'for="{CLIENT}\x7f"',
+        f'for="{CLIENT}\x00"',
         # Not an address, or not written as one.
-        'for=""', 'for="[]"', f'for="[{CLIENT}]"', 'for="[::1"', f'for="{CLIENT}:"', f'for="{CLIENT}:123456"',
-        'for="[fe80::1%eth0]"', "for=01.2.3.4", "for=1.2.3", "for=0x01020304", "for=localhost", f'for=" {CLIENT}"',
-        f'for="{CLIENT}, {CLIENT}"', f'for={CLIENT};host="\\"', f'for={CLIENT};host=\\"a"',
+        'for=""',
+        'for="[]"',
+        f'for="[{CLIENT}]"',
+        'for="[::1"',
+        f'for="{CLIENT}:"',
+        f'for="{CLIENT}:123456"',
+        'for="[fe80::1%eth0]"',
+        "for=01.2.3.4",
+        "for=1.2.3",
+        "for=0x01020304",
+        "for=localhost",
+        f'for=" {CLIENT}"',
+        f'for="{CLIENT}, {CLIENT}"',
+        f'for={CLIENT};host="\\"',
+        f'for={CLIENT};host=\\"a"',
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_names_nobody(element: str) -> None:
     """RL-02: the walk ends at the proxy, and what stands to the left is not looked at."""
     assert seen(element) == PROXY

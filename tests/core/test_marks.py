@@ -76,12 +76,33 @@ class Model(BaseModel):
 @pytest.mark.parametrize(
     "target",
     [
-        "handler", None, 1, True, [], {}, object(), math, public, View(), View, BaseModel, dict,
-        View().list, View.shown, View.__dict__["partial"], Slotted(), Forgetful(), print, len, functools.partial,
-        3.5, b"handler", ...,
+        "handler",
+        None,
+        1,
+        True,
+        [],
+        {},
+        object(),
+        math,
+        public,
+        View(),
+        View,
+        BaseModel,
+        dict,
+        View().list,
+        View.shown,
+        View.__dict__["partial"],
+        Slotted(),
+        Forgetful(),
+        print,
+        len,
+        functools.partial,
+        3.5,
+        b"handler",
+        ...,
     ],
     ids=lambda target: type(target).__name__,
-)  # fmt: skip
+)
 def test_what_cannot_keep_a_policy_is_an_error_where_it_is_written(target: Any) -> None:
     with pytest.raises(ConfigError):
         mark(target, key)
@@ -168,9 +189,18 @@ def test_a_mark_is_found_again(name: str) -> None:
     assert policy_of(MADE[name]()) == key
 
 
-@pytest.mark.parametrize("handler", [
-    fresh(), functools.partial(fresh()), Callables(), Callables, wraps(fresh()), Callables().other, MarkedCall().other,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "handler",
+    [
+        fresh(),
+        functools.partial(fresh()),
+        Callables(),
+        Callables,
+        wraps(fresh()),
+        Callables().other,
+        MarkedCall().other,
+    ],
+)
 def test_what_is_not_marked_has_no_policy(handler: Any) -> None:
     assert policy_of(handler) is None
 

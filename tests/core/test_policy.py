@@ -73,9 +73,12 @@ POLICIES = st.lists(CHECKS, min_size=1, max_size=6).map(lambda checks: Policy.of
 # What may stand on one side of `|`: it says who may call, and nothing in it answers for the handler.
 WHO = st.builds(Fixed, st.sampled_from([Stage.IDENTITY, Stage.ACCESS]), st.booleans(), st.just("w"), st.booleans())
 EARLY = st.builds(
-    Fixed, st.sampled_from([stage for stage in Stage if stage is not Stage.EXECUTION]), st.booleans(),
-    st.sampled_from("abc"), st.booleans(),
-)  # fmt: skip
+    Fixed,
+    st.sampled_from([stage for stage in Stage if stage is not Stage.EXECUTION]),
+    st.booleans(),
+    st.sampled_from("abc"),
+    st.booleans(),
+)
 SIDES = st.tuples(WHO, st.lists(EARLY, max_size=5)).map(lambda found: Policy.of(found[0], *found[1]))
 
 
@@ -310,6 +313,14 @@ async def test_any_other_answer_is_a_fault(answer: Any) -> None:
 
 def test_stages_are_in_order() -> None:
     assert [stage.name for stage in sorted(Stage)] == [
-        "RESPONSE", "TRANSPORT", "NETWORK", "IDENTITY", "FORGERY", "ASSURANCE", "ACCESS", "QUOTA", "RESOURCE",
+        "RESPONSE",
+        "TRANSPORT",
+        "NETWORK",
+        "IDENTITY",
+        "FORGERY",
+        "ASSURANCE",
+        "ACCESS",
+        "QUOTA",
+        "RESOURCE",
         "EXECUTION",
-    ]  # fmt: skip
+    ]

@@ -82,9 +82,12 @@ def test_the_last_port_is_one() -> None:
         assert Address.parse_all(f"redis://one:{port}/?node=two:{port}")[1].port == port
         url = f"http://127.0.0.1:{port}"
         found = Settings(
-            issuer=url, database_url=f"postgresql://one:{port},two:{port}/x", ephemeral_url=f"redis://a:{port}",
-            mail=MailSettings(url=f"smtp://a:{port}"), trusted_origins=(f"https://a.example:{port}",),
-        ).findings()  # fmt: skip
+            issuer=url,
+            database_url=f"postgresql://one:{port},two:{port}/x",
+            ephemeral_url=f"redis://a:{port}",
+            mail=MailSettings(url=f"smtp://a:{port}"),
+            trusted_origins=(f"https://a.example:{port}",),
+        ).findings()
         assert [one for one in found if "issuer" not in one or port != 80] == []
     assert port_of("https://a.example") is None
     assert Address.parse("redis://cache").port == 6379

@@ -17,10 +17,16 @@ from routeguard.core.rate import Rate, parse_duration, parse_rate, parse_size
 @pytest.mark.parametrize(
     ("text", "limit", "seconds"),
     [
-        ("60/minute", 60, 60), ("5 per 15m", 5, 900), ("10000/day", 10_000, 86_400), (" 1 / HOUR ", 1, 3600),
-        ("100/2 hours", 100, 7200), ("3/s", 3, 1), ("7/10 sec", 7, 10), ("1/w", 1, 604_800),
+        ("60/minute", 60, 60),
+        ("5 per 15m", 5, 900),
+        ("10000/day", 10_000, 86_400),
+        (" 1 / HOUR ", 1, 3600),
+        ("100/2 hours", 100, 7200),
+        ("3/s", 3, 1),
+        ("7/10 sec", 7, 10),
+        ("1/w", 1, 604_800),
     ],
-)  # fmt: skip
+)
 def test_rates(text: str, limit: int, seconds: int) -> None:
     rate = parse_rate(text)
     assert (rate.limit, rate.seconds) == (limit, seconds)

@@ -59,10 +59,18 @@ def test_bytes_are_opaque() -> None:
 
 
 def test_from_environ() -> None:
-    made = RequestView.from_environ({
-        "REQUEST_METHOD": "POST", "PATH_INFO": "/\xc3\xa9", "wsgi.url_scheme": "https", "REMOTE_ADDR": "192.0.2.1",
-        "HTTP_COOKIE": "a=1", "HTTP_X_CSRF_TOKEN": "t", "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "2",
-    })  # fmt: skip
+    made = RequestView.from_environ(
+        {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": "/\xc3\xa9",
+            "wsgi.url_scheme": "https",
+            "REMOTE_ADDR": "192.0.2.1",
+            "HTTP_COOKIE": "a=1",
+            "HTTP_X_CSRF_TOKEN": "t",
+            "CONTENT_TYPE": "application/json",
+            "CONTENT_LENGTH": "2",
+        }
+    )
     assert (made.method, made.scheme, made.path) == ("POST", "https", "/%C3%A9")
     assert made.header("x-csrf-token") == "t"
     assert made.header("content-type") == "application/json"

@@ -70,10 +70,13 @@ with create_engine({url!r}).connect() as connection:
 """
 HOOKS = ", include_name=include_name, include_object=include_object"
 PLACES: dict[str, dict[str, Any]] = {
-    "sqlite": {}, "sqlite, another prefix": {"table_prefix": "auth_"}, "postgresql": {},
-    "postgresql, another prefix": {"table_prefix": "auth_"}, "postgresql, a schema": {"schema": "identity"},
+    "sqlite": {},
+    "sqlite, another prefix": {"table_prefix": "auth_"},
+    "postgresql": {},
+    "postgresql, another prefix": {"table_prefix": "auth_"},
+    "postgresql, a schema": {"schema": "identity"},
     "postgresql, a schema, no prefix": {"schema": "identity", "table_prefix": ""},
-}  # fmt: skip
+}
 
 
 class Application:
@@ -91,15 +94,18 @@ class Application:
         template += "def upgrade():\n    ${upgrades}\ndef downgrade():\n    ${downgrades}\n"
         (folder / "migrations" / "script.py.mako").write_text(template)
         (folder / "alembic.ini").write_text("[alembic]\nscript_location = migrations\nprepend_sys_path = .\n")
-        self.values = {
-            "ROUTEGUARD_DATABASE_TABLE_PREFIX": names.prefix, "ROUTEGUARD_DATABASE_SCHEMA": names.schema
-        }  # fmt: skip
+        self.values = {"ROUTEGUARD_DATABASE_TABLE_PREFIX": names.prefix, "ROUTEGUARD_DATABASE_SCHEMA": names.schema}
 
     def alembic(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "alembic", *arguments], cwd=self.folder, env=environment(**self.values), check=False,
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            [sys.executable, "-m", "alembic", *arguments],
+            cwd=self.folder,
+            env=environment(**self.values),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     def revisions(self) -> str:
         return "".join(path.read_text() for path in (self.folder / "migrations" / "versions").glob("*.py"))
@@ -146,9 +152,10 @@ async def test_alembic_of_the_application_leaves_ours_alone(made: tuple[str, Nam
 
     async with database.transaction() as tx:
         await tx.execute(
-            sa.insert(users).values(id="usr_1", email="a@b.c", email_key="a@b.c", name="", email_verified=True,
-                                    role="user", created_at=1.0)
-        )  # fmt: skip
+            sa.insert(users).values(
+                id="usr_1", email="a@b.c", email_key="a@b.c", name="", email_verified=True, role="user", created_at=1.0
+            )
+        )
         await tx.execute(sa.text("INSERT INTO profiles (user_id, motto) VALUES ('usr_1', 'x')"))
     async with database.transaction() as tx:
         await tx.execute(sa.delete(users))

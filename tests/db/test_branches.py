@@ -96,10 +96,12 @@ def write(folder: Path, name: str, *texts: str, depends_on: str | None = "0001")
 
 def declare(name: str) -> sa.Table:
     return sa.Table(
-        f"routeguard_{name}", metadata,
-        sa.Column("id", sa.String(40), primary_key=True), sa.Column("user_id", sa.ForeignKey("routeguard_users.id")),
+        f"routeguard_{name}",
+        metadata,
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("user_id", sa.ForeignKey("routeguard_users.id")),
         sa.Column("label", sa.Text),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

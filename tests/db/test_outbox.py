@@ -140,9 +140,11 @@ async def test_a_row_that_was_tampered_with_is_not_delivered(database: Database,
     await put(database, box, b"one")
     (row,) = await rows(database)
     values = {
-        "other secret": {}, "other row": {"id": "obx_x"}, "other kind": {"kind": "other"},
+        "other secret": {},
+        "other row": {"id": "obx_x"},
+        "other kind": {"kind": "other"},
         "one bit": {"payload": row.payload[:-1] + bytes([row.payload[-1] ^ 1])},
-    }[change]  # fmt: skip
+    }[change]
     if values:
         async with database.transaction() as tx:
             await tx.execute(sa.update(outbox).values(values))

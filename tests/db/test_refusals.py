@@ -41,9 +41,10 @@ def server() -> Iterator[PostgresServer]:
     own.execute("CREATE DATABASE closed")
     own.execute("REVOKE CONNECT ON DATABASE closed FROM PUBLIC")
     rules = (
-        "host all postgres,cat,ghost 127.0.0.1/32 trust", "host all ada 127.0.0.1/32 scram-sha-256",
+        "host all postgres,cat,ghost 127.0.0.1/32 trust",
+        "host all ada 127.0.0.1/32 scram-sha-256",
         "hostssl all tls 127.0.0.1/32 trust",
-    )  # fmt: skip
+    )
     (own._data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
     own.execute("SELECT pg_reload_conf()")
     yield own
@@ -148,7 +149,7 @@ async def test_an_outage_stays_an_outage(server: PostgresServer) -> None:
         "failed to resolve host 'db': [Errno -3] Temporary failure in name resolution",
         'connection failed: connection to server at "10.0.0.9", port 5432 failed: session is read-only',
         "consuming input failed: server closed the connection unexpectedly",
-    ):  # fmt: skip
+    ):
         assert refusal_of(text) is None, text
     assert refusal_of(str(psycopg.OperationalError('FATAL:  password authentication failed for user "ada"')))
 
@@ -178,9 +179,14 @@ async def test_a_sqlite_file_that_is_none(tmp_path: Path, name: str, content: by
     ],
 )
 async def test_a_valkey_that_refuses_us_is_a_finding(
-    sqlite_url: str, tmp_path: Path, options: tuple[str, ...], user_info: str, path: str, said: str,
+    sqlite_url: str,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    user_info: str,
+    path: str,
+    said: str,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     if "/dev/null" in options:
         options = (*options[:-1], str(tmp_path / "nodes.conf"))
     valkey = ValkeyProcess(*options)

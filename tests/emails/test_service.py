@@ -240,17 +240,26 @@ async def test_a_pending_change_ends_with_the_session_and_the_password_it_was_as
 
 @pytest.mark.parametrize(
     "email",
-    ["=?utf-8?q?e=40attacker.com?=@victim.com", '"e@attacker.com"@victim.com', "e%attacker.com@victim.com",
-     "attacker.com!e@victim.com", "e@attacker.com@victim.com", "@attacker.com:e@victim.com", "e@[127.0.0.1]"],
-)  # fmt: skip
+    [
+        "=?utf-8?q?e=40attacker.com?=@victim.com",
+        '"e@attacker.com"@victim.com',
+        "e%attacker.com@victim.com",
+        "attacker.com!e@victim.com",
+        "e@attacker.com@victim.com",
+        "@attacker.com:e@victim.com",
+        "e@[127.0.0.1]",
+    ],
+)
 async def test_no_door_takes_an_address_that_is_read_as_another(world: World, email: str):
     """ML-10"""
     async with world.signed_in("ada@example.com") as client:
         answers = [
-            await world.sign_up(email), await world.sign_in(email),
-            await world.post("password/forgot", {"email": email}), await world.post("email/resend", {"email": email}),
+            await world.sign_up(email),
+            await world.sign_in(email),
+            await world.post("password/forgot", {"email": email}),
+            await world.post("email/resend", {"email": email}),
             await ask_to_change(client, email),
-        ]  # fmt: skip
+        ]
     for answer in answers:
         assert answer.status_code == 422  # type: ignore[attr-defined]
         assert answer.json()["errors"] == [{"pointer": "/email", "detail": "This is not an e-mail address."}]  # type: ignore[attr-defined]

@@ -33,13 +33,26 @@ def test_what_keeps_shared_caches_out_stays(value: bytes) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        b"", b"public", b"max-age=60", b"no-cache", b"must-revalidate", b"private, public", b"no-store, public",
-        b"private, s-maxage=60", b'private="x"', b'private="x", max-age=1', b"private;public", b"x-private",
+        b"",
+        b"public",
+        b"max-age=60",
+        b"no-cache",
+        b"must-revalidate",
+        b"private, public",
+        b"no-store, public",
+        b"private, s-maxage=60",
+        b'private="x"',
+        b'private="x", max-age=1',
+        b"private;public",
+        b"x-private",
         b"privately",
-        b'"private"', b"private, new-directive", b"private, max-age=-1", b"private, max-age=\xd9\xa1",
+        b'"private"',
+        b"private, new-directive",
+        b"private, max-age=-1",
+        b"private, max-age=\xd9\xa1",
         b"no-store\npublic",
     ],
-)  # fmt: skip
+)
 def test_anything_else_is_replaced(value: bytes) -> None:
     assert kept(value) == [b"private, no-store"]
 

@@ -458,9 +458,13 @@ class TestLife:
         await life(edge(app, start=start, stop=stop))
         # Everything is closed before the server hears of it: then it ends the process (attack OPS-14).
         assert order == [
-            True, "lifespan.startup", "lifespan.startup.complete", "lifespan.shutdown", "stop",
+            True,
+            "lifespan.startup",
+            "lifespan.startup.complete",
+            "lifespan.shutdown",
+            "stop",
             "lifespan.shutdown.complete",
-        ]  # fmt: skip
+        ]
 
     async def test_an_application_that_dies_is_closed_too(self) -> None:
         stopped: list[bool] = []

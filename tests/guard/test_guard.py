@@ -63,11 +63,17 @@ class TestCompile:
     @pytest.mark.parametrize(
         ("policy", "guarded"),
         [
-            (public, False), (public & Policy.of(Limit(1)), False), (Policy.of(Limit(1)), True), (key, True),
-            (public & key, True), (deferred, True), (public & deferred, True), (public | key, True),
+            (public, False),
+            (public & Policy.of(Limit(1)), False),
+            (Policy.of(Limit(1)), True),
+            (key, True),
+            (public & key, True),
+            (deferred, True),
+            (public & deferred, True),
+            (public | key, True),
         ],
         ids=str,
-    )  # fmt: skip
+    )
     def test_what_counts_as_guarded(self, guard: Guard, policy: Policy, guarded: bool) -> None:
         assert guard.compile(policy, handler, "http").guarded is guarded
 
@@ -75,8 +81,9 @@ class TestCompile:
         with pytest.raises(ConfigError) as caught:
             guard.compile(Policy.of(Unbindable(), Unbindable()), handler, "http")
         assert caught.value.findings == (
-            f"{__name__}.handler: first finding", f"{__name__}.handler: second finding",
-        )  # fmt: skip
+            f"{__name__}.handler: first finding",
+            f"{__name__}.handler: second finding",
+        )
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("once", [False, True])
@@ -131,8 +138,14 @@ class TestInventory:
         ]
         found = verify(guard, entries, undecided_is_fatal=True)
         assert [line.split(" (")[0].split(":")[0] for line in found] == [
-            "GET /unmarked", "GET /lacks", "GET /unbound", "GET /unbound", "* /unknown", "GET /above", "GET /above",
-        ]  # fmt: skip
+            "GET /unmarked",
+            "GET /lacks",
+            "GET /unbound",
+            "GET /unbound",
+            "* /unknown",
+            "GET /above",
+            "GET /above",
+        ]
         lenient = verify(guard, entries, undecided_is_fatal=False)
         assert lenient == [line for line in found if "no policy" not in line]
 
@@ -143,15 +156,23 @@ class TestInventory:
 
     def test_matrix(self, guard: Guard) -> None:
         guard.default = admin
-        rows = matrix(guard, [
-            entry("GET", "/a", handler, marked=key), entry("GET", "/b", handler, asked=key), entry("GET",
-            "/c", handler),
-            entry("GET", "/d", handler, above=key), entry("GET", "/e", handler, marked=admin, above=key),
-        ])  # fmt: skip
+        rows = matrix(
+            guard,
+            [
+                entry("GET", "/a", handler, marked=key),
+                entry("GET", "/b", handler, asked=key),
+                entry("GET", "/c", handler),
+                entry("GET", "/d", handler, above=key),
+                entry("GET", "/e", handler, marked=admin, above=key),
+            ],
+        )
         assert [(row.path, row.policy, row.source) for row in rows] == [
-            ("/a", "key x-key", "mark"), ("/b", "key x-key", "parameter"), ("/c", "key x-admin", "default"),
-            ("/d", "key x-key", "mark"), ("/e", "key x-key, key x-admin", "mark"),
-        ]  # fmt: skip
+            ("/a", "key x-key", "mark"),
+            ("/b", "key x-key", "parameter"),
+            ("/c", "key x-admin", "default"),
+            ("/d", "key x-key", "mark"),
+            ("/e", "key x-key, key x-admin", "mark"),
+        ]
         guard.default = None
         [row] = matrix(guard, [entry("GET", "/c", handler)])
         assert (row.policy, row.source) == ("refused: no decision", "undecided")

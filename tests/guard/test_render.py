@@ -14,9 +14,17 @@ from routeguard.guard.render import is_navigation, render, to_sign_in
 
 
 def view(method: str = "GET", path: str = "/x", headers: Any = (), kind: str = "http", **scope: Any) -> RequestView:
-    return RequestView.from_scope({
-        "type": kind, "method": method, "path": path, "headers": list(headers), "query_string": b"", "scheme": "http",
-    } | scope)  # fmt: skip
+    return RequestView.from_scope(
+        {
+            "type": kind,
+            "method": method,
+            "path": path,
+            "headers": list(headers),
+            "query_string": b"",
+            "scheme": "http",
+        }
+        | scope
+    )
 
 
 def test_problem_json() -> None:
@@ -25,9 +33,12 @@ def test_problem_json() -> None:
     reply = render(problem, view(), "req_1")
     headers = dict(reply.headers)
     assert json.loads(reply.body) == {
-        "type": "https://routeguard.dev/problems/authentication-required", "title": "Authentication required",
-        "status": 401, "detail": "Sign in, or send a valid credential.", "instance": "req_1",
-    }  # fmt: skip
+        "type": "https://routeguard.dev/problems/authentication-required",
+        "title": "Authentication required",
+        "status": 401,
+        "detail": "Sign in, or send a valid credential.",
+        "instance": "req_1",
+    }
     assert headers[b"content-type"] == b"application/problem+json"
     assert headers[b"content-length"] == str(len(reply.body)).encode()
     assert headers[b"www-authenticate"] == b"Bearer"

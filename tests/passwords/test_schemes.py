@@ -61,13 +61,15 @@ IMPORTED = {
 # From the documentation of the two projects, so that the forms above are not only our own reading of them.
 PUBLISHED = {
     "passlib pbkdf2": (
-        "$pbkdf2-sha256$29000$N2YMIWQsBWBMae09x1jrPQ$1t8iyB2A.WF/Z5JZv.lfCIhXXN33N23OSgQYThBYRfk", b"toomanysecrets"
+        "$pbkdf2-sha256$29000$N2YMIWQsBWBMae09x1jrPQ$1t8iyB2A.WF/Z5JZv.lfCIhXXN33N23OSgQYThBYRfk",
+        b"toomanysecrets",
     ),
     "passlib scrypt": (
-        "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E", b"password"
+        "$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E",
+        b"password",
     ),
     "bcrypt": ("$2a$05$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe", b"password"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("encoded", IMPORTED.values(), ids=IMPORTED)

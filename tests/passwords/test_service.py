@@ -485,10 +485,13 @@ async def test_a_unicode_twin_is_422_and_nobody_is_mailed(world: World, twin: st
 @pytest.mark.parametrize(
     "lie",
     [
-        {"host": "evil.example"}, {"x-forwarded-host": "evil.example"}, {"x-forwarded-proto": "javascript"},
-        {"forwarded": "host=evil.example;proto=http"}, {"x-forwarded-proto": "http"},
+        {"host": "evil.example"},
+        {"x-forwarded-host": "evil.example"},
+        {"x-forwarded-proto": "javascript"},
+        {"forwarded": "host=evil.example;proto=http"},
+        {"x-forwarded-proto": "http"},
     ],
-)  # fmt: skip
+)
 async def test_links_never_come_from_the_request(database_url: str, lie: dict[str, str]):
     """ML-07"""
     async with World.open(database_url, issuer="https://id.example.com", environment="development") as world:
@@ -551,9 +554,22 @@ async def test_no_foreign_page_signs_a_visitor_in(world: World, site: str):
     assert "set-cookie" not in response.headers
 
 
-BAD_BODIES = [b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"email":1,"password":2}', b'{"email":"a@b.co"}',
-    b'{"email":"a@b.co","password":null}', b'{"email":"a@b.co","email":"b@b.co","password":"x"}', b"\xff\xfe", b"NaN",
-    b'{"email":"\\ud800","password":"x"}', b"[" * 5000]  # fmt: skip
+BAD_BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'"x"',
+    b"{}",
+    b'{"email":1,"password":2}',
+    b'{"email":"a@b.co"}',
+    b'{"email":"a@b.co","password":null}',
+    b'{"email":"a@b.co","email":"b@b.co","password":"x"}',
+    b"\xff\xfe",
+    b"NaN",
+    b'{"email":"\\ud800","password":"x"}',
+    b"[" * 5000,
+]
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,11 @@ class World:
     @asynccontextmanager
     async def open(cls, database_url: str, **settings: Any) -> AsyncIterator[World]:
         given: dict[str, Any] = {
-            "issuer": ORIGIN, "passwords": CHEAP, "traffic": UNLIMITED, "database": PATIENT
-        } | settings  # fmt: skip
+            "issuer": ORIGIN,
+            "passwords": CHEAP,
+            "traffic": UNLIMITED,
+            "database": PATIENT,
+        } | settings
         guard = Routeguard(Settings(secret=SECRET, database_url=database_url, **given))
         app = Starlette()
         guard.install(app)

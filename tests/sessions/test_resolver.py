@@ -121,9 +121,12 @@ async def test_ids_from_elsewhere_are_ignored(world: World) -> None:
     assert browser.cookie is not None
     value = browser.cookie.partition("=")[2]
     for headers in (
-        {"x-session": value}, {"authorization": f"Bearer {value}"}, {"authorization": f"Session {value}"},
-        {"set-cookie": browser.cookie}, {"cookie2": browser.cookie},
-    ):  # fmt: skip
+        {"x-session": value},
+        {"authorization": f"Bearer {value}"},
+        {"authorization": f"Session {value}"},
+        {"set-cookie": browser.cookie},
+        {"cookie2": browser.cookie},
+    ):
         assert await world.cookies.resume(make_exchange(headers=headers)) is None
     exchange = make_exchange()
     exchange.request.scope["query_string"] = f"__Host-routeguard={value}".encode()  # type: ignore[index]
@@ -132,9 +135,18 @@ async def test_ids_from_elsewhere_are_ignored(world: World) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["routeguard", "__host-routeguard", "__HOST-routeguard", "__Host-Routeguard", "__Secure-routeguard",
-     "x__Host-routeguard", "__Host-routeguard2", "\u00a0__Host-routeguard", "\x0b__Host-routeguard"],
-)  # fmt: skip
+    [
+        "routeguard",
+        "__host-routeguard",
+        "__HOST-routeguard",
+        "__Host-Routeguard",
+        "__Secure-routeguard",
+        "x__Host-routeguard",
+        "__Host-routeguard2",
+        "\u00a0__Host-routeguard",
+        "\x0b__Host-routeguard",
+    ],
+)
 async def test_only_the_exact_name_is_ours(world: World, name: str) -> None:
     """CK-02, CK-03, SES-34: the plain name among them."""
     browser = await world.sign_in(await world.user())

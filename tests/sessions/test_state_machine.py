@@ -215,10 +215,13 @@ def test_histories(sqlite_url: str, rounds: int) -> None:
             run_state_machine_as_test(
                 Histories,
                 settings=settings(
-                    max_examples=rounds, stateful_step_count=50, deadline=None, derandomize=True,
+                    max_examples=rounds,
+                    stateful_step_count=50,
+                    deadline=None,
+                    derandomize=True,
                     # Histories are long by design.
                     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
                 ),
-            )  # fmt: skip
+            )
         finally:
             runner.run(database.close())

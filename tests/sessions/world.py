@@ -53,7 +53,7 @@ class World:
 
     def __init__(
         self, database: Database, clock: FakeClock, settings: SessionSettings, user_class: type[Any] = User
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.database = database
         self.clock = clock
         self.settings = settings
@@ -64,9 +64,14 @@ class World:
         self.feed = invalidations_of(database, clock=steady, settings=settings)
         self.codec = EnvelopeCodec(KEYS)
         self.cookies: CookieSessions[User] = CookieSessions(
-            database, reader, clock=steady, codec=self.codec, cookie=SessionCookie(), settings=settings,
+            database,
+            reader,
+            clock=steady,
+            codec=self.codec,
+            cookie=SessionCookie(),
+            settings=settings,
             invalidations=self.feed,
-        )  # fmt: skip
+        )
         self.sessions: Sessions[User] = Sessions(
             database, reader, clock=steady, settings=settings, invalidations=self.feed, cookies=self.cookies
         )

@@ -38,9 +38,11 @@ def starlette(guard: Routeguard[Any]) -> Starlette:
 
     app = Starlette(
         routes=[
-            Route("/admin", admin), WebSocketRoute("/ws", socket), Mount("/below", routes=[Route("/found", found)]),
+            Route("/admin", admin),
+            WebSocketRoute("/ws", socket),
+            Mount("/below", routes=[Route("/found", found)]),
         ]
-    )  # fmt: skip
+    )
     guard.install(app)
     return app
 

@@ -26,10 +26,13 @@ def of(settings: Settings) -> Routeguard[Any]:
 @pytest.mark.parametrize(
     "issuer",
     [
-        "https://id.example.com", "http://id.example.com", "http://10.0.0.7:8000", "https://localhost.example.com",
+        "https://id.example.com",
+        "http://id.example.com",
+        "http://10.0.0.7:8000",
+        "https://localhost.example.com",
         "http://testserver",
     ],
-)  # fmt: skip
+)
 def test_test_mode_is_refused_where_others_come_in(issuer: str) -> None:
     with pytest.raises(ConfigError) as caught:
         of(replace(DEPLOYED, issuer=issuer, environment="test"))

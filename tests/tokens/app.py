@@ -43,9 +43,13 @@ class App(World):
     @asynccontextmanager
     async def run(cls, url: str, directory: Path, *, user: type[Any] = User, **settings: Any) -> AsyncIterator[App]:
         given: dict[str, Any] = {
-            "issuer": ORIGIN, "passwords": CHEAP, "environment": "development", "database": PATIENT,
-            "traffic": TrafficSettings(refresh=OFF, identity=OFF), "tokens": TokenSettings(grace=GRACE),
-        } | settings  # fmt: skip
+            "issuer": ORIGIN,
+            "passwords": CHEAP,
+            "environment": "development",
+            "database": PATIENT,
+            "traffic": TrafficSettings(refresh=OFF, identity=OFF),
+            "tokens": TokenSettings(grace=GRACE),
+        } | settings
         guard: Routeguard[Any] = Routeguard(Settings(secret=SECRET, database_url=url, **given), user=user)
         world = cls(_application(guard), guard, directory, {}, Mailbox())
         await guard._start(True)

@@ -34,9 +34,16 @@ def unb64(text: str) -> bytes:
 def claims(**change: Any) -> dict[str, Any]:
     """Claims that pass, with `change` put in; None takes one out."""
     good: dict[str, Any] = {
-        "iss": ISSUER, "aud": AUDIENCE, "sub": "usr_1", "iat": int(NOW) - 10, "exp": int(NOW) + 890, "jti": "j",
-        "client_id": "test", "sid": "ses_1", "auth_time": int(NOW) - 100,
-    }  # fmt: skip
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": "usr_1",
+        "iat": int(NOW) - 10,
+        "exp": int(NOW) + 890,
+        "jti": "j",
+        "client_id": "test",
+        "sid": "ses_1",
+        "auth_time": int(NOW) - 100,
+    }
     return {name: value for name, value in (good | change).items() if value is not None}
 
 

@@ -45,17 +45,27 @@ class KeyWorld:
     """One process. Nothing runs in the background unless `keys.start` is called."""
 
     def __init__(
-        self, database: Database, *, clock: Any = None, secret: Secret = SECRET, older: Sequence[Secret] = (),
-        issuer: str = ISSUER, **settings: Any,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        *,
+        clock: Any = None,
+        secret: Secret = SECRET,
+        older: Sequence[Secret] = (),
+        issuer: str = ISSUER,
+        **settings: Any,
+    ) -> None:
         self.database = database
         self.clock = clock or SystemClock()
         steady, tokens = SteadyClock(self.clock), TokenSettings(**settings)
         self.feed = invalidations_of(database, clock=steady, settings=SessionSettings())
         self.keys = SigningKeys(
-            database, deployment(secret, *older, issuer=issuer), clock=steady, settings=tokens, feed=self.feed,
+            database,
+            deployment(secret, *older, issuer=issuer),
+            clock=steady,
+            settings=tokens,
+            feed=self.feed,
             skew=SKEW,
-        )  # fmt: skip
+        )
         self.access = AccessTokens(self.keys, clock=steady, settings=tokens, issuer=issuer, skew=SKEW)
 
     @classmethod

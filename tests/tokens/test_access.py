@@ -36,13 +36,28 @@ async def test_what_is_in_it(database: Database) -> None:
         created = found["user"].pop("created_at")
         assert datetime.fromisoformat(created) == datetime.fromtimestamp(clock.time(), UTC)
         assert found == {
-            "iss": ISSUER, "aud": ISSUER, "sub": "usr_1", "sid": "ses_1", "client_id": "test", "iat": now,
-            "exp": now + 900, "auth_time": now, "acr": "aal1", "amr": [], "session_created_at": clock.time(),
+            "iss": ISSUER,
+            "aud": ISSUER,
+            "sub": "usr_1",
+            "sid": "ses_1",
+            "client_id": "test",
+            "iat": now,
+            "exp": now + 900,
+            "auth_time": now,
+            "acr": "aal1",
+            "amr": [],
+            "session_created_at": clock.time(),
             "session_authenticated_at": clock.time(),
             "session_expires_at": clock.time() + 86400,
-            "user": {"id": "usr_1", "name": "Ada", "email": "ada@example.com", "email_verified": False, "image": None,
-                     "role": "user"},
-        }  # fmt: skip
+            "user": {
+                "id": "usr_1",
+                "name": "Ada",
+                "email": "ada@example.com",
+                "email_verified": False,
+                "image": None,
+                "role": "user",
+            },
+        }
         again = world.access.verify(world.mint())
         assert again is not None
         assert again.jti != jti
@@ -143,9 +158,12 @@ async def test_only_what_a_user_may_see_is_in_it(database: Database) -> None:
 
 def by_id(world: World) -> SessionsById[User]:
     return SessionsById(
-        world.database, world.users.reader, clock=SteadyClock(world.clock), settings=world.settings,
+        world.database,
+        world.users.reader,
+        clock=SteadyClock(world.clock),
+        settings=world.settings,
         invalidations=world.feed,
-    )  # fmt: skip
+    )
 
 
 async def test_a_session_by_its_id(database: Database) -> None:

@@ -266,9 +266,12 @@ class Process:
 
     def __init__(self, url: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tokens.key_world", url], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, cwd=Path(__file__).parents[2],
-        )  # fmt: skip
+            [sys.executable, "-m", "tests.tokens.key_world", url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
         assert self.read() == "ready"
 
     def read(self) -> str:

@@ -87,9 +87,14 @@ async def _breeding(url: str, socket: str) -> AsyncIterator[Breeder]:
 
     server = await asyncio.start_unix_server(connected, socket)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.tokens.victim", socket, url, stdin=asyncio.subprocess.PIPE,
+        sys.executable,
+        "-m",
+        "tests.tokens.victim",
+        socket,
+        url,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"

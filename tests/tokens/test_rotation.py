@@ -89,9 +89,16 @@ async def test_tokens_are_renewed_when_it_is_time(app: App, state: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/me", 200), ("/perhaps", 200), ("/stream", 200), ("/fails", 500), ("/admin", 403), ("/either", 403),
-     ("/mine", 200)],
-)  # fmt: skip
+    [
+        ("/me", 200),
+        ("/perhaps", 200),
+        ("/stream", 200),
+        ("/fails", 500),
+        ("/admin", 403),
+        ("/either", 403),
+        ("/mine", 200),
+    ],
+)
 async def test_the_new_cookies_leave_whatever_the_handler_does(app: App, path: str, status: int) -> None:
     """An error, a stream, a refusal by a later check, by both sides of a `|` or by its first: the token is spent."""
     browser = await app.with_tokens()
@@ -213,9 +220,7 @@ async def test_a_dead_refresh_token_is_taken_away(app: App) -> None:
         await app.guard.services.get(Sessions).revoke(tx, browser.id, browser.session_id)
     browser.age(EXPIRED)
     given = [value.decode() for name, value in (await browser.copy().get("/me")).headers if name == b"set-cookie"]
-    assert sorted(given) == [
-        f"{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax" for name in (ACCESS, REFRESH)
-    ]  # fmt: skip
+    assert sorted(given) == [f"{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax" for name in (ACCESS, REFRESH)]
     answer = await browser.get("/me")
     assert answer.problem == "authentication-required"
     assert browser.cookies == {}

@@ -109,8 +109,13 @@ async def test_behind_https_the_cookies_have_the_prefix(tmp_path: Path, sqlite_u
     """CK-13"""
     async with App.run(sqlite_url, tmp_path, issuer="https://id.example") as app:
         browser = await app.signed_in()
-        answer = await browser.ask("POST", "/auth/token", ("content-type", "application/json"),
-                                   body=b'{"cookies": true}', origin="https://id.example")  # fmt: skip
+        answer = await browser.ask(
+            "POST",
+            "/auth/token",
+            ("content-type", "application/json"),
+            body=b'{"cookies": true}',
+            origin="https://id.example",
+        )
         assert answer.status == 200
         cookies = [value.decode() for name, value in answer.headers if name == b"set-cookie"]
         assert [cookie.partition("=")[0] for cookie in cookies] == [f"__Host-{ACCESS}", f"__Host-{REFRESH}"]
@@ -130,9 +135,18 @@ async def test_every_refusal_is_the_same(app: App) -> None:
     following = json.loads((await refresh(app, spent)).body)["refresh_token"]
     assert (await refresh(app, following)).status == 200
     tokens = [
-        dead, pairs[1]["access_token"], pairs[1]["refresh_token"][:-1] + "!", "", "x", "x.y", "é", "a" * 5000, "\t",
-        spent, pairs[2]["refresh_token"],
-    ]  # fmt: skip
+        dead,
+        pairs[1]["access_token"],
+        pairs[1]["refresh_token"][:-1] + "!",
+        "",
+        "x",
+        "x.y",
+        "é",
+        "a" * 5000,
+        "\t",
+        spent,
+        pairs[2]["refresh_token"],
+    ]
     answers = [await refresh(app, token) for token in tokens]
     answers += [await app.ask("POST", "/auth/token/refresh"), await refresh(app, None)]
     seen = set()

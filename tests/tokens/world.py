@@ -36,16 +36,27 @@ GRACE: Final = timedelta(seconds=10)
 class World(Sessions):
     """One process on the system's clock, whose families and the database agree on the time."""
 
-    def __init__(self, database: Database, *, tokens: TokenSettings | None = None, older: tuple[Secret, ...] = (),
-                 secret: Secret = SECRET) -> None:  # fmt: skip
+    def __init__(
+        self,
+        database: Database,
+        *,
+        tokens: TokenSettings | None = None,
+        older: tuple[Secret, ...] = (),
+        secret: Secret = SECRET,
+    ) -> None:
         settings = SessionSettings()
         super().__init__(database, SystemClock(), settings)  # type: ignore[arg-type]
         self.tokens = tokens or TokenSettings(grace=GRACE)
         self.refresh_codec = RefreshCodec(deployment(secret, *older))
         self.families: RefreshFamilies[User] = RefreshFamilies(
-            database, self.users.reader, sessions=self.sessions, codec=self.refresh_codec,
-            clock=self.sessions._clock, lives=Lives.of(self.tokens, settings), site=Site(),
-        )  # fmt: skip
+            database,
+            self.users.reader,
+            sessions=self.sessions,
+            codec=self.refresh_codec,
+            clock=self.sessions._clock,
+            lives=Lives.of(self.tokens, settings),
+            site=Site(),
+        )
         self.outbox = Outbox(database, KEYS, clock=SystemClock())
         self.reused: list[RefreshTokenReused] = []
         self.outbox.on(RefreshTokenReused, self._hear, name="test")

@@ -68,9 +68,12 @@ class Inbox:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             found = [
-                word for address, text in list(self.texts) if address == to
-                for word in re.findall(r"http\S+", text) if part in word
-            ]  # fmt: skip
+                word
+                for address, text in list(self.texts)
+                if address == to
+                for word in re.findall(r"http\S+", text)
+                if part in word
+            ]
             if len(found) > after:
                 return found[-1]
             time.sleep(0.05)
@@ -139,9 +142,13 @@ def site(
         assert migrated.returncode == 0, migrated.stderr
         with (directory / "output").open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), *arguments], cwd=directory,
-                env=values, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), *arguments],
+                cwd=directory,
+                env=values,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+            )
             made = Site((public or own) + root, directory, inbox)
             try:
                 _wait(process, own, made)

@@ -67,11 +67,16 @@ class Widget:
         """The path and the Cookie field of each request."""
         self.guard = Routeguard(
             Settings(
-                issuer=self.url, secret=Secret("s" * 32), environment="development", traffic=UNLIMITED,
-                passwords=CHEAP, database=PATIENT, database_url=f"sqlite:///{directory / 'frames.db'}",
+                issuer=self.url,
+                secret=Secret("s" * 32),
+                environment="development",
+                traffic=UNLIMITED,
+                passwords=CHEAP,
+                database=PATIENT,
+                database_url=f"sqlite:///{directory / 'frames.db'}",
                 cookies=cookies,
             )
-        )  # fmt: skip
+        )
         self.app = self._recorded(self._app())
 
     def _app(self) -> Starlette:
@@ -94,9 +99,11 @@ class Widget:
 
         app = Starlette(
             routes=[
-                Route("/widget", widget), Route("/api/change", change, methods=["POST"]), WebSocketRoute("/ws", greet)
+                Route("/widget", widget),
+                Route("/api/change", change, methods=["POST"]),
+                WebSocketRoute("/ws", greet),
             ]
-        )  # fmt: skip
+        )
         guard.install(app)
         return app
 

@@ -140,9 +140,15 @@ class Site:
 async def opened(way: str, said: bool, sqlite_url: str) -> AsyncIterator[Site]:
     prefix, make = (WAYS | BY_SETTING)[way]
     settings = Settings(
-        issuer=ORIGIN, root_path=prefix if said else "", secret=Secret("s" * 32), environment="development",
-        database_url=sqlite_url, passwords=CHEAP, traffic=UNLIMITED, database=PATIENT,
-    )  # fmt: skip
+        issuer=ORIGIN,
+        root_path=prefix if said else "",
+        secret=Secret("s" * 32),
+        environment="development",
+        database_url=sqlite_url,
+        passwords=CHEAP,
+        traffic=UNLIMITED,
+        database=PATIENT,
+    )
     guard = Routeguard(settings)
     mailbox = Mailbox()
     guard.services.get(MailQueue).mailer = mailbox
@@ -211,8 +217,15 @@ def at_next(root: str) -> str:
 
 async def test_every_link_of_every_page_leads_somewhere_below_the_prefix(site: Site) -> None:
     at = site.prefix
-    pages = ["/auth/sign-in", "/auth/sign-up", "/auth/password/forgot", "/auth/password/reset", "/auth/email/verify",
-             "/nothing-here", "/auth/sign-out"]  # fmt: skip
+    pages = [
+        "/auth/sign-in",
+        "/auth/sign-up",
+        "/auth/password/forgot",
+        "/auth/password/reset",
+        "/auth/email/verify",
+        "/nothing-here",
+        "/auth/sign-out",
+    ]
     found: set[str] = set()
     async with site.browser() as browser:
         for path in pages:
@@ -235,9 +248,21 @@ async def test_every_link_of_every_page_leads_somewhere_below_the_prefix(site: S
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "/elsewhere", "/account", "{at}y", "{at}/../elsewhere", "{at}/%2e%2e/elsewhere", "{at}/..;/elsewhere",
-     "{at}//elsewhere", "//evil.example{at}/", "https://site.example{at}/me", "{at}\\..\\elsewhere", "/{at}/me"],
-)  # fmt: skip
+    [
+        "/",
+        "/elsewhere",
+        "/account",
+        "{at}y",
+        "{at}/../elsewhere",
+        "{at}/%2e%2e/elsewhere",
+        "{at}/..;/elsewhere",
+        "{at}//elsewhere",
+        "//evil.example{at}/",
+        "https://site.example{at}/me",
+        "{at}\\..\\elsewhere",
+        "/{at}/me",
+    ],
+)
 async def test_nobody_is_sent_out_of_the_prefix_after_signing_in(sqlite_url: str, target: str) -> None:
     """RED-12: what else is on the origin may be another application."""
     async with opened("mounted", False, sqlite_url) as site, site.browser() as browser:

@@ -19,7 +19,7 @@ IN_FASTAPI = MAIN.replace(
     'app = Starlette(routes=[Route("/", start), Route("/me", me)])',
     'from fastapi import FastAPI\n\napp = FastAPI()\napp.root_path = "/api"\n'
     'app.router.routes += [Route("/", start), Route("/me", me)]',
-)  # fmt: skip
+)
 MOUNTED = (
     MAIN
     + """

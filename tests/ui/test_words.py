@@ -37,11 +37,13 @@ def test_a_browser_in_words(agent: str | None, words: str) -> None:
 @pytest.mark.parametrize(
     ("passed", "words"),
     [
-        (timedelta(seconds=-5), "just now"), (timedelta(seconds=59), "just now"),
+        (timedelta(seconds=-5), "just now"),
+        (timedelta(seconds=59), "just now"),
         (timedelta(minutes=1), "1 minute ago"),
-        (timedelta(hours=5), "5 hours ago"), (timedelta(days=40), "40 days ago"),
+        (timedelta(hours=5), "5 hours ago"),
+        (timedelta(days=40), "40 days ago"),
     ],
-)  # fmt: skip
+)
 def test_a_time_in_words(passed: timedelta, words: str) -> None:
     now = datetime(2026, 11, 21, tzinfo=UTC)
     assert ago(now - passed, now) == words
@@ -49,9 +51,18 @@ def test_a_time_in_words(passed: timedelta, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "1 second"), (1, "1 second"), (59, "59 seconds"), (61, "2 minutes"), (120, "2 minutes"), (121, "3 minutes"),
-     (3600, "60 minutes"), (3601, "2 hours"), (90_000, "25 hours")],
-)  # fmt: skip
+    [
+        (0, "1 second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (61, "2 minutes"),
+        (120, "2 minutes"),
+        (121, "3 minutes"),
+        (3600, "60 minutes"),
+        (3601, "2 hours"),
+        (90_000, "25 hours"),
+    ],
+)
 def test_a_wait_in_words_is_never_too_short(seconds: int, words: str) -> None:
     assert wait(seconds) == words
     told = ProblemType("quota-exceeded", 429, "T")(headers=(("Retry-After", str(seconds)),))

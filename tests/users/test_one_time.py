@@ -109,9 +109,14 @@ async def test_a_newer_token_voids_the_older_of_its_user_and_purpose_only(world:
 
 @pytest.mark.parametrize(
     "pasted",
-    ["https://id.example.com/auth/email/verify#token={}", "<https://id.example.com/x?token={}>", " {} ", "{}\n",
-     "https://id.example.com/x?token={}&y=z"],
-)  # fmt: skip
+    [
+        "https://id.example.com/auth/email/verify#token={}",
+        "<https://id.example.com/x?token={}>",
+        " {} ",
+        "{}\n",
+        "https://id.example.com/x?token={}&y=z",
+    ],
+)
 async def test_the_link_counts_as_its_token(world: World, pasted: str):
     token = await world.issue()
     assert await world.redeem(pasted.format(token), "verify") is None
@@ -173,9 +178,12 @@ async def change(world: World, ending: str) -> None:
 
 
 PURPOSES = {
-    "reset": {Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION}, "verify": {Ending.EMAIL}, "approve": {Ending.PASSWORD},
-    "unlock": {Ending.SUSPENSION}, "note": set(),
-}  # fmt: skip
+    "reset": {Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION},
+    "verify": {Ending.EMAIL},
+    "approve": {Ending.PASSWORD},
+    "unlock": {Ending.SUSPENSION},
+    "note": set(),
+}
 
 
 @pytest.mark.parametrize(

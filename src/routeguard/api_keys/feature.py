@@ -31,9 +31,14 @@ def set_up(setup: Setup[ApiKeySettings]) -> None:
     uses = UseCounter(database, clock=clock, flush=own.flush)
     services.add(UseCounter, uses, start=uses.start, close=uses.close)
     verifier = StoredKeys(
-        database, services.get(Ephemeral), clock=clock, settings=own,
-        sessions=settings.sessions, invalidations=feed, uses=uses,
-    )  # fmt: skip
+        database,
+        services.get(Ephemeral),
+        clock=clock,
+        settings=own,
+        sessions=settings.sessions,
+        invalidations=feed,
+        uses=uses,
+    )
     services.add(KeyVerifier, verifier)
     setup.watch(ApiKey, verifier)
     setup.describe(*SCHEMES, narrowing=NARROWING)

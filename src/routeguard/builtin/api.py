@@ -69,9 +69,12 @@ class Policies(Generic[U]):
     """The policies for handlers."""
 
     def session(
-        self, *, user: Match | None = None, rule: Callable[[UserSession[U]], bool | Awaitable[bool]] | None = None,
+        self,
+        *,
+        user: Match | None = None,
+        rule: Callable[[UserSession[U]], bool | Awaitable[bool]] | None = None,
         stream: StreamEnd = "end",
-    ) -> Policy:  # fmt: skip
+    ) -> Policy:
         """Ask for a signed-in user: 401 without one, 403 when `user` fields or `rule` do not hold.
 
         A list of values means any of them; dotted or nested names reach inside; a missing field never matches and

@@ -39,11 +39,12 @@ def show(*, format: Literal["table", "json"] = "table") -> int:  # noqa: A002 - 
         findings += error.findings
     rows = [
         {
-            "setting": name, "value": _in_force(settings, name) or _shown(name, value),
+            "setting": name,
+            "value": _in_force(settings, name) or _shown(name, value),
             "source": settings.provenance.get(name, "default"),
         }
         for name, value in flatten(settings)
-    ]  # fmt: skip
+    ]
     if format == "json":
         sys.stdout.write(json.dumps({"settings": rows, "findings": findings}, indent=2) + "\n")
     else:

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 OWN_DATABASE: Final = "sqlite:///routeguard-dev.db"
 """Not the default of `database_url`, which is the application's: the example creates an admin of its own."""
 _OWN: Final[dict[str, Any]] = {
-    "database_url": OWN_DATABASE, "ephemeral_url": "memory://", "secret": None, "older_secrets": (),
-}  # fmt: skip
+    "database_url": OWN_DATABASE,
+    "ephemeral_url": "memory://",
+    "secret": None,
+    "older_secrets": (),
+}
 """Values of `dev` in place of the configured ones, so that nothing outside this directory is touched."""
 
 

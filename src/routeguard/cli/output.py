@@ -68,6 +68,9 @@ class Outputs:
         raw = Output(stream.fileno(), "w", closefd=False)
         self._raw.append(raw)
         return io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors,
-            line_buffering=stream.line_buffering, write_through=stream.write_through,
-        )  # fmt: skip
+            io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors=stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )

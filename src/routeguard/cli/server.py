@@ -76,9 +76,14 @@ class _Config(uvicorn.Config):
 
 
 def run_server(
-    app: ASGIApp, bound: socket.socket, *, access_log: bool, readiness: Readiness, drain: float = 0.0,
+    app: ASGIApp,
+    bound: socket.socket,
+    *,
+    access_log: bool,
+    readiness: Readiness,
+    drain: float = 0.0,
     tls: ssl.SSLContext | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Serve until told to stop; return the exit code.
 
     From then on `readiness` says no, and for `drain` seconds everybody is still served (see `GracefulServer`).
@@ -88,10 +93,19 @@ def run_server(
     says `Authorization` or `Cookie` would count (attack HTTP-07).
     """
     config = _Config(
-        app, lifespan="on", http=StrictH11Protocol, proxy_headers=False, server_header=False, access_log=access_log,
-        h11_max_incomplete_event_size=_HEADERS, ws_max_size=_SOCKET_MESSAGE, limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=5, timeout_graceful_shutdown=REQUESTS, log_config=logging_config(),
-    )  # fmt: skip
+        app,
+        lifespan="on",
+        http=StrictH11Protocol,
+        proxy_headers=False,
+        server_header=False,
+        access_log=access_log,
+        h11_max_incomplete_event_size=_HEADERS,
+        ws_max_size=_SOCKET_MESSAGE,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=REQUESTS,
+        log_config=logging_config(),
+    )
     config.tls = tls
     server = GracefulServer(config, drain=drain, on_stop=readiness.drain)
     server.run(sockets=[bound])

@@ -71,9 +71,11 @@ def credential_of(request: RequestView) -> Credential | None:
     if authorization is None and key is None:
         return offered
     if (
-        b"authorization" in repeated or b"x-api-key" in repeated
-        or (authorization is not None and key is not None) or offered is not None
-    ):  # fmt: skip
+        b"authorization" in repeated
+        or b"x-api-key" in repeated
+        or (authorization is not None and key is not None)
+        or offered is not None
+    ):
         raise _two_credentials()
     if key is not None:
         return Credential("key", key)

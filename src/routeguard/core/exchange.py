@@ -20,8 +20,15 @@ SCOPE_KEY: Final = "routeguard"
 """Where the exchange lives in an ASGI scope. Set by the edge only; a client cannot reach it (attack AZ-07)."""
 
 _CARRIED: Final = (
-    "principal", "_found_by", "resource", "defaults", "body_limit", "read_body", "observer", "ends_with_principal",
-)  # fmt: skip
+    "principal",
+    "_found_by",
+    "resource",
+    "defaults",
+    "body_limit",
+    "read_body",
+    "observer",
+    "ends_with_principal",
+)
 _FIELD_VALUE: Final = re.compile(rb"[\x20-\x7e\x80-\xff\t]*")
 
 
@@ -54,9 +61,24 @@ class Exchange:
     """
 
     __slots__ = (
-        "_found_by", "_origin", "_request_id", "body_limit", "decision", "defaults", "departed", "effects", "ended",
-        "ends_with_principal", "facts", "memo", "observer", "principal", "read_body", "request", "resource",
-    )  # fmt: skip
+        "_found_by",
+        "_origin",
+        "_request_id",
+        "body_limit",
+        "decision",
+        "defaults",
+        "departed",
+        "effects",
+        "ended",
+        "ends_with_principal",
+        "facts",
+        "memo",
+        "observer",
+        "principal",
+        "read_body",
+        "request",
+        "resource",
+    )
 
     def __init__(self, request: RequestView, *, body_limit: int | None = None) -> None:
         self.request = request

@@ -19,9 +19,25 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services
 
 __all__ = [
-    "AnyOf", "Attack", "BoundCheck", "Check", "Deferred", "Outcome", "Policy", "Public", "Stage", "bind_steps", "chain",
-    "conflicts", "decision_of", "deferred", "describe", "joined", "public", "unfit_sides",
-]  # fmt: skip
+    "AnyOf",
+    "Attack",
+    "BoundCheck",
+    "Check",
+    "Deferred",
+    "Outcome",
+    "Policy",
+    "Public",
+    "Stage",
+    "bind_steps",
+    "chain",
+    "conflicts",
+    "decision_of",
+    "deferred",
+    "describe",
+    "joined",
+    "public",
+    "unfit_sides",
+]
 
 C = TypeVar("C")
 

@@ -10,12 +10,24 @@ from typing import Final
 from routeguard.core.errors import ConfigError
 
 _SECONDS: Final = {
-    "s": 1, "sec": 1, "second": 1, "seconds": 1,
-    "m": 60, "min": 60, "minute": 60, "minutes": 60,
-    "h": 3600, "hour": 3600, "hours": 3600,
-    "d": 86400, "day": 86400, "days": 86400,
-    "w": 604800, "week": 604800, "weeks": 604800,
-}  # fmt: skip
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "seconds": 1,
+    "m": 60,
+    "min": 60,
+    "minute": 60,
+    "minutes": 60,
+    "h": 3600,
+    "hour": 3600,
+    "hours": 3600,
+    "d": 86400,
+    "day": 86400,
+    "days": 86400,
+    "w": 604800,
+    "week": 604800,
+    "weeks": 604800,
+}
 _BYTES: Final = {"": 1, "b": 1, "kb": 1024, "kib": 1024, "mb": 1024**2, "mib": 1024**2, "gb": 1024**3, "gib": 1024**3}
 _RATE: Final = re.compile(r"([0-9]{1,9})\s*(?:/|per)\s*([0-9]{0,6})\s*([a-z]{1,7})", re.ASCII)
 _DURATION: Final = re.compile(r"([0-9]{1,9})\s*([a-z]{1,7})", re.ASCII)

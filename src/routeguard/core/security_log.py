@@ -25,9 +25,7 @@ _IPV4_PREFIX: Final = 24
 _IPV6_PREFIX: Final = 48
 
 
-def note(
-    event: str, exchange: Exchange | None = None, *, level: int = logging.INFO, **facts: str | None
-) -> None:  # fmt: skip
+def note(event: str, exchange: Exchange | None = None, *, level: int = logging.INFO, **facts: str | None) -> None:
     """Write ``security: EVENT request_id=... name=value ...``; facts that are None are left out.
 
     The same pairs are in the record's attribute `routeguard`, for formatters that write JSON. `request_id` is the

@@ -22,9 +22,19 @@ logger = logging.getLogger("routeguard.db")
 # SQLSTATE, PostgreSQL appendix A.
 _CONTENDED: Final = frozenset({"40001", "40P01"})
 _AWAY: Final = (
-    "08", "25006", "28", "3D", "53", "57P",
-    "SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_READONLY",
-)  # fmt: skip
+    "08",
+    "25006",
+    "28",
+    "3D",
+    "53",
+    "57P",
+    "SQLITE_CANTOPEN",
+    "SQLITE_CORRUPT",
+    "SQLITE_FULL",
+    "SQLITE_IOERR",
+    "SQLITE_NOTADB",
+    "SQLITE_READONLY",
+)
 """Connections that fail, are refused, name no database, find no room, take no writes, or are ended by the operator;
 files that fail."""
 _INCOMPLETE: Final = {

@@ -100,8 +100,13 @@ class Names:
         return table is None or not self._is_ours(table, parent_names.get("schema_name"))
 
     def include_object(
-        self, object_: Any, name: str | None, type_: str, reflected: bool, compare_to: Any  # noqa: ARG002, FBT001 - Alembic's shape
-    ) -> bool:  # fmt: skip
+        self,
+        object_: Any,
+        name: str | None,  # noqa: ARG002 - Alembic's shape
+        type_: str,
+        reflected: bool,  # noqa: ARG002, FBT001 - Alembic's shape
+        compare_to: Any,  # noqa: ARG002 - Alembic's shape
+    ) -> bool:
         """Tell Alembic whether to compare something: nothing that is ours, found or declared.
 
         For ``context.configure(include_object=...)`` in an `env.py` whose metadata declares a table of ours, so that a

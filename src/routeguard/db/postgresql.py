@@ -65,10 +65,15 @@ class PostgresBackend:
             raise ConfigError(unreadable(error)) from None
         self.outage = Outage(_place(url))
         self.writes = create_async_engine(
-            "postgresql+psycopg://", async_creator=self.connect, pool_size=settings.pool_size, max_overflow=0,
-            pool_timeout=self._timeout, pool_use_lifo=True, hide_parameters=True,
+            "postgresql+psycopg://",
+            async_creator=self.connect,
+            pool_size=settings.pool_size,
+            max_overflow=0,
+            pool_timeout=self._timeout,
+            pool_use_lifo=True,
+            hide_parameters=True,
             execution_options={"schema_translate_map": {None: self._names.schema}} if self._names.schema else {},
-        )  # fmt: skip
+        )
         follow(self.writes.sync_engine, self._names)
         event.listen(self.writes.sync_engine, "checkout", _refuse_stale)
         event.listen(self.writes.sync_engine, "handle_error", _give_up_read_only)
@@ -170,8 +175,9 @@ class PostgresBackend:
             self.pooled = True
             logger.info(
                 "a connection pooler stands before the database at %s: statements are not prepared, and limits are set "
-                "in each transaction; where it works by session, set database.pooler to session", self.outage.place,
-            )  # fmt: skip
+                "in each transaction; where it works by session, set database.pooler to session",
+                self.outage.place,
+            )
 
     def _limit_transaction(self, connection: sa.Connection) -> None:
         if self.pooled:
@@ -189,9 +195,12 @@ class PostgresBackend:
     def _arguments(self, url: str, own: str) -> dict[str, Any]:
         given = conninfo_to_dict(url)
         defaults: dict[str, Any] = {
-            "tcp_user_timeout": int(self._timeout * 2000), "keepalives_idle": 2, "keepalives_interval": 1,
-            "keepalives_count": 2, "application_name": "routeguard",
-        }  # fmt: skip
+            "tcp_user_timeout": int(self._timeout * 2000),
+            "keepalives_idle": 2,
+            "keepalives_interval": 1,
+            "keepalives_count": 2,
+            "application_name": "routeguard",
+        }
         arguments = {name: value for name, value in defaults.items() if name not in given}
         # Attack OPS-06: a standby that is behind would still let in who has signed out, so it is never asked.
         if given.get("target_session_attrs") not in _CURRENT:

@@ -13,9 +13,16 @@ from routeguard.db.names import DEFAULT_PREFIX, TABLES, Names
 
 _VERSION: Final = f"{DEFAULT_PREFIX}version"
 _LOCK: Final = f"{DEFAULT_PREFIX}migration_lock"
-_FIRST: Final = frozenset({
-    "users", "one_time_tokens", "password_hashes", "sessions", "session_invalidations", "outbox",
-})  # fmt: skip
+_FIRST: Final = frozenset(
+    {
+        "users",
+        "one_time_tokens",
+        "password_hashes",
+        "sessions",
+        "session_invalidations",
+        "outbox",
+    }
+)
 """What the first migration made; all of them together are nobody else's."""
 _NAME: Final = re.compile(rf"((?:pk|uq|fk|ix)_)?({'|'.join(sorted(TABLES, key=len, reverse=True))})(?![a-z0-9])")
 _REFERRED: Final = "_user_id_users"

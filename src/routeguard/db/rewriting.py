@@ -19,9 +19,7 @@ def follow(engine: sa.Engine, names: Names) -> None:
     if names.prefix == DEFAULT_PREFIX:
         return
 
-    def rewrite(
-        connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
-    ) -> tuple[str, Any]:  # fmt: skip
+    def rewrite(connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
         if connection.get_execution_options().get(VERBATIM):
             return statement, parameters
         return names.rewrite(statement), parameters

@@ -59,9 +59,12 @@ class SqliteBackend:
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         address = sa.URL.create("sqlite+aiosqlite", database=path)
         options: dict[str, Any] = {
-            "poolclass": sa.AsyncAdaptedQueuePool, "pool_timeout": settings.timeout.total_seconds(),
-            "max_overflow": 0, "hide_parameters": True, "connect_args": {"async_creator_fn": self._in_thread},
-        }  # fmt: skip
+            "poolclass": sa.AsyncAdaptedQueuePool,
+            "pool_timeout": settings.timeout.total_seconds(),
+            "max_overflow": 0,
+            "hide_parameters": True,
+            "connect_args": {"async_creator_fn": self._in_thread},
+        }
         self.writes = create_async_engine(address, pool_size=1, **options)
         self.reads = create_async_engine(address, pool_size=settings.pool_size, **options)
         for engine in (self.writes, self.reads):
@@ -143,9 +146,12 @@ class SqliteBackend:
 
     def _open(self, *, milliseconds: int = _BLOCKING_MILLISECONDS) -> sqlite3.Connection:
         reader = sqlite3.connect(
-            self.path, timeout=milliseconds / 1000, isolation_level=None, cached_statements=64,
+            self.path,
+            timeout=milliseconds / 1000,
+            isolation_level=None,
+            cached_statements=64,
             check_same_thread=False,
-        )  # fmt: skip
+        )
         reader.execute("PRAGMA journal_mode=WAL").fetchone()
         reader.execute(f"PRAGMA busy_timeout={_BLOCKING_MILLISECONDS}").fetchone()
         reader.execute("PRAGMA query_only=ON")

@@ -27,12 +27,15 @@ def set_up(setup: Setup) -> None:
     """Register `Emails`, and ask for proven addresses where the settings say so."""
     services, settings = setup.services, setup.deployment
     emails = Emails(
-        services.get(Database), services.get(Users),
-        tokens=services.get(OneTimeTokens), verification=services.get(EmailVerification),
-        mails=services.get(MailQueue), letterhead=services.get(Letterhead),
+        services.get(Database),
+        services.get(Users),
+        tokens=services.get(OneTimeTokens),
+        verification=services.get(EmailVerification),
+        mails=services.get(MailQueue),
+        letterhead=services.get(Letterhead),
         proof=services.get(PasswordProof),
         quota=services.get(MailQuota),
-    )  # fmt: skip
+    )
     services.add(Emails, emails)
     # Whoever knew the old password may have asked for the change.
     setup.purpose(CHANGE, ends_with={Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION})

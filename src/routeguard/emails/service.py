@@ -34,9 +34,17 @@ class Emails:
     """Proves and changes addresses. Raises ProblemError: 400 link-expired, 401 invalid-credentials, 422, 429, 503."""
 
     def __init__(
-        self, database: Database, users: Users[Any], *, tokens: OneTimeTokens, verification: EmailVerification,
-        mails: MailQueue, letterhead: Letterhead, proof: PasswordProof, quota: MailQuota,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        users: Users[Any],
+        *,
+        tokens: OneTimeTokens,
+        verification: EmailVerification,
+        mails: MailQueue,
+        letterhead: Letterhead,
+        proof: PasswordProof,
+        quota: MailQuota,
+    ) -> None:
         self._database = database
         self._users = users
         self._tokens = tokens

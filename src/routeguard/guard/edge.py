@@ -34,9 +34,14 @@ if TYPE_CHECKING:
 
 
 async def enter(
-    connection: Connection, compiled: Compiled | None, proceed: App, wire: tuple[Scope, Receive, Send],
-    *, changed: bool = False, passed: Compiled | None = None,
-) -> None:  # fmt: skip
+    connection: Connection,
+    compiled: Compiled | None,
+    proceed: App,
+    wire: tuple[Scope, Receive, Send],
+    *,
+    changed: bool = False,
+    passed: Compiled | None = None,
+) -> None:
     """Decide, then run the handler or answer in its place. `proceed` is the framework's own next step.
 
     `compiled` is None for a handler that leaves the decision to what stands around it. `changed` says that this was

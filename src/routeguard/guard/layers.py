@@ -120,9 +120,7 @@ def _keep_facts(connection: Decider, scope: Scope) -> None:
         connection.watched = Seen(scope)
 
 
-async def run_below(
-    connection: Decider, layer: Layer, proceed: App, wire: tuple[Scope, Receive, Send]
-) -> None:  # fmt: skip
+async def run_below(connection: Decider, layer: Layer, proceed: App, wire: tuple[Scope, Receive, Send]) -> None:
     """Run what is below a layer: its policy is one of those that hold there, and nowhere else."""
     before = connection.layers, connection.above, connection.watched
     connection.layers = (*connection.layers, layer)

@@ -32,12 +32,24 @@ def record(exchange: Exchange, problem: Problem, handler: str, verb: str) -> str
     words = "".join(f" {name}={_quoted(value)}" for name, value in pairs if value)
     level = logging.ERROR if problem.status >= 500 else logging.INFO
     logger.log(
-        level, "%s: %s %s %d %s%s %s", verb, escape(request.method, _METHOD_LENGTH), _quoted(request.path),
-        problem.status, problem.type.code, words, instance,
-        extra={"routeguard": {
-            "request_id": instance, "handler": handler, "principal": principal, "cause": problem.debug,
-        }},
-    )  # fmt: skip
+        level,
+        "%s: %s %s %d %s%s %s",
+        verb,
+        escape(request.method, _METHOD_LENGTH),
+        _quoted(request.path),
+        problem.status,
+        problem.type.code,
+        words,
+        instance,
+        extra={
+            "routeguard": {
+                "request_id": instance,
+                "handler": handler,
+                "principal": principal,
+                "cause": problem.debug,
+            }
+        },
+    )
     return instance
 
 

@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from routeguard.core.request import RequestView
     from routeguard.core.services import Services
 
-SINGULAR: Final = frozenset({
-    b"authorization", b"content-length", b"content-type", b"host", b"idempotency-key", b"origin",
-    b"sec-fetch-site", b"x-api-key", b"x-csrf-token",
-})  # fmt: skip
+SINGULAR: Final = frozenset(
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"origin",
+        b"sec-fetch-site",
+        b"x-api-key",
+        b"x-csrf-token",
+    }
+)
 """Fields that mean nothing certain when sent twice: 400 (attacks HTTP-01, KEY-08)."""
 
 _DIGITS: Final = 18

@@ -38,5 +38,8 @@ def warn_of_missing_guard(handler: str, request: RequestView, instance: str) -> 
     logger.warning(
         "refused: %s %s 500 guard-not-applied: %s needs a guard, and none is installed in the application it runs in:"
         " call guard.install(app) %s",
-        escape(request.method, 20), escape(request.path), handler, instance,
-    )  # fmt: skip
+        escape(request.method, 20),
+        escape(request.path),
+        handler,
+        instance,
+    )

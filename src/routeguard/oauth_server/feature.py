@@ -38,10 +38,12 @@ def set_up(setup: Setup) -> None:
     services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
     cookie = services.get(CookieScheme).name()
     introspection = Introspection(
-        services.get(SessionSources), services.get(CookieSessions), cookie_name=cookie,
+        services.get(SessionSources),
+        services.get(CookieSessions),
+        cookie_name=cookie,
         access=services.find(AccessTokens),
         keys=services.find(KeyVerifier),
-    )  # fmt: skip
+    )
     services.add(Introspection, introspection)
 
 

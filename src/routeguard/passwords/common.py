@@ -33,17 +33,41 @@ _DATE: Final = re.compile(
     re.ASCII,
 )
 # Letters people replace by what looks like them; `1` and its like stand for two.
-_LEET: Final = [
-    str.maketrans("034578962@$€+(1!|", "oeastbgbzaset" + "c" + letter * 3) for letter in ("i", "l")
-]  # fmt: skip
+_LEET: Final = [str.maketrans("034578962@$€+(1!|", "oeastbgbzaset" + "c" + letter * 3) for letter in ("i", "l")]
 _UNSHIFTED: Final = str.maketrans("!@#$%^&*()_+", "1234567890-=")
 _LINES: Final = (
-    "abcdefghijklmnopqrstuvwxyz", "01234567890-=", "qwertyuiop[]", "asdfghjkl;'", "zxcvbnm,./",
-    "azertyuiop", "qsdfghjklm", "wxcvbn", "qwertzuiopü", "yxcvbnm",
-    "йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю",
-    "1qaz", "2wsx", "3edc", "4rfv", "5tgb", "6yhn", "7ujm", "8ik,", "9ol.", "0p;/",
-    "147", "258", "369", "2580", "1590", "357", "159", "753",
-)  # fmt: skip
+    "abcdefghijklmnopqrstuvwxyz",
+    "01234567890-=",
+    "qwertyuiop[]",
+    "asdfghjkl;'",
+    "zxcvbnm,./",
+    "azertyuiop",
+    "qsdfghjklm",
+    "wxcvbn",
+    "qwertzuiopü",
+    "yxcvbnm",
+    "йцукенгшщзхъ",
+    "фывапролджэ",
+    "ячсмитьбю",
+    "1qaz",
+    "2wsx",
+    "3edc",
+    "4rfv",
+    "5tgb",
+    "6yhn",
+    "7ujm",
+    "8ik,",
+    "9ol.",
+    "0p;/",
+    "147",
+    "258",
+    "369",
+    "2580",
+    "1590",
+    "357",
+    "159",
+    "753",
+)
 """Rows, columns and diagonals of keyboards, and the alphabet."""
 
 

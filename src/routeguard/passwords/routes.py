@@ -114,7 +114,9 @@ class _Endpoints:
     async def change(self, request: Request) -> Response:
         body = await read(request, _Change)
         await self._passwords.change(
-            exchange_of(request), session_of(request),
-            current_password=body.current_password, new_password=body.new_password,
-        )  # fmt: skip
+            exchange_of(request),
+            session_of(request),
+            current_password=body.current_password,
+            new_password=body.new_password,
+        )
         return no_content()

@@ -141,9 +141,7 @@ def _passlib_scrypt(encoded: str, password: bytes) -> bool:
 def _scrypt(password: bytes, salt: bytes, costs: tuple[int, int, int], expected: bytes) -> bool:
     n, r, p = costs
     memory = 128 * n * r
-    if (
-        memory > _MOST_MEMORY * 1024 or not 0 < p <= _MOST_LANES or n * r * p > _MOST_SCRYPT_WORK or len(expected) < 16
-    ):  # fmt: skip
+    if memory > _MOST_MEMORY * 1024 or not 0 < p <= _MOST_LANES or n * r * p > _MOST_SCRYPT_WORK or len(expected) < 16:
         raise HashError("scrypt")
     # What OpenSSL asks for beside the N blocks; more than 2 GiB - 1 cannot be said to it.
     beside = 128 * r * (p + 2) + 64 * 1024

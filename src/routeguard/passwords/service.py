@@ -94,9 +94,7 @@ class Passwords:
             for encoded in foreign:
                 await self._hashing.learn(encoded)
 
-    async def sign_up(
-        self, *, email: str, password: str, name: str = "", exchange: Exchange | None = None
-    ) -> None:  # fmt: skip
+    async def sign_up(self, *, email: str, password: str, name: str = "", exchange: Exchange | None = None) -> None:
         """Create an account and mail the link that proves its address. Signs nobody in.
 
         For a taken address nothing changes, its owner is told by mail, and the caller learns nothing: the password is
@@ -157,9 +155,11 @@ class Passwords:
         await self._on.tokens.void(tx, change.user_id)
         user = await self._on.users.update(tx, change.user_id, name="", image=None)
         await self._mail_reset(
-            tx, user, "You have confirmed your e-mail address. Somebody signed up with it more than once, so that no "
+            tx,
+            user,
+            "You have confirmed your e-mail address. Somebody signed up with it more than once, so that no "
             "password counts that was given then: choose yours now.",
-        )  # fmt: skip
+        )
 
     async def sign_in(self, exchange: Exchange, *, email: str, password: str, lasting: bool = True) -> UserSession[Any]:
         """Start a session, its cookie being put on the response; with `lasting` it outlives the browser.
@@ -249,9 +249,11 @@ class Passwords:
         if await self._on.tokens.is_pending(tx, RESET, user.id, left=self._settings.reset_life / 2):
             return
         await self._mail_reset(
-            tx, user, "Somebody, hopefully you, asked to reset your password.",
+            tx,
+            user,
+            "Somebody, hopefully you, asked to reset your password.",
             "If it was not you, ignore this mail: your password stays as it is.",
-        )  # fmt: skip
+        )
 
     async def _mail_reset(self, tx: Transaction, user: Any, why: str, *more: str) -> None:
         token = await self._on.tokens.issue(

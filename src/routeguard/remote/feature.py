@@ -72,9 +72,12 @@ def _set_up(where: Remote, setup: Setup) -> None:
     # Whatever a token was issued before has to be remembered for as long as the token lives (attack SES-18).
     keep = min((settings.tokens.access + settings.sessions.skew).total_seconds(), LONGEST_WINDOW - OVERLAP)
     feed = RemoteFeed(
-        transport, clock=clock, keep=keep,
-        poll=settings.sessions.poll.total_seconds(), trust=settings.sessions.trust.total_seconds(),
-    )  # fmt: skip
+        transport,
+        clock=clock,
+        keep=keep,
+        poll=settings.sessions.poll.total_seconds(),
+        trust=settings.sessions.trust.total_seconds(),
+    )
     # The keys listen to the feed before it begins to speak.
     keys = RemoteKeys(transport, clock=clock, feed=feed)
     services.add(Feed, feed, start=feed.start, close=feed.close)
@@ -103,13 +106,21 @@ def _sessions(setup: Setup, where: Remote) -> None:
         services.get(Introspector), users, answers=answers, expected=ExpectedToken(where.audience or issuer, issuer)
     )
     tokens = AccessTokens(
-        keys, clock=clock, settings=TokenSettings(audience=where.audience or ""),
-        issuer=issuer, skew=skew,
-    )  # fmt: skip
+        keys,
+        clock=clock,
+        settings=TokenSettings(audience=where.audience or ""),
+        issuer=issuer,
+        skew=skew,
+    )
     by_token = TokenSessions(
-        tokens, keys, users, sessions=found, feed=feed, clock=clock,
+        tokens,
+        keys,
+        users,
+        sessions=found,
+        feed=feed,
+        clock=clock,
         policy=OfflinePolicy(feed.keep - skew, settings.remote.offline.total_seconds()),
-    )  # fmt: skip
+    )
     scheme = services.get(CookieScheme)
     sources = SessionSources(RemoteCookies(found, name=scheme.name(), user_class=where.user))
     cookies = TokenCookies(scheme)

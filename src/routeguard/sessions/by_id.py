@@ -45,9 +45,14 @@ class SessionsById(Generic[U]):
     """
 
     def __init__(
-        self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
+        self,
+        database: Database,
+        users: UserReader[U],
+        *,
+        clock: SteadyClock,
+        settings: SessionSettings,
         invalidations: Invalidations,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._live = LiveSessions(database, users, clock=clock, settings=settings, invalidations=invalidations)
         self._lookup = database.prepare(store.lookup_by_id(users.columns))
         self._known: Remembered[tuple[str, str], UserSession[U]] = Remembered(
@@ -56,7 +61,7 @@ class SessionsById(Generic[U]):
 
     async def find(
         self, user_id: str, session_id: str, *, proven_at: float, whole_seconds: bool = False
-    ) -> UserSession[U] | None:  # fmt: skip
+    ) -> UserSession[U] | None:
         """Return the live session of a user, or None: ended, expired, of another user, or its user is suspended.
 
         `proven_at` is the `proof_time` that the credential names. A credential from before a later proof, such as a

@@ -52,9 +52,14 @@ def set_up(setup: Setup[SessionSettings]) -> None:
     services.add(Invalidations, feed, start=feed.start, close=feed.close)
     cookie = SessionCookie(services.get(CookieScheme))
     cookies: CookieSessions[Any] = CookieSessions(
-        database, users.reader, clock=clock, codec=EnvelopeCodec(services.get(DeploymentKeys)),
-        cookie=cookie, settings=own, invalidations=feed,
-    )  # fmt: skip
+        database,
+        users.reader,
+        clock=clock,
+        codec=EnvelopeCodec(services.get(DeploymentKeys)),
+        cookie=cookie,
+        settings=own,
+        invalidations=feed,
+    )
     services.add(CookieSessions, cookies)
     by_id: SessionsById[Any] = SessionsById(database, users.reader, clock=clock, settings=own, invalidations=feed)
     services.add(SessionsById, by_id)
@@ -63,9 +68,14 @@ def set_up(setup: Setup[SessionSettings]) -> None:
     setup.own(Place.CREDENTIAL, sources.add)
     setup.own(Place.COOKIE_CREDENTIAL, sources.add_token_cookies)
     sessions = Sessions(
-        database, users.reader, clock=clock, settings=own, invalidations=feed, cookies=cookies,
+        database,
+        users.reader,
+        clock=clock,
+        settings=own,
+        invalidations=feed,
+        cookies=cookies,
         site=site_of(services),
-    )  # fmt: skip
+    )
     services.add(Sessions, sessions)
     setup.own(Place.LINKED_CREDENTIAL, sessions.link)
     setup.watch(UserSession, sessions)

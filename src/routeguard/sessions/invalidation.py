@@ -23,7 +23,11 @@ def invalidations_of(database: Database, *, clock: Clock, settings: SessionSetti
         await store.delete_long_expired(tx, before=clock.time() - _EXPIRED_FOR)
 
     return Invalidations(
-        database, clock=clock, poll=settings.poll.total_seconds(), trust=settings.trust.total_seconds(),
+        database,
+        clock=clock,
+        poll=settings.poll.total_seconds(),
+        trust=settings.trust.total_seconds(),
         # A cookie issued just before, on a machine whose clock is ahead, lives this long (attack SES-27).
-        keep=(settings.envelope_life + settings.skew).total_seconds(), prune=prune,
-    )  # fmt: skip
+        keep=(settings.envelope_life + settings.skew).total_seconds(),
+        prune=prune,
+    )

@@ -28,9 +28,14 @@ class LiveSessions(Generic[U]):
     """
 
     def __init__(
-        self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
+        self,
+        database: Database,
+        users: UserReader[U],
+        *,
+        clock: SteadyClock,
+        settings: SessionSettings,
         invalidations: Invalidations,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._database = database
         self._users = users
         self._clock = clock

@@ -41,9 +41,16 @@ class CookieSessions(Generic[U]):
     """
 
     def __init__(
-        self, database: Database, users: UserReader[U], *, clock: SteadyClock, codec: EnvelopeCodec,
-        cookie: SessionCookie, settings: SessionSettings, invalidations: Invalidations,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        users: UserReader[U],
+        *,
+        clock: SteadyClock,
+        codec: EnvelopeCodec,
+        cookie: SessionCookie,
+        settings: SessionSettings,
+        invalidations: Invalidations,
+    ) -> None:
         self._live = LiveSessions(database, users, clock=clock, settings=settings, invalidations=invalidations)
         self._users = users
         self._clock = clock
@@ -160,7 +167,7 @@ class CookieSessions(Generic[U]):
 
     def _remember(
         self, value: bytes, session: UserSession[U], state: SessionState, *, asked_at: Tick, life: float | None = None
-    ) -> None:  # fmt: skip
+    ) -> None:
         subjects = (state.id, state.user_id)
         self._known.put(value, session, subjects=subjects, ends_at=state.ends_at, asked_at=asked_at, life=life)
 

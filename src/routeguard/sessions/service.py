@@ -61,9 +61,16 @@ class Sessions(Generic[U]):
     """Starts and ends sessions. Every method that takes a transaction takes effect when that commits."""
 
     def __init__(
-        self, database: Database, users: UserReader[U], *, clock: SteadyClock, settings: SessionSettings,
-        invalidations: Invalidations, cookies: CookieSessions[U], site: Site | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        users: UserReader[U],
+        *,
+        clock: SteadyClock,
+        settings: SessionSettings,
+        invalidations: Invalidations,
+        cookies: CookieSessions[U],
+        site: Site | None = None,
+    ) -> None:
         self._database = database
         self._users = users
         self._clock = clock
@@ -106,10 +113,17 @@ class Sessions(Generic[U]):
         now, secret = self._clock.time(), secrets.token_bytes(_SECRET_BYTES)
         expires_at = now + self._settings.absolute.total_seconds()
         state = SessionState(
-            user_id=user_id, id=f"ses_{new_token(16)}", created_at=now, authenticated_at=now, last_seen_at=now,
-            idle_expires_at=min(now + self._settings.idle.total_seconds(), expires_at), expires_at=expires_at,
-            amr=" ".join(amr), aal=aal, lasting=lasting,
-        )  # fmt: skip
+            user_id=user_id,
+            id=f"ses_{new_token(16)}",
+            created_at=now,
+            authenticated_at=now,
+            last_seen_at=now,
+            idle_expires_at=min(now + self._settings.idle.total_seconds(), expires_at),
+            expires_at=expires_at,
+            amr=" ".join(amr),
+            aal=aal,
+            lasting=lasting,
+        )
         agent, address = self._facts(exchange)
         await store.insert(tx, state, secret_hash=digest(secret), user_agent=agent, address=address)
         for ended in await store.delete_over(tx, user_id, maximum=self._settings.maximum):

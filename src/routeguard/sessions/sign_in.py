@@ -177,9 +177,7 @@ class SignInAttempt(Generic[U]):
         await self._guess.succeeded()
         return outcome
 
-    async def _enter(
-        self, tx: Transaction, *, check: ProofCheck
-    ) -> UserSession[U] | Unproven | _Stopped | _Waiting:  # fmt: skip
+    async def _enter(self, tx: Transaction, *, check: ProofCheck) -> UserSession[U] | Unproven | _Stopped | _Waiting:
         proof = await check(tx)
         if isinstance(proof, Unproven):
             return proof
@@ -228,9 +226,7 @@ class SignInAttempt(Generic[U]):
                 raise TypeError(f"the sign-in step {step!r} answered {answer!r}; only a WaitingStep may answer Wanted")
         return None
 
-    async def _wait(
-        self, tx: Transaction, step: WaitingStep, wanted: Wanted, user: Any, proof: Proof
-    ) -> _Waiting:  # fmt: skip
+    async def _wait(self, tx: Transaction, step: WaitingStep, wanted: Wanted, user: Any, proof: Proof) -> _Waiting:
         begun = Begun(
             user_id=proof.user_id,
             account=user.email if self._account is None else self._account,

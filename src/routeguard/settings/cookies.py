@@ -49,9 +49,11 @@ def cookie_scheme(settings: Settings) -> CookieScheme:
     own = settings.cookies
     # Browsers keep a Secure cookie from http on this machine too, but under no name with a prefix.
     attributes = CookieAttributes(
-        secure=settings.secure_cookies or own.cross_site, domain=own.domain, same_site=_SAME_SITE[own.same_site],
+        secure=settings.secure_cookies or own.cross_site,
+        domain=own.domain,
+        same_site=_SAME_SITE[own.same_site],
         partitioned=own.cross_site and own.partitioned,
-    )  # fmt: skip
+    )
     host = _host(settings)
     return CookieScheme(base=settings.cookie_base, prefixed=settings.secure_cookies, host=host, attributes=attributes)
 

@@ -188,9 +188,10 @@ def unsafe_identity(settings: Settings) -> list[str]:
     if is_temporary(settings.database_url):
         found.append("database_url keeps everything in memory: users would be lost at each restart")
     if (
-        settings.database_url.startswith("postgresql") and settings.ephemeral_url.startswith("memory")
+        settings.database_url.startswith("postgresql")
+        and settings.ephemeral_url.startswith("memory")
         and not settings.unsafe_memory_in_production
-    ):  # fmt: skip
+    ):
         # Two processes would take one signature each, and count each limit twice.
         found.append(
             "ephemeral_url keeps limits, claims and used signatures in the memory of one process: set "

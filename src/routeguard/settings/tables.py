@@ -33,8 +33,12 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, str | 
 
 
 def include_object(
-    object_: Any, name: str | None, type_: str, reflected: bool, compare_to: Any  # noqa: FBT001 - Alembic's shape
-) -> bool:  # fmt: skip
+    object_: Any,
+    name: str | None,
+    type_: str,
+    reflected: bool,  # noqa: FBT001 - Alembic's shape
+    compare_to: Any,
+) -> bool:
     """Return whether Alembic should compare something: nothing that is Routeguard's, found or declared.
 
     Needed where the application's metadata declares a table of ours for a foreign key to refer to.

@@ -30,9 +30,11 @@ def session_for(
     _id_of(user)
     at = _CLOCK.now() if authenticated_at is None else authenticated_at
     values: dict[str, Any] = {
-        "id": SessionId(f"ses_{new_token(16)}"), "created_at": at, "expires_at": _CLOCK.now() + _LIFE,
+        "id": SessionId(f"ses_{new_token(16)}"),
+        "created_at": at,
+        "expires_at": _CLOCK.now() + _LIFE,
         "assurance": Assurance(aal, tuple(amr), at),
-    }  # fmt: skip
+    }
     session = UserSession(user=user, authenticated_at=at, **(values | facts))
     _require_zones(session.created_at, session.authenticated_at, session.expires_at)
     return session
@@ -50,9 +52,12 @@ def key_for(user: Any, *scopes: str, privilege: Privilege = "demo", **facts: Any
     if privilege not in PRIVILEGES:
         raise ValueError(f"privilege {privilege!r} is none of {', '.join(PRIVILEGES)}")
     values: dict[str, Any] = {
-        "id": ID_PREFIX + new_token(16), "name": "test", "owner_id": user_id, "user_id": user_id,
+        "id": ID_PREFIX + new_token(16),
+        "name": "test",
+        "owner_id": user_id,
+        "user_id": user_id,
         "created_at": _CLOCK.now(),
-    }  # fmt: skip
+    }
     key = ApiKey(privilege=privilege, scopes=scopes, **(values | facts))
     _require_zones(*(at for at in (key.created_at, key.expires_at) if at is not None))
     return key

@@ -120,13 +120,21 @@ class AccessTokens:
         issued = int(self._clock.time() if now is None else now)
         end = session.expires_at.timestamp()
         claims: dict[str, Any] = {
-            "iss": self._issuer, "sub": session.principal_id, "aud": self._audience, "client_id": client_id,
-            "iat": issued, "exp": int(min(issued + self._life, end)), "jti": new_token(16), "sid": session.id,
-            "auth_time": int(proof_time(session)), "session_authenticated_at": proof_time(session),
+            "iss": self._issuer,
+            "sub": session.principal_id,
+            "aud": self._audience,
+            "client_id": client_id,
+            "iat": issued,
+            "exp": int(min(issued + self._life, end)),
+            "jti": new_token(16),
+            "sid": session.id,
+            "auth_time": int(proof_time(session)),
+            "session_authenticated_at": proof_time(session),
             "acr": f"aal{session.assurance.aal}",
-            "amr": session.assurance.amr, "session_created_at": session.created_at.timestamp(),
+            "amr": session.assurance.amr,
+            "session_created_at": session.created_at.timestamp(),
             "session_expires_at": end,
-        }  # fmt: skip
+        }
         user = msgspec.json.encode(public_user(session.user))
         if len(user) <= _LONGEST_USER and include_user:
             claims["user"] = msgspec.Raw(user)

@@ -37,10 +37,18 @@ class CookieTokens(Generic[U]):
     """
 
     def __init__(
-        self, cookies: TokenCookies, tokens: Tokens[U], families: RefreshFamilies[U], *, access: AccessTokens,
-        by_id: SessionsById[U], sessions: Sessions[U], clock: SteadyClock, settings: TokenSettings,
+        self,
+        cookies: TokenCookies,
+        tokens: Tokens[U],
+        families: RefreshFamilies[U],
+        *,
+        access: AccessTokens,
+        by_id: SessionsById[U],
+        sessions: Sessions[U],
+        clock: SteadyClock,
+        settings: TokenSettings,
         admit: Admit | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._cookies = cookies
         self._tokens = tokens
         self._families = families
@@ -162,9 +170,13 @@ class CookieTokens(Generic[U]):
         claims = None if sent is None else self._access.verify(sent)
         if claims is not None:
             await self._sessions.revoke_proven(
-                tx, claims.sub, claims.sid, proven_at=claims.proven_at, whole_seconds=claims.whole_seconds,
+                tx,
+                claims.sub,
+                claims.sid,
+                proven_at=claims.proven_at,
+                whole_seconds=claims.whole_seconds,
                 reason=reason,
-            )  # fmt: skip
+            )
 
     async def end_named(self, tx: Transaction, token: str, *, reason: str) -> None:
         """End the session of a live refresh token that a program sent."""

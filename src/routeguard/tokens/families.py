@@ -15,6 +15,7 @@ from routeguard.db.errors import ConstraintViolation, Contended
 from routeguard.tokens import store
 from routeguard.tokens.models import RefreshTokenReused
 from routeguard.tokens.refresh import hash_of
+from routeguard.tokens.rows import FamilyRow, Reused, Rotation
 
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
@@ -61,9 +62,10 @@ class Lives:
     def of(cls, tokens: TokenSettings, sessions: SessionSettings) -> Lives:
         """Take them from the settings."""
         return cls(
-            refresh=tokens.refresh.total_seconds(), grace=max(tokens.grace, tokens.retry).total_seconds(),
+            refresh=tokens.refresh.total_seconds(),
+            grace=max(tokens.grace, tokens.retry).total_seconds(),
             idle=sessions.idle.total_seconds(),
-        )  # fmt: skip
+        )
 
 
 class RefreshFamilies(Generic[U]):
@@ -76,9 +78,16 @@ class RefreshFamilies(Generic[U]):
     """
 
     def __init__(
-        self, database: Database, users: UserReader[U], *, sessions: Sessions[U], codec: RefreshCodec,
-        clock: SteadyClock, lives: Lives, site: Site,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        users: UserReader[U],
+        *,
+        sessions: Sessions[U],
+        codec: RefreshCodec,
+        clock: SteadyClock,
+        lives: Lives,
+        site: Site,
+    ) -> None:
         self._database = database
         self._users = users
         self._sessions = sessions
@@ -96,9 +105,7 @@ class RefreshFamilies(Generic[U]):
             # It ended between the look and the write.
             raise _ENDED.error() from None
 
-    async def begin(
-        self, tx: Transaction, session: UserSession[U], *, client_id: str, binding: bytes
-    ) -> Refreshed[U]:  # fmt: skip
+    async def begin(self, tx: Transaction, session: UserSession[U], *, client_id: str, binding: bytes) -> Refreshed[U]:
         """Begin a family when `tx` commits. Raises ProblemError 401 when the session has ended."""
         text = self._codec.first(session.principal_id, "fam_" + new_token(16))
         token = self._codec.read(text)
@@ -165,7 +172,7 @@ class RefreshFamilies(Generic[U]):
             if session_id is not None:
                 await self._sessions.revoke(tx, token.user_id, session_id, reason=reason)
 
-    async def _move(self, rotation: store.Rotation) -> store.FamilyRow | None:
+    async def _move(self, rotation: Rotation) -> FamilyRow | None:
         for attempt in range(_TRIES):
             try:
                 return await self._statements.rotate(rotation)
@@ -177,8 +184,8 @@ class RefreshFamilies(Generic[U]):
         raise AssertionError
 
     async def _replay_within_grace(
-        self, token: RefreshToken, rotation: store.Rotation, exchange: Exchange | None, *, revoke_on_reuse: bool
-    ) -> tuple[store.FamilyRow | None, str]:
+        self, token: RefreshToken, rotation: Rotation, exchange: Exchange | None, *, revoke_on_reuse: bool
+    ) -> tuple[FamilyRow | None, str]:
         """Return the successor given before, where the grace covers it; else the token was copied."""
         row = await self._statements.find(rotation)
         if row is None:
@@ -192,8 +199,8 @@ class RefreshFamilies(Generic[U]):
                 return row, successor
         return None, ""  # Made with a key that is configured no more.
 
-    async def _end_reused(self, rotation: store.Rotation, exchange: Exchange | None) -> None:
-        async def end(tx: Transaction) -> store.Reused | None:
+    async def _end_reused(self, rotation: Rotation, exchange: Exchange | None) -> None:
+        async def end(tx: Transaction) -> Reused | None:
             reused = await store.delete_reused(tx, rotation)
             if reused is not None:
                 await self._sessions.revoke(tx, rotation.user_id, reused.session_id, reason="token-reused")
@@ -205,16 +212,28 @@ class RefreshFamilies(Generic[U]):
         if reused is not None:
             network = None if exchange is None else network_of(self._site.address(exchange))
             note(
-                "refresh-token-reused", exchange, level=logging.WARNING, user=rotation.user_id,
-                session=reused.session_id, client=reused.client_id, network=network,
-            )  # fmt: skip
+                "refresh-token-reused",
+                exchange,
+                level=logging.WARNING,
+                user=rotation.user_id,
+                session=reused.session_id,
+                client=reused.client_id,
+                network=network,
+            )
 
-    def _rotation(self, token: RefreshToken, text: str | bytes, binding: bytes, successor: str = "") -> store.Rotation:
-        return store.Rotation(
-            user_id=token.user_id, family_id=token.family_id, generation=token.generation, presented=hash_of(text),
-            successor=hash_of(successor), binding=binding, now=self._clock.time(),
-            idle=self._lives.idle, life=self._lives.refresh, grace=self._lives.grace,
-        )  # fmt: skip
+    def _rotation(self, token: RefreshToken, text: str | bytes, binding: bytes, successor: str = "") -> Rotation:
+        return Rotation(
+            user_id=token.user_id,
+            family_id=token.family_id,
+            generation=token.generation,
+            presented=hash_of(text),
+            successor=hash_of(successor),
+            binding=binding,
+            now=self._clock.time(),
+            idle=self._lives.idle,
+            life=self._lives.refresh,
+            grace=self._lives.grace,
+        )
 
 
 def binding_of(exchange: Exchange) -> bytes:

@@ -38,9 +38,13 @@ def set_up(setup: Setup[TokenSettings]) -> None:
     services, settings = setup.services, setup.deployment
     clock, skew = services.get(SteadyClock), settings.sessions.skew.total_seconds()
     keys = SigningKeys(
-        services.get(Database), services.get(DeploymentKeys), clock=clock, settings=setup.settings,
-        feed=services.get(Invalidations), skew=skew,
-    )  # fmt: skip
+        services.get(Database),
+        services.get(DeploymentKeys),
+        clock=clock,
+        settings=setup.settings,
+        feed=services.get(Invalidations),
+        skew=skew,
+    )
     services.add(SigningKeys, keys, start=keys.start, close=keys.close)
     setup.ready(keys.ready)
     access = AccessTokens(keys, clock=clock, settings=setup.settings, issuer=settings.issuer, skew=skew)
@@ -55,18 +59,29 @@ def _set_up_refresh(setup: Setup[TokenSettings], access: AccessTokens) -> None:
     services, settings = setup.services, setup.deployment
     clock, sessions = services.get(SteadyClock), services.get(Sessions)
     families: RefreshFamilies[Any] = RefreshFamilies(
-        services.get(Database), services.get(UserReader), sessions=sessions,
-        codec=RefreshCodec(services.get(DeploymentKeys)), clock=clock,
-        lives=Lives.of(setup.settings, settings.sessions), site=site_of(services),
-    )  # fmt: skip
+        services.get(Database),
+        services.get(UserReader),
+        sessions=sessions,
+        codec=RefreshCodec(services.get(DeploymentKeys)),
+        clock=clock,
+        lives=Lives.of(setup.settings, settings.sessions),
+        site=site_of(services),
+    )
     services.add(RefreshFamilies, families)
     tokens: Tokens[Any] = Tokens(families, access, clock=clock, settings=setup.settings)
     services.add(Tokens, tokens)
     cookies = services.add(TokenCookies, TokenCookies(services.get(CookieScheme)))
     ambient: CookieTokens[Any] = CookieTokens(
-        cookies, tokens, families, access=access, by_id=services.get(SessionsById), sessions=sessions, clock=clock,
-        settings=setup.settings, admit=RenewalBudget(services),
-    )  # fmt: skip
+        cookies,
+        tokens,
+        families,
+        access=access,
+        by_id=services.get(SessionsById),
+        sessions=sessions,
+        clock=clock,
+        settings=setup.settings,
+        admit=RenewalBudget(services),
+    )
     services.add(CookieTokens, ambient)
     setup.cookie_credential(ambient)
     setup.linked_credential(ambient)

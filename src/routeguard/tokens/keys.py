@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from routeguard.db.database import Database, Transaction
     from routeguard.invalidation.service import Invalidations
     from routeguard.tokens.models import TokenSettings
+    from routeguard.tokens.rows import KeyRow
 
 logger = logging.getLogger("routeguard.tokens")
 
@@ -67,9 +68,15 @@ class SigningKeys:
     """
 
     def __init__(
-        self, database: Database, deployment: DeploymentKeys, *, clock: SteadyClock, settings: TokenSettings,
-        feed: Invalidations, skew: float,
-    ) -> None:  # fmt: skip
+        self,
+        database: Database,
+        deployment: DeploymentKeys,
+        *,
+        clock: SteadyClock,
+        settings: TokenSettings,
+        feed: Invalidations,
+        skew: float,
+    ) -> None:
         self._database = database
         self._sealer = Sealer(Purpose.SIGNING_KEYS, deployment)
         self._label = deployment.label
@@ -79,7 +86,7 @@ class SigningKeys:
         # The last token of a key, signed by a process whose clock is behind.
         self._overlap = settings.access.total_seconds() + skew
         self._ahead = settings.publish_ahead.total_seconds()
-        self._rows: list[store.KeyRow] = []
+        self._rows: list[KeyRow] = []
         self._last_generation = 0
         self._opened: dict[bytes, Key | None] = {}
         self._keys: tuple[SigningKey, ...] = ()
@@ -245,7 +252,7 @@ class SigningKeys:
 
     # -- sealing -------------------------------------------------------------------------------------------------------
 
-    def _open(self, row: store.KeyRow) -> Key | None:
+    def _open(self, row: KeyRow) -> Key | None:
         """Return the key in a row, or None when no secret we have opens it: then its tokens are not ours."""
         if row.sealed not in self._opened:
             self._opened[row.sealed] = key = self._decrypt(row)
@@ -254,7 +261,7 @@ class SigningKeys:
                 logger.error(said, row.kid)
         return self._opened[row.sealed]
 
-    def _decrypt(self, row: store.KeyRow) -> Key | None:
+    def _decrypt(self, row: KeyRow) -> Key | None:
         plain = self._sealer.open(row.sealed, _bound_to(row.generation, row.kid, row.algorithm, row.public))
         if plain is not None:
             with contextlib.suppress(ValueError):

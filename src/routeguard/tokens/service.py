@@ -147,9 +147,14 @@ class Tokens(Generic[U]):
         return None
 
     async def refresh(
-        self, text: str | bytes, exchange: Exchange, *, include_user: bool = True, revoke_on_reuse: bool = True,
+        self,
+        text: str | bytes,
+        exchange: Exchange,
+        *,
+        include_user: bool = True,
+        revoke_on_reuse: bool = True,
         admit: Admit | None = None,
-    ) -> TokenPair[U] | None:  # fmt: skip
+    ) -> TokenPair[U] | None:
         """Return the next pair, or None when the refresh token is not good. Raises Unavailable when that is unknown.
 
         The requests of one page that come with one token are answered by one rotation; it goes on when the request
@@ -163,9 +168,12 @@ class Tokens(Generic[U]):
         return await self._rotations.run(key, partial(self._refresh, rotate, ask, include_user=include_user))
 
     async def _refresh(
-        self, rotate: Callable[[], Awaitable[Refreshed[U] | None]],
-        ask: Callable[[], Awaitable[Problem | Refunds]] | None, *, include_user: bool,
-    ) -> TokenPair[U] | None:  # fmt: skip
+        self,
+        rotate: Callable[[], Awaitable[Refreshed[U] | None]],
+        ask: Callable[[], Awaitable[Problem | Refunds]] | None,
+        *,
+        include_user: bool,
+    ) -> TokenPair[U] | None:
         admitted = None if ask is None else await ask()
         if isinstance(admitted, Problem):
             raise admitted.error()
@@ -179,7 +187,7 @@ class Tokens(Generic[U]):
 
     async def _rotate(
         self, text: str | bytes, *, binding: bytes, exchange: Exchange, revoke_on_reuse: bool
-    ) -> Refreshed[U] | None:  # fmt: skip
+    ) -> Refreshed[U] | None:
         found = await self._families.rotate(text, binding=binding, exchange=exchange, revoke_on_reuse=revoke_on_reuse)
         if found is not None:
             _note("token-refreshed", found, exchange)

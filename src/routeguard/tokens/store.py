@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 import sqlalchemy as sa
 
@@ -10,6 +10,7 @@ from routeguard.db.schema import metadata
 from routeguard.db.time import database_time
 from routeguard.sessions.models import SessionState
 from routeguard.sessions.store import read_state, sessions
+from routeguard.tokens.rows import FamilyRow, KeyRow, Reused, Rotation
 from routeguard.users.store import users
 
 if TYPE_CHECKING:
@@ -49,27 +50,17 @@ refresh_families: Final = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
     # Whatever ends the session ends its families, in the same transaction (attacks SES-08, SES-09).
     sa.ForeignKeyConstraint(
-        ["user_id", "session_id"], ["routeguard_sessions.user_id", "routeguard_sessions.id"], ondelete="CASCADE",
+        ["user_id", "session_id"],
+        ["routeguard_sessions.user_id", "routeguard_sessions.id"],
+        ondelete="CASCADE",
         name="fk_routeguard_refresh_families_session",
     ),
     # And none by expiry: without it no index changes at a rotation, so PostgreSQL keeps the row in its page (HOT).
     sa.Index("routeguard_refresh_families_by_session", "user_id", "session_id"),
-)  # fmt: skip
+)
 
 
 # -- signing keys ----------------------------------------------------------------------------------------------------
-
-
-class KeyRow(NamedTuple):
-    """A signing key as stored. Times are in seconds since the epoch by the database's clock."""
-
-    generation: int
-    kid: str
-    algorithm: str
-    sealed: bytes
-    public: str
-    signs_from: float
-    revoked_at: float | None
 
 
 async def read_keys(database: Database) -> tuple[list[KeyRow], float]:
@@ -106,50 +97,6 @@ def _is_of(keys: sa.FromClause, label: str) -> sa.ColumnElement[bool]:
 
 
 # -- refresh families ------------------------------------------------------------------------------------------------
-
-
-class Rotation(NamedTuple):
-    """A presented refresh token, and the state of its family after a rotation.
-
-    `now` is this process's steady time, which sessions are told by; `idle`, `life` and `grace` are in seconds.
-    """
-
-    user_id: str
-    family_id: str
-    generation: int
-    presented: bytes
-    successor: bytes
-    binding: bytes
-    now: float
-    idle: float
-    life: float
-    grace: float
-
-    def params(self) -> dict[str, Any]:
-        """Return it as the parameters of the statements below, none of which is named like a column."""
-        return {f"the_{name}": value for name, value in self._asdict().items()}
-
-
-class FamilyRow(NamedTuple):
-    """A live family with its session and the columns of its user.
-
-    `current` says whether the token of the `Rotation` is the live one, `within_grace` whether the grace covers it.
-    """
-
-    state: SessionState
-    user: tuple[Any, ...]
-    client_id: str
-    expires_at: float
-    current_hash: bytes
-    current: bool
-    within_grace: bool
-
-
-class Reused(NamedTuple):
-    """Whose family was ended."""
-
-    session_id: str
-    client_id: str
 
 
 class FamilyStatements:
@@ -196,11 +143,17 @@ async def insert_family(tx: Transaction, *, session_id: str, token: Rotation, cl
     """
     now = database_time()
     values: dict[str, Any] = {
-        "user_id": sessions.c.user_id, "id": sa.literal(token.family_id), "session_id": sessions.c.id,
-        "client_id": sa.literal(client_id), "generation": sa.literal(token.generation),
-        "current_hash": sa.literal(token.presented), "binding": sa.literal(token.binding), "created_at": now,
-        "rotated_at": now, "expires_at": _least(now + token.life, sessions.c.expires_at),
-    }  # fmt: skip
+        "user_id": sessions.c.user_id,
+        "id": sa.literal(token.family_id),
+        "session_id": sessions.c.id,
+        "client_id": sa.literal(client_id),
+        "generation": sa.literal(token.generation),
+        "current_hash": sa.literal(token.presented),
+        "binding": sa.literal(token.binding),
+        "created_at": now,
+        "rotated_at": now,
+        "expires_at": _least(now + token.life, sessions.c.expires_at),
+    }
     row = sa.select(*(value.label(name) for name, value in values.items())).where(
         sessions.c.user_id == token.user_id, sessions.c.id == session_id, _session_lives(sa.literal(token.now))
     )
@@ -325,9 +278,12 @@ def _move(session_end: sa.ColumnElement[float]) -> dict[str, sa.ColumnElement[An
     """Return what a rotation changes in the family."""
     now = database_time()
     return {
-        "generation": _param("generation") + 1, "current_hash": _param("successor"), "binding": _param("binding"),
-        "rotated_at": now, "expires_at": _least(now + _param("life"), session_end),
-    }  # fmt: skip
+        "generation": _param("generation") + 1,
+        "current_hash": _param("successor"),
+        "binding": _param("binding"),
+        "rotated_at": now,
+        "expires_at": _least(now + _param("life"), session_end),
+    }
 
 
 def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
@@ -340,13 +296,15 @@ def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     used = (
         sa.update(sessions)
         .where(
-            sessions.c.user_id == _param("user_id"), sessions.c.id == presented.scalar_subquery(),
-            _session_lives(_param("now")), _user_may_act(),
+            sessions.c.user_id == _param("user_id"),
+            sessions.c.id == presented.scalar_subquery(),
+            _session_lives(_param("now")),
+            _user_may_act(),
         )
         .values(_use())
         .returning(*_STATE)
         .cte("used")
-    )  # fmt: skip
+    )
     family = refresh_families.c
     moved = (
         sa.update(refresh_families)

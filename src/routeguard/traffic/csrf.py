@@ -68,16 +68,17 @@ class CsrfTokens:
     it belongs to, so it changes at sign-in and at sign-out (CSRF-14).
     """
 
-    __slots__ = (
-        "_clock", "_cookie", "_keyed", "_life", "_older", "_presents", "_resume", "cookie_name", "cross_site",
-        "origins",
-    )  # fmt: skip
-
     def __init__(
-        self, keys: DeploymentKeys, *, origins: Iterable[str], clock: Clock, cookies: CookieScheme | None = None,
-        life: timedelta = timedelta(hours=12), resume: Resume | None = None,
+        self,
+        keys: DeploymentKeys,
+        *,
+        origins: Iterable[str],
+        clock: Clock,
+        cookies: CookieScheme | None = None,
+        life: timedelta = timedelta(hours=12),
+        resume: Resume | None = None,
         presents: Callable[[Exchange], bool] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Parse the origins and patterns; raises ConfigError for any that no browser sends or anybody could match.
 
         `origins` are all whose pages may use our cookies, our own included; `cookies` is how those are called.

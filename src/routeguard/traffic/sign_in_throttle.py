@@ -47,7 +47,7 @@ class SignInThrottle:
 
     async def reserve(
         self, email: str | None, address: Address | None, *, pending: str | None = None
-    ) -> Guess | Problem:  # fmt: skip
+    ) -> Guess | Problem:
         """Reserve one guess, or return 429 `quota-exceeded` with Retry-After. Raises Unavailable (fail closed).
 
         The answer is the same for accounts that exist and for those that do not, and tells no count. Without `email`
@@ -67,7 +67,7 @@ class SignInThrottle:
 
     def _attempts(
         self, email: str | None, address: Address | None, *, known: bool, pending: str | None
-    ) -> list[Attempt]:  # fmt: skip
+    ) -> list[Attempt]:
         """Return what one try spends: of the account, from here or from anywhere, and of the address (RL-22)."""
         attempts: list[Attempt] = []
         if email is not None:

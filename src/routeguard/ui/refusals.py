@@ -63,14 +63,15 @@ class BrowserRefusals:
         form = replace(form, expired=problem.type.code == "link-expired")
         principal: Any = exchange.principal
         return show_form(
-            form, self._texts,
+            form,
+            self._texts,
             status=problem.status,
             errors=tuple(form_errors(problem, form.fields, proof=form.proof)),
             form=fields,
             next_path=safe_redirect(fields.get("next"), "", root=exchange.root),
             root=exchange.root,
             email=getattr(getattr(principal, "user", None), "email", ""),
-        )  # fmt: skip
+        )
 
 
 async def _typed(exchange: Exchange, problem: Problem) -> Mapping[str, str]:
@@ -85,10 +86,14 @@ async def _typed(exchange: Exchange, problem: Problem) -> Mapping[str, str]:
     headers = exchange.request.headers
     length = headers.get(b"content-length", b"")
     if (
-        problem.status not in _TRY_AGAIN or exchange.read_body is None or not isinstance(exchange.decision, Refuse)
+        problem.status not in _TRY_AGAIN
+        or exchange.read_body is None
+        or not isinstance(exchange.decision, Refuse)
         or headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin"
-        or not length.isdigit() or len(length) > 4 or int(length) > _SHORT
-    ):  # fmt: skip
+        or not length.isdigit()
+        or len(length) > 4
+        or int(length) > _SHORT
+    ):
         return {}
     raw = b""
     with contextlib.suppress(ProblemError), anyio.move_on_after(_PATIENCE):
@@ -98,7 +103,15 @@ async def _typed(exchange: Exchange, problem: Problem) -> Mapping[str, str]:
 
 def _problem_page(exchange: Exchange, problem: Problem, instance: str) -> Response:
     return PAGES.render(
-        "problem.html", status=problem.status, errors=(), title=problem.type.title, detail=explain(problem),
-        number=problem.status, code=problem.type.code, instance=instance,
-        root=exchange.root, signed_in=exchange.principal is not None, at_start=exchange.route_path == "/",
-    )  # fmt: skip
+        "problem.html",
+        status=problem.status,
+        errors=(),
+        title=problem.type.title,
+        detail=explain(problem),
+        number=problem.status,
+        code=problem.type.code,
+        instance=instance,
+        root=exchange.root,
+        signed_in=exchange.principal is not None,
+        at_start=exchange.route_path == "/",
+    )

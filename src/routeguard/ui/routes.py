@@ -122,9 +122,13 @@ class _Account:
         listed.sort(key=lambda one: not one["current"])
         said = notice(request.query_params.get("notice"))
         return PAGES.render(
-            "account.html", errors=(), user=current.user, sessions=listed, notice_text=said,
+            "account.html",
+            errors=(),
+            user=current.user,
+            sessions=listed,
+            notice_text=said,
             root=exchange_of(request).root,
-        )  # fmt: skip
+        )
 
     async def form(self, page: FormPage, request: Request) -> Response:
         user: Any = session_of(request).user

@@ -72,6 +72,15 @@ def show_form(
     """
     typed: dict[str, Any] = {"email": "", "name": "", "token": ""} | dict(form or {})
     return PAGES.render(
-        page.template, status=status, errors=errors, notice_text=notice, form=typed, next=next_path, email=email,
-        root=root, password_hint=texts.password_hint, expired=page.expired, next_query=with_next("", next_path),
-    )  # fmt: skip
+        page.template,
+        status=status,
+        errors=errors,
+        notice_text=notice,
+        form=typed,
+        next=next_path,
+        email=email,
+        root=root,
+        password_hint=texts.password_hint,
+        expired=page.expired,
+        next_query=with_next("", next_path),
+    )

@@ -172,5 +172,12 @@ class EmailChanged(Event):
 
 
 EVENTS: Final = (
-    UserCreated, UserUpdated, UserRoleChanged, UserSuspended, UserRestored, UserDeleted, EmailVerified, EmailChanged,
-)  # fmt: skip
+    UserCreated,
+    UserUpdated,
+    UserRoleChanged,
+    UserSuspended,
+    UserRestored,
+    UserDeleted,
+    EmailVerified,
+    EmailChanged,
+)

@@ -52,12 +52,20 @@ class UserCodec(Generic[U]):
                 name = self.user_class.__name__
                 logger.error("fields of user %s do not fit %s", user_id, name)  # noqa: TRY400 - values stay out
                 raise Unavailable("the fields of a user") from error
-        return cast("U", self._make(
-            id=UserId(user_id), email=email, name=name, email_verified=bool(verified), image=image, role=role,
-            created_at=datetime.fromtimestamp(created_at, UTC),
-            suspended_at=None if suspended_at is None else datetime.fromtimestamp(suspended_at, UTC),
-            **own,
-        ))  # fmt: skip
+        return cast(
+            "U",
+            self._make(
+                id=UserId(user_id),
+                email=email,
+                name=name,
+                email_verified=bool(verified),
+                image=image,
+                role=role,
+                created_at=datetime.fromtimestamp(created_at, UTC),
+                suspended_at=None if suspended_at is None else datetime.fromtimestamp(suspended_at, UTC),
+                **own,
+            ),
+        )
 
     def encode_fields(self, values: Mapping[str, Any], old: str = "{}") -> str:
         """Return the JSON of the application's own fields: `old` with `values` put in. Raises TypeError for others."""

@@ -62,9 +62,15 @@ class Users(Generic[U]):
         self._changes = changes if changes is not None else Changes()
 
     async def create(
-        self, tx: Transaction, email: Email, *, name: str = "", role: str | None = None,
-        email_verified: bool = False, fields: Mapping[str, Any] | None = None,
-    ) -> U | None:  # fmt: skip
+        self,
+        tx: Transaction,
+        email: Email,
+        *,
+        name: str = "",
+        role: str | None = None,
+        email_verified: bool = False,
+        fields: Mapping[str, Any] | None = None,
+    ) -> U | None:
         """Store a new user and return him; None when the address is taken.
 
         `role` is the first of the settings unless given; a request never gives it. Raises ProblemError 422 for a bad
@@ -72,10 +78,17 @@ class Users(Generic[U]):
         """
         user_id = UserId(f"usr_{new_token(16)}")
         made = await store.insert(
-            tx, self._database.dialect, id=user_id, email=email.text, email_key=email.key, name=read_name(name),
-            email_verified=email_verified, role=self._role(role or self.settings.roles[0]),
-            created_at=self._clock.time(), fields=self.reader.codec.encode_fields(fields or {}),
-        )  # fmt: skip
+            tx,
+            self._database.dialect,
+            id=user_id,
+            email=email.text,
+            email_key=email.key,
+            name=read_name(name),
+            email_verified=email_verified,
+            role=self._role(role or self.settings.roles[0]),
+            created_at=self._clock.time(),
+            fields=self.reader.codec.encode_fields(fields or {}),
+        )
         if not made:
             return None
         tx.record(UserCreated(user_id=user_id))

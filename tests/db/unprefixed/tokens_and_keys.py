@@ -54,11 +54,13 @@ def _refresh_families() -> None:
         sa.Column("rotated_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id", "session_id"], ["sessions.user_id", "sessions.id"], ondelete="CASCADE",
+            ["user_id", "session_id"],
+            ["sessions.user_id", "sessions.id"],
+            ondelete="CASCADE",
             name="fk_refresh_families_session",
         ),
         sa.PrimaryKeyConstraint("user_id", "id", name="pk_refresh_families"),
-    )  # fmt: skip
+    )
     op.create_index("refresh_families_by_session", "refresh_families", ["user_id", "session_id"])
 
 

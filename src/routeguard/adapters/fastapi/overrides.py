@@ -35,9 +35,12 @@ async def solve(connection: Connection, provider: Any, *, call: Any, name: str) 
         raise TypeError(f"the override of {name} takes the body of the request, which is read after the decision")
     stack = _stack_of(connection)
     solved = await solve_dependencies(
-        request=_request(connection, stack), dependant=get_dependant(path=path, call=take),
-        dependency_overrides_provider=provider, async_exit_stack=stack, embed_body_fields=False,
-    )  # fmt: skip
+        request=_request(connection, stack),
+        dependant=get_dependant(path=path, call=take),
+        dependency_overrides_provider=provider,
+        async_exit_stack=stack,
+        embed_body_fields=False,
+    )
     if solved.errors:
         raise RequestValidationError(solved.errors)
     return solved.values["value"]
@@ -65,8 +68,10 @@ def _stack_of(connection: Connection) -> AsyncExitStack:
 def _request(connection: Connection, stack: AsyncExitStack) -> Any:
     """Return the request for an override. What that reads of the body is kept for the handler."""
     scope: Scope = {
-        **connection.request.scope, "fastapi_inner_astack": stack, "fastapi_function_astack": stack,
-    }  # fmt: skip
+        **connection.request.scope,
+        "fastapi_inner_astack": stack,
+        "fastapi_function_astack": stack,
+    }
     read = False
 
     async def receive() -> Message:

@@ -31,9 +31,17 @@ SEAMS: Final = (Route, WebSocketRoute, Mount, Host)
 METHODS: Final = ("get", "head", "post", "put", "patch", "delete", "options", "query")
 """What an `HTTPEndpoint` may define (RFC 9110 section 9 and the QUERY method)."""
 UNMARKED: Final = "__routeguard_unmarked__"
-_CALLED_BY_VIEWS: Final = frozenset({
-    *METHODS, "connect", "trace", "dispatch", "on_connect", "on_receive", "on_disconnect",
-})  # fmt: skip
+_CALLED_BY_VIEWS: Final = frozenset(
+    {
+        *METHODS,
+        "connect",
+        "trace",
+        "dispatch",
+        "on_connect",
+        "on_receive",
+        "on_disconnect",
+    }
+)
 USUAL: Final = frozenset(method.upper() for method in METHODS)
 
 

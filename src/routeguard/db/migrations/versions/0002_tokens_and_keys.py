@@ -54,11 +54,13 @@ def _refresh_families() -> None:
         sa.Column("rotated_at", sa.Float(), nullable=False),
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["user_id", "session_id"], ["routeguard_sessions.user_id", "routeguard_sessions.id"], ondelete="CASCADE",
+            ["user_id", "session_id"],
+            ["routeguard_sessions.user_id", "routeguard_sessions.id"],
+            ondelete="CASCADE",
             name="fk_routeguard_refresh_families_session",
         ),
         sa.PrimaryKeyConstraint("user_id", "id", name="pk_routeguard_refresh_families"),
-    )  # fmt: skip
+    )
     op.create_index("routeguard_refresh_families_by_session", "routeguard_refresh_families", ["user_id", "session_id"])
 
 
