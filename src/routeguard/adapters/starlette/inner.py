@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from inspect import Parameter, iscoroutinefunction, signature
 from operator import is_
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
@@ -34,6 +34,7 @@ HIDDEN: Final = (
     "`app`, or in a variable of the function around it"
 )
 _INNER: Final = "__routeguard_inner__"
+_EACH: Final = "__routeguard_each__"
 _DEEPEST: Final = 32
 _WIRE: Final = ("scope", "receive", "send")
 _FRAMEWORKS: Final = frozenset({"starlette.routing", "fastapi.routing"})
@@ -110,11 +111,35 @@ def stand_inside(route: Any, holder: Any, look: Look, handed: HandedLook) -> boo
     """
     if not has_middleware(route, holder):
         return True
+    if _is_of_fastapi(route) and holder is not route and getattr(holder, "app", None) is None:
+        return _look_in_each(route, handed)
     holder = _keeper(route, holder)
     if not vars(holder).get(_INNER, False):
         insertions = _insertions(route, holder, look, handed)
         vars(holder)[_INNER] = bool(insertions) and all(each.into(holder) for each in insertions)
     return bool(vars(holder)[_INNER])
+
+
+def _look_in_each(route: Any, handed: HandedLook) -> bool:
+    """Put the second look behind each handler that a route makes: older versions of FastAPI make one for each request.
+
+    Only of a route of an included router, and there they do not use what the route keeps. False as in `stand_inside`.
+    """
+    if _EACH not in vars(route):
+        make = route.get_route_handler
+        name = handler_name(handler_of(route)) if marked(route) is not None else ""
+        behind = partial(Handed, look=handed, marked=name)
+
+        def looked_into() -> Any:
+            kept = SimpleNamespace(app=make())
+            if not _Insertion(_is_request_handler, behind).into(kept):
+                raise GuardNotApplied(HIDDEN)
+            return kept.app
+
+        trial = SimpleNamespace(app=make())
+        vars(route)[_EACH] = _Insertion(_is_request_handler, behind).into(trial)
+        vars(route)["get_route_handler"] = looked_into
+    return bool(vars(route)[_EACH])
 
 
 def has_middleware(route: Any, holder: Any = None) -> bool:
