@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import FastAPI
@@ -12,6 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router
 
 from routeguard.app import Routeguard
+from routeguard.core.policy import BoundCheck, Check, Outcome, Stage
+from routeguard.core.problem import PERMISSION_DENIED
 from routeguard.traffic.csrf import unsafe_without_csrf
 from routeguard.traffic.deduplicate import deduplicate
 from routeguard.traffic.idempotent import idempotent
@@ -19,6 +22,12 @@ from routeguard.traffic.rate_limit import rate_limit, user
 from tests.adapters.test_changed_requests import LAYERS, handler, override, path_of, ran, use
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import send
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +59,43 @@ async def test_a_request_runs_once_whose_unsafe_method_is_changed(name: str) -> 
     guard.install(app)
     headers = [*ANN, (b"idempotency-key", b"k1"), (b"x-http-method-override", b"GET")]
     assert (await send(app, "POST", path=path_of(name), headers=headers)).canary
+    assert ran == ["GET"]
+
+
+@dataclass(frozen=True)
+class Plan(Check):
+    """Spends something of a plan; equal to the check of any other plan."""
+
+    stage = Stage.ACCESS
+    once = True
+
+    role: str = field(compare=False)
+
+    def bind(self, services: Services) -> BoundCheck:
+        async def asked(exchange: Exchange) -> Outcome:
+            person = getattr(exchange.principal, "user", None)
+            return None if isinstance(person, Person) and person.role == self.role else PERMISSION_DENIED()
+
+        return asked
+
+
+async def test_a_limit_that_only_equals_that_of_the_other_method_is_asked_too() -> None:
+    """AZ-16: what let the GET pass is no leave for the POST that a middleware makes of it."""
+    guard: Routeguard[Person] = Routeguard(SETTINGS, user=Person, identify=identify)
+
+    class View(HTTPEndpoint):
+        @guard(guard.session(), Plan("member"))
+        async def get(self, request: Request) -> Response:
+            return await handler(request)
+
+        @guard(guard.session(), Plan("admin"), unsafe_without_csrf())
+        async def post(self, request: Request) -> Response:
+            return await handler(request)
+
+    app = Starlette(routes=[Route("/x", View, middleware=use(override))])
+    guard.install(app)
+    assert (await send(app, path="/x", headers=ANN)).canary
+    assert (await send(app, path="/x", headers=[*ANN, OVERRIDE])).status == 403
     assert ran == ["GET"]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import Depends
@@ -12,7 +12,8 @@ from starlette.staticfiles import StaticFiles
 
 from routeguard.app import Routeguard
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.core.policy import deferred, public
+from routeguard.core.policy import BoundCheck, Check, Outcome, Stage, deferred, public
+from routeguard.core.problem import PERMISSION_DENIED
 from routeguard.core.secret import Secret
 from routeguard.mail.models import MailSettings
 from routeguard.settings import Settings
@@ -20,6 +21,10 @@ from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.starlette_like import StarletteLike
 from tests.conformance.adapters import AdapterSuite, raiser
 from tests.conformance.wire import Answer, Call, Spy, connect, key, life, send
+
+if TYPE_CHECKING:
+    from routeguard.core.exchange import Exchange
+    from routeguard.core.services import Services
 
 pytestmark = pytest.mark.anyio
 
@@ -194,6 +199,40 @@ async def test_deferred_and_require(app: Any) -> None:
     assert (await send(app.asgi(), path="/peeks", headers=[USER])).problem == "guard-not-applied"
     assert (await send(app.asgi(), path="/open", headers=[USER])).body == b"somebody"
     assert (await send(app.asgi(), path="/open")).body == b"nobody"
+
+
+@dataclass(frozen=True)
+class HasRole(Check):
+    """Asks for a role; equal to the check of any other role."""
+
+    stage = Stage.ACCESS
+
+    role: str = field(compare=False)
+
+    def bind(self, services: Services) -> BoundCheck:
+        async def asked(exchange: Exchange) -> Outcome:
+            person = getattr(exchange.principal, "user", None)
+            return None if isinstance(person, Person) and person.role == self.role else PERMISSION_DENIED()
+
+        return asked
+
+
+async def test_what_was_required_before_is_no_answer_for_a_policy_that_only_equals_it(app: Any) -> None:
+    """AZ-16."""
+    guard = app.routeguard
+
+    def requiring(role: str) -> Any:
+        async def decides(call: Call) -> Answer:
+            await guard.require(HTTPConnection(call.scope), guard.session() & HasRole(role))
+            return Answer(role.encode())
+
+        return decides
+
+    app.route("/member", requiring("member"), deferred)
+    app.route("/admin", requiring("admin"), deferred)
+    app.install()
+    assert (await send(app.asgi(), path="/member", headers=[USER])).body == b"member"
+    assert (await send(app.asgi(), path="/admin", headers=[USER])).status == 403
 
 
 async def test_fastapi_parameter_is_a_requirement() -> None:

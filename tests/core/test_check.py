@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, make_dataclass
+from copy import copy
+from dataclasses import InitVar, dataclass, field, make_dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -219,6 +220,71 @@ class Thawed(Refuses):
     """Not frozen, so it has no hash."""
 
     role: str
+
+
+@dataclass(frozen=True)
+class Derived(Refuses):
+    """Keeps what it is made with outside its fields."""
+
+    role: InitVar[str]
+
+    def __post_init__(self, role: str) -> None:
+        object.__setattr__(self, "wanted", role)
+
+
+@dataclass(frozen=True)
+class Labelled(Refuses):
+    """Has a field, which its subclass gives a constant."""
+
+    label: str
+
+
+class Further(Labelled):
+    """A subclass of a dataclass that is none itself."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__("role")
+        object.__setattr__(self, "role", role)
+
+
+@dataclass(frozen=True)
+class Holding(Refuses):
+    """Keeps a value whose equality looks at less than it holds."""
+
+    rule: Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Equal whatever it wants."""
+
+    wanted: Any = field(compare=False)
+
+
+ALIKE = [
+    (Role("member"), Role("admin")), (Derived("member"), Derived("admin")), (Further("member"), Further("admin")),
+    (Holding(Rule("member")), Holding(Rule("admin"))), (Holding((Rule("member"),)), Holding((Rule("admin"),))),
+    (Holding(1), Holding(True)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE, ids=repr)
+def test_a_check_that_only_equals_another_is_asked_too(one: Check, other: Check) -> None:
+    """AZ-16: beside the other, inside `|`, and where compiled policies are kept by the policy."""
+    assert one == other
+    assert list(Policy.of(one, other).ordered()) == [one, other]
+    first, second = (Policy.of(each) | Policy.of(each) for each in (one, other))
+    assert len((first & second).ordered()) == 2
+    assert first != second
+    assert {Policy.of(one): "one"}.get(Policy.of(other)) is None
+
+
+@pytest.mark.parametrize("check", [one for one, _ in ALIKE], ids=repr)
+def test_a_check_that_is_written_twice_is_asked_once(check: Check) -> None:
+    twin = copy(check)
+    assert distinct([check, twin]) == [check]
+    assert Policy.of(check) == Policy.of(twin)
+    assert len(((Policy.of(check) | key) & (Policy.of(twin) | key)).ordered()) == 1
 
 
 def test_no_check_is_dropped_for_one_that_only_equals_it() -> None:

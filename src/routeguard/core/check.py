@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import IntEnum
-from types import MethodType
+from types import MemberDescriptorType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from routeguard.core.check_class import findings_of
@@ -152,23 +152,48 @@ def distinct(checks: Iterable[Check]) -> list[Check]:
     """Return the checks without repetitions, in order."""
     kept: list[Check] = []
     for check in checks:
-        if not any(_is_same(check, other) for other in kept):
+        if not any(is_same(check, other) for other in kept):
             kept.append(check)
     return kept
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two checks ask exactly the same.
+def is_same(one: Check, other: Check) -> bool:
+    """Return whether two checks ask exactly the same: one class, and equal in everything that they keep.
 
-    Equality of a foreign class is not enough: of two checks that differ only in a field with ``compare=False``, or
-    whose `__eq__` looks at a name alone, the second would be dropped and never asked.
+    Equality of a foreign class is not enough. Two checks may differ only in a field with ``compare=False``, in what
+    `__post_init__` made of an `InitVar`, or in an attribute of a subclass that is no dataclass itself. Taken for the
+    same, the second would be dropped and never asked, or the first be asked in its place (attack AZ-16).
     """
     if one is other:
         return True
     if type(one) is not type(other) or (one == other) is not True:
         return False
-    if isinstance(one, tuple):
+    return (isinstance(one, tuple) or is_dataclass(one)) and _keep_same(one, other)
+
+
+def _keep_same(one: Any, other: Any) -> bool:
+    """Return whether two objects of one class keep equal values, in fields and in any other attribute."""
+    kept, others = _state(one), _state(other)
+    return kept.keys() == others.keys() and all(_is_equal(kept[name], others[name]) for name in kept)
+
+
+def _state(keeper: Any) -> dict[Any, Any]:
+    items = dict(enumerate(keeper)) if isinstance(keeper, tuple) else {}
+    slots = (name for kind in type(keeper).__mro__ for name in _slots_of(kind))
+    found = {name: getattr(keeper, name) for name in slots if hasattr(keeper, name)}
+    return items | found | getattr(keeper, "__dict__", {})
+
+
+def _slots_of(kind: type[Any]) -> Iterable[str]:
+    return (name for name, member in vars(kind).items() if isinstance(member, MemberDescriptorType))
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    """Return whether two values are of one type and equal, members of tuples and of dataclasses too: 1 is not True."""
+    if one is other:
         return True
-    if not is_dataclass(one):
+    if type(one) is not type(other) or (one == other) is not True:
         return False
-    return all(getattr(one, field.name) == getattr(other, field.name) for field in fields(one))
+    # A dataclass with an equality of its own, such as a policy, has said what counts.
+    made = is_dataclass(one) and getattr(type(one), "__dataclass_params__").eq  # noqa: B009 - unknown to type checkers
+    return _keep_same(one, other) if made or isinstance(one, tuple) else True

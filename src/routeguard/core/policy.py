@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from typing_extensions import override
 
-from routeguard.core.check import Attack, BoundCheck, Check, Outcome, Stage, distinct, unusable
+from routeguard.core.check import Attack, BoundCheck, Check, Outcome, Stage, distinct, is_same, unusable
 from routeguard.core.check_class import takes
 from routeguard.core.decision import ALLOW, Decision, Refuse, Reply
 from routeguard.core.errors import ConfigError
@@ -47,7 +47,7 @@ _REFUSAL: Final = 400
 """The least status of a refusal (RFC 9110 section 15)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Policy:
     """A tuple of checks, combined with `&` (all) and `|` (any). Equal policies compare equal."""
 
@@ -72,6 +72,15 @@ class Policy:
             else:
                 checks.append(part)
         return cls(tuple(checks))
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both ask for exactly the same in the same order, whatever they are called."""
+        if not isinstance(other, Policy):
+            return NotImplemented
+        return len(self.checks) == len(other.checks) and all(map(is_same, self.checks, other.checks))
+
+    def __hash__(self) -> int:
+        return hash(self.checks)
 
     def __and__(self, other: Any) -> Policy:
         return Policy.of(self, other)

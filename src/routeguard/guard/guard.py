@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from routeguard.core.check import is_same
 from routeguard.core.errors import ConfigError
 from routeguard.core.marks import mark
 from routeguard.core.policy import Deferred, Policy, Public, Stage, bind_steps, chain, conflicts
@@ -76,7 +77,7 @@ class Compiled:
                 for check, stage, run in self.steps
                 if check is None
                 or not (check.once if unsafe else _is_spent(check, stage))
-                or not any(check == each for each in done)
+                or not any(is_same(check, each) for each in done)
             ]
         )
 
