@@ -146,6 +146,45 @@ async def test_a_fault_is_logged_once_until_a_run_succeeds(caplog: pytest.LogCap
     await periodic.close()
 
 
+async def test_work_that_waits_for_what_was_cancelled_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """OPS-04: a run that awaits somebody else's task ends with that one, and no later run must."""
+    work, time = Work(), Time()
+    other = asyncio.ensure_future(asyncio.Event().wait())
+
+    async def call() -> None:
+        await work()
+        await other
+
+    periodic = Periodic("test-work", call, pause=lambda: 0.0, wait=time)
+    periodic.wake()
+    periodic.start()
+    await until(lambda: work.ended == 1)
+    other.cancel()
+    await until(lambda: time.pauses[-1] == 1.0)
+    await time.go_on()
+    await time.go_on()
+    assert (work.begun, periodic.running, len(caplog.records)) == (2, True, 1)
+    await periodic.close()
+    assert not periodic.running
+
+
+async def test_a_pause_that_cannot_be_told_is_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+    work, time, told = Work(), Time(), iter([ZeroDivisionError(), 7.0])
+
+    def pause() -> float:
+        found = next(told, 7.0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    periodic = Periodic("test-work", work, pause=pause, wait=time)
+    periodic.start()
+    await until(lambda: time.pauses)
+    await time.go_on()
+    assert (work.ended, time.pauses, len(caplog.records)) == (1, [1.0, 7.0], 1)
+    await periodic.close()
+
+
 async def test_work_that_fails_at_once_and_is_woken_does_not_fill_a_processor() -> None:
     work, time = Work(), Time()
     periodic = _periodic(work, time, pause=0.0)

@@ -85,7 +85,7 @@ class Periodic:
         while True:
             if self._failing:
                 await self._wait(self._closed, _AFTER_A_FAULT)
-            await self._wait(self._event, self._pause())
+            await self._wait(self._event, self._next_pause())
             if self._closed.is_set():
                 return
             self._woken = False
@@ -97,9 +97,26 @@ class Periodic:
             await self._call()
         except Unavailable as error:
             logger.debug("%s: %s is away", self._name, error.what)
-        except Exception:  # The work of a whole process must not end with one run.
-            if not self._failing:
-                self._failing = True
-                logger.exception("%s failed, and is tried again", self._name)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task was cancelled, but what the run waited for.
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - the work of a whole process must not end with one run
+            self._fail(error)
         else:
             self._failing = False
+
+    def _next_pause(self) -> float | None:
+        try:
+            return self._pause()
+        except Exception as error:  # noqa: BLE001 - the same
+            self._fail(error)
+            return _AFTER_A_FAULT
+
+    def _fail(self, error: BaseException) -> None:
+        """Log a fault, once until a run succeeds."""
+        if not self._failing:
+            self._failing = True
+            logger.error("%s failed, and is tried again", self._name, exc_info=error)
