@@ -14,6 +14,7 @@ import pytest
 
 from routeguard.core.check import Check, Stage
 from routeguard.core.errors import ConfigError
+from routeguard.core.policy import Policy
 from routeguard.core.services import Services
 
 T = TypeVar("T")
@@ -131,6 +132,23 @@ def test_a_field_of_a_name_that_is_alike_is_the_checks_own() -> None:
             return allow
 
     assert (Shop("x").attack, Shop("x").unfit) == ("x", 0)
+
+
+class Silent:
+    """A mixin that does not hand `__init_subclass__` on."""
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
+def test_a_class_that_nothing_looked_at_when_it_was_made_is_refused_where_it_is_written() -> None:
+    kind = type("Shop", (Silent, Check), {"stage": Stage.ACCESS, "bind": bind, "presents_for": helper})
+    with pytest.raises(ConfigError, match="presents_for is not read any more"):
+        Policy.of(kind())
+    late = made()
+    late.conflict = helper  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="write conflicts"):
+        Policy.of(late())
 
 
 def test_a_mixin_is_looked_at_too() -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from enum import IntEnum
+from functools import lru_cache
 from types import MemberDescriptorType, MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -119,11 +120,21 @@ class Check(ABC):
             raise ConfigError(findings)
 
 
+@lru_cache(maxsize=1024)
+def _findings_of(cls: type[Any]) -> list[str]:
+    """Return what is wrong with a class of checks, also where a base keeps `__init_subclass__` from looking."""
+    kinds = [kind for kind in cls.__mro__ if kind is not Check and issubclass(kind, Check)]
+    return list(dict.fromkeys(finding for kind in kinds for finding in findings_of(kind, Check, Stage)))
+
+
 def unusable(part: Any) -> str | None:
     """Return why `part` cannot be a check of a policy, or None."""
     # Not isinstance: a class that is only registered has none of the members.
     if Check not in type(part).__mro__:
         return _no_policy(part)
+    kind: Any = type(part)
+    if findings := _findings_of(kind):
+        return "; ".join(findings)
     own = getattr(part, "__dict__", {})
     if hidden := [name for name in vars(Check) if name in own and not name.startswith("_")]:
         return f"{type(part).__qualname__} has attributes that hide members of its class: {', '.join(hidden)}"
