@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,22 @@ from tests.steady import until
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_wait_ends_with_the_session(world: World) -> None:
+async def test_a_wait_ends_with_the_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """WS-05: signed out here, and in another process after its poll."""
     browser = await world.sign_in(await world.user())
     session = await browser.session()
     async with world.another() as other:
+        still, looked = other.sessions._still, asyncio.Event()
+
+        async def look(*asked: Any) -> bool:
+            found = await still(*asked)
+            looked.set()
+            return found
+
+        # A look that comes after the sign-out would see it without any poll.
+        monkeypatch.setattr(other.sessions, "_still", look)
         waits = [asyncio.ensure_future(one.sessions.until_ended(session)) for one in (world, other)]
-        await until(lambda: world.feed._listeners and other.feed._listeners)
+        await until(lambda: world.feed._listeners and other.feed._listeners and looked.is_set())
         assert not any(wait.done() for wait in waits)
         await world.sessions.sign_out(browser.exchange())
         await asyncio.wait_for(waits[0], 60)
