@@ -83,6 +83,7 @@ def test_few_begin_a_task_by_themselves():
         "core/periodic.py",
         "core/services.py",
         "core/single_flight.py",
+        "core/tasks.py",
         "db/outbox.py",
         "guard/watch.py",
         "traffic/leases.py",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
 
 
 def runs_here(task: asyncio.Future[Any] | None) -> bool:
@@ -31,3 +36,23 @@ async def end(task: asyncio.Future[Any] | None, *, patience: float | None = 0.0)
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # Seen.
+
+
+async def uncancelled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` to its end although this task is cancelled meanwhile, and raise the cancellation only then.
+
+    A server cancels the task of a client that left, and so does `asyncio.timeout`; the shield of an anyio scope holds
+    against neither. Ends early only when the event loop ends, which cancels every task. Raises what `work` raises.
+    """
+    task = asyncio.get_running_loop().create_task(work())
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # Seen.
+    raise cancellation

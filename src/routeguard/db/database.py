@@ -11,13 +11,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from routeguard.core.errors import ConfigError, Misconfigured, Unavailable
+from routeguard.core.tasks import uncancelled
 from routeguard.db.errors import Contended, Outage, faults
 from routeguard.db.models import DatabaseSettings
 from routeguard.db.sqlite import SqliteBackend
 from routeguard.db.urls import is_temporary, url_finding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
     from sqlalchemy.engine import CursorResult, Row
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -134,24 +135,26 @@ class Database:
         Raises Unavailable when the database cannot, UniqueViolation when a key is taken. On SQLite, writers of this
         process take turns, so that they wait in line and not for each other's locks.
         """
-        async with self._backend.turn():
-            async with self._connection(self._backend.writes) as connection:
-                tx = Transaction(connection, self._backend.outage)
-                with faults(self._backend.outage):
-                    await connection.begin()
-                yield tx
-                if tx.events and self.recorder is not None:
-                    await self.recorder(tx, tx.events)
-                # Shielded: a client that goes away must not leave a commit half known (attack OPS-04).
-                try:
-                    with anyio.CancelScope(shield=True), faults(self._backend.outage):
-                        await connection.commit()
-                except Unavailable:
-                    for callback in tx.doubts:
-                        callback()
-                    raise
-            for callback in tx.callbacks:
+        async with self._backend.turn(), self._connection(self._backend.writes) as connection:
+            tx = Transaction(connection, self._backend.outage)
+            with faults(self._backend.outage):
+                await connection.begin()
+            yield tx
+            if tx.events and self.recorder is not None:
+                await self.recorder(tx, tx.events)
+            await _shielded(lambda: self._commit(connection, tx))
+
+    async def _commit(self, connection: AsyncConnection, tx: Transaction) -> None:
+        """Commit, and call what waits for that."""
+        try:
+            with faults(self._backend.outage):
+                await connection.commit()
+        except (Unavailable, asyncio.CancelledError):
+            for callback in tx.doubts:
                 callback()
+            raise
+        for callback in tx.callbacks:
+            callback()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -210,8 +213,16 @@ class Database:
         try:
             yield connection
         finally:
-            with anyio.CancelScope(shield=True):
-                await _release(connection)
+            await _shielded(lambda: _release(connection))
+
+
+async def _shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `work` to its end, whoever cancels its caller.
+
+    A client that leaves must not leave a commit half known (attack OPS-04), nor keep a connection from the pool.
+    """
+    with anyio.CancelScope(shield=True):
+        await uncancelled(work)
 
 
 async def _release(connection: AsyncConnection) -> None:
