@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -41,7 +40,7 @@ async def test_a_body_in_pieces_is_verified_whole(world: World, shop: Service) -
 async def test_every_refusal_looks_the_same(world: World, shop: Service) -> None:
     """OAP-29, WH-01, WH-02, WH-07, WH-21: unsigned, wrong, old, of an unknown client, for another service."""
     path, body = "/service?a=1", b"body"
-    now = time.time()
+    now = shop.now
     other = Service(world, shop.id, new_secret())
     stranger = Service(world, "cli_" + "A" * 22, new_secret())
     good = shop.signed("POST", path, body)
@@ -136,7 +135,7 @@ async def test_clients_have_nonces_of_their_own(world: World, shop: Service) -> 
     for service in (shop, other):
         message = Message.of("GET", ISSUER + "/service")
         headers = sign(
-            message, key=signing_key(service.secret), keyid=service.id, created=int(time.time()), nonce="n" * 16
+            message, key=signing_key(service.secret), keyid=service.id, created=int(service.now), nonce="n" * 16
         )
         assert (await world.send("GET", "/service", headers)).status == 200
 
@@ -277,7 +276,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 
 async def test_a_process_that_forgot_what_was_used_takes_nothing_from_before(world: World, shop: Service) -> None:
     """WH-03: `memory://` is empty after a restart."""
-    headers = shop.signed("GET", "/service", now=time.time() - 5)
+    headers = shop.signed("GET", "/service", now=shop.now - 5)
     assert (await world.send("GET", "/service", headers)).status == 401
     assert (await shop.call("GET", "/service")).status == 200
 

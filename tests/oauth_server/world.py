@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from routeguard.app import Routeguard
+from routeguard.core.clock import SteadyClock
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
 from routeguard.core.secret import Secret, new_token
@@ -51,8 +51,13 @@ class Service:
     ) -> dict[str, str]:
         """Return the fields of a signed call."""
         message = Message.of(method, self.url + target, headers=headers, body=body)
-        made = ClientSigner.of(self.id, self.secret).headers(message, now=time.time() if now is None else now)
+        made = ClientSigner.of(self.id, self.secret).headers(message, now=self.now if now is None else now)
         return {**headers, **made}
+
+    @property
+    def now(self) -> float:
+        """The service's own time: it refuses what was signed before its start, and the wall clock may be behind it."""
+        return self.world.guard.services.get(SteadyClock).time()
 
     async def call(self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> Result:
         return await self.world.send(method, target, self.signed(method, target, body, headers), body)

@@ -106,8 +106,9 @@ class World:
 
     @asynccontextmanager
     async def signed_in(self, email: str, password: str = GOOD) -> AsyncIterator[httpx.AsyncClient]:
-        """A browser whose user signed up and in."""
+        """A browser whose user signed up and in, and has the mail of the sign-up."""
         await self.sign_up(email, password)
+        await self.settle()
         async with self.client() as client:
             response = await client.post("/auth/sign-in", json={"email": email, "password": password})
             assert response.status_code == 200, response.text
