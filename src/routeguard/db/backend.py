@@ -74,6 +74,10 @@ class Backend(Protocol):
         """Wait for a writer's turn, where writers take turns. Raises Unavailable when that takes too long."""
         ...
 
+    async def loosen(self, connection: AsyncConnection) -> None:
+        """Let migrations make tables anew, before their transaction begins. The connection is not used again."""
+        ...
+
     async def unhurried(self, connection: AsyncConnection) -> None:
         """Lift the limits on how long a statement of this transaction may take, for migrations."""
         ...

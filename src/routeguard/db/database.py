@@ -197,13 +197,16 @@ class Database:
     async def run_sync(self, work: Callable[[sa.Connection], T]) -> T:
         """Run synchronous work (migrations) in one transaction without time limits."""
         async with self._backend.turn(), self._connection(self._backend.writes) as connection:
-            with faults(self._backend.outage, migrating=True):
-                await connection.begin()
-                await self._backend.unhurried(connection)
-                result = await connection.run_sync(work)
-                await connection.commit()
-            # Its limits are lifted, so the connection is not used again.
-            await connection.invalidate()
+            try:
+                with faults(self._backend.outage, migrating=True):
+                    await self._backend.loosen(connection)
+                    await connection.begin()
+                    await self._backend.unhurried(connection)
+                    result = await connection.run_sync(work)
+                    await connection.commit()
+            finally:
+                # Its limits are lifted, so the connection is not used again.
+                await _shielded(connection.invalidate)
             return result
 
     @asynccontextmanager

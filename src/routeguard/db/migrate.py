@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -53,12 +53,23 @@ async def migrate(database: Database, others: Sequence[Branch] = ()) -> None:
             # Alembic's ALTER TABLE names no schema, and must not find an application's table of the same name.
             connection.exec_driver_sql(f"SET LOCAL search_path TO {names.schema}")
         connection.execution_options(**{VERBATIM: False})
+        before = _orphans(connection)
         upgrade(connection, names, branches, current)
+        if found := _orphans(connection) - before:
+            tables = ", ".join(sorted({table for table, *_ in found}))
+            raise ConfigError(f"the migrations would leave rows that refer to none in {tables}: nothing was changed")
 
     with refusals(names):
         if database.dialect == "postgresql":
             await _make_lock_table(database)
         await database.run_sync(work)
+
+
+def _orphans(connection: sa.Connection) -> set[tuple[Any, ...]]:
+    """Return the rows of SQLite whose foreign keys refer to no row: they are not enforced during a migration."""
+    if connection.dialect.name != "sqlite":
+        return set()
+    return {tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")}
 
 
 async def current_heads(database: Database) -> frozenset[str]:

@@ -100,6 +100,9 @@ class PostgresBackend:
         """Writers need no line."""
         yield
 
+    async def loosen(self, connection: AsyncConnection) -> None:
+        """Nothing to lift: tables are altered in place."""
+
     async def unhurried(self, connection: AsyncConnection) -> None:
         """Lift both statement timeouts from a transaction, whose connection is thrown away afterwards."""
         await connection.execute(sa.text("SET LOCAL statement_timeout = 0"))

@@ -123,6 +123,16 @@ class SqliteBackend:
         finally:
             line.release()
 
+    async def loosen(self, connection: AsyncConnection) -> None:
+        """Enforce no foreign keys, as SQLite asks of those who alter tables ("ALTER TABLE", section 7).
+
+        A table is altered by copying it and dropping the former one, which deletes every row that refers to it
+        (ON DELETE CASCADE). The pragma counts only outside of a transaction.
+        """
+        raw = await connection.get_raw_connection()
+        thread: Any = raw.driver_connection
+        await thread.call(lambda: thread.worker.opened().execute("PRAGMA foreign_keys=OFF").close())
+
     async def unhurried(self, connection: AsyncConnection) -> None:
         """Nothing to lift: only the wait for another process is limited."""
 
