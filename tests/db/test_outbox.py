@@ -424,3 +424,32 @@ async def test_rows_from_before_keys_had_an_issuer_are_delivered(database: Datab
     await box.deliver_due()
     assert receiver.got == [b"one"]
     assert await rows(database) == []
+
+
+async def test_a_delivery_whose_wait_was_cancelled_is_tried_later_and_then_given_up(database: Database):
+    async def cancelled(_payload: bytes) -> None:
+        waited = asyncio.ensure_future(asyncio.Event().wait())
+        waited.cancel()
+        await waited
+
+    clock = FakeClock()
+    box = Outbox(database, KEYS, clock=clock)
+    box.handle("mail", cancelled)
+    await put(database, box, b"one")
+    for _ in range(module._ATTEMPTS):
+        assert await box.deliver_due() == 1
+        clock.advance(module._LONGEST_PAUSE * 2)
+    assert await box.dead() == 1
+
+
+async def test_a_listener_whose_name_postgresql_could_not_store_is_refused(database: Database):
+    box = Outbox(database, KEYS, clock=SystemClock())
+
+    async def listener(_event: Happened) -> None: ...
+
+    with pytest.raises(ConfigError, match="shorter name"):
+        box.on(Happened, listener, name="a" * 200)
+    box.on(Happened, listener, name="a" * 160)
+    async with database.transaction() as tx:
+        tx.record(Happened(user_id="usr_1"))
+    assert len(await rows(database)) == 1

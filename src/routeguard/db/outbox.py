@@ -30,11 +30,13 @@ Deliver = Callable[[bytes], Awaitable[None]]
 
 logger = logging.getLogger("routeguard.outbox")
 
+_KIND_LENGTH: Final = 200
+
 outbox: Final = sa.Table(
     "routeguard_outbox",
     metadata,
     sa.Column("id", sa.String(40), primary_key=True),
-    sa.Column("kind", sa.String(200), nullable=False),
+    sa.Column("kind", sa.String(_KIND_LENGTH), nullable=False),
     # Encrypted: mails hold links that sign in or reset a password.
     sa.Column("payload", sa.LargeBinary, nullable=False),
     sa.Column("due_at", sa.Float, nullable=False),
@@ -94,6 +96,12 @@ class Outbox:
         """Deliver rows of `kind` by `deliver`. Raises ConfigError when the kind is taken."""
         if kind in self._deliver:
             raise ConfigError(f"two deliveries are registered for outbox kind {kind!r}")
+        if len(kind) + len(self._suffix) > _KIND_LENGTH:
+            # SQLite stores it all the same; PostgreSQL would refuse every transaction that records such an event.
+            raise ConfigError(
+                f"the outbox kind {kind!r} is longer than {_KIND_LENGTH - len(self._suffix)} characters: give the "
+                "listener a shorter name="
+            )
         self._deliver[kind] = deliver
 
     def on(self, event: type[E], listener: Callable[[E], Awaitable[None]], *, name: str | None = None) -> None:
@@ -238,7 +246,11 @@ class Outbox:
         try:
             async with asyncio.timeout(_DEADLINE):
                 await self._deliver[row.kind.removesuffix(self._suffix)](self._open(row))
-        except Exception as error:  # noqa: BLE001 - whatever a delivery raises, the row must get its next try
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # By `close`. Otherwise not this task was cancelled, but what the delivery waited for.
+            # Whatever a delivery raises, the row must get its next try.
             # Only the class: the message may quote an address or a link.
             logger.warning("delivery of %s %s failed: %s", row.kind, row.id, type(error).__name__)
             change: sa.Executable = sa.update(outbox).where(*_still(row)).values(self._later(row))
