@@ -89,3 +89,10 @@ def test_what_the_owner_refuses_is_a_finding() -> None:
 
     features: list[tuple[str, Plug]] = [step("a"), step("b")]
     assert set_up(*features, own={Place.SIGN_IN_STEP: refuse}) == ["heard twice"]
+
+
+def test_what_is_plugged_in_after_setup_is_refused_and_not_dropped() -> None:
+    kept: list[Setup] = []
+    assert set_up(("mfa", kept.append), own={Place.SIGN_IN_STEP: lambda _: None}) == []
+    with pytest.raises(ConfigError, match="after its setup has returned"):
+        kept[0].sign_in_step("a second factor")

@@ -58,9 +58,10 @@ class Plugs:
     So no feature depends on another one that only owns a place to have been set up before it.
     """
 
-    __slots__ = ("_owners", "_plugged")
+    __slots__ = ("_handed_over", "_owners", "_plugged")
 
     def __init__(self) -> None:
+        self._handed_over = False
         self._owners: dict[Place, Take] = {}
         self._plugged: list[_Plug] = []
 
@@ -71,11 +72,15 @@ class Plugs:
         self._owners[place] = take
 
     def add(self, plug: _Plug) -> None:
-        """Keep what a feature plugs in."""
+        """Keep what a feature plugs in. Raises ConfigError after everything was handed over."""
+        if self._handed_over:
+            # Nobody would ask it: a step of the sign-in that is dropped in silence lets everybody pass.
+            raise ConfigError(f"{plug.feature} plugs in {plug.place.value} after its setup has returned")
         self._plugged.append(plug)
 
     def hand_over(self, features: Sequence[str]) -> list[str]:
         """Hand everything over, in the order it was plugged in but for `after`. Returns what is wrong, all of it."""
+        self._handed_over = True
         findings: list[str] = []
         for place in Place:
             plugged, take = [one for one in self._plugged if one.place is place], self._owners.get(place)
