@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import logging.config
+from pathlib import Path
 
 import pytest
 
-from routeguard.cli.config import redact
+from routeguard.cli.config import redact, show
 from routeguard.cli.server import logging_config
 
 
@@ -58,3 +59,15 @@ def test_the_access_log_holds_no_query(capsys: pytest.CaptureFixture[str]) -> No
     finally:
         logger.handlers, logger.filters, logger.propagate = before, [], True
     assert '"GET /auth/password/reset HTTP/1.1" 200' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["host=db user=app password=CANARY", "postgres//app:CANARY", "rediss:CANARY"])
+@pytest.mark.parametrize("name", ["DATABASE_URL", "EPHEMERAL_URL", "MAIL_URL"])
+def test_an_address_that_is_no_url_is_not_shown(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(f"ROUTEGUARD_{name}", text)
+    assert show() == 1
+    output = capsys.readouterr()
+    assert "CANARY" not in output.out + output.err

@@ -23,6 +23,7 @@ from routeguard.settings import Settings
 app: Final = App(name="config", help="Show the settings in force.")
 
 _SIZES: Final = frozenset({"body_limit"})
+_ADDRESSES: Final = frozenset({"database_url", "ephemeral_url", "url"})
 _HIDDEN: Final = "(hidden)"
 _HOST: Final = re.compile(r"[A-Za-z0-9.:_-]*")
 _NAME: Final = re.compile(r"[a-z][a-z_]{0,30}")
@@ -77,6 +78,9 @@ def _shown(name: str, value: Any) -> str:
         for size, unit in ((1024 * 1024, "MB"), (1024, "KB")):
             if value >= size and value % size == 0:
                 return f"{value // size} {unit}"
+    if name.rpartition(".")[2] in _ADDRESSES and "://" not in str(value):
+        # No URL, so nothing tells where a password stands in it: `host=db password=...`.
+        return _HIDDEN
     return redact(value)
 
 
