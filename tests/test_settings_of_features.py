@@ -12,6 +12,7 @@ import pytest
 
 from routeguard import ConfigError, Feature, Routeguard, Secret, Settings, Setup
 from routeguard.cli.main import run
+from routeguard.settings.branches import listed
 from tests.settings_features import DeviceSettings, device
 
 KEY = Secret("kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3")
@@ -131,3 +132,10 @@ def test_config_show_lists_them_without_their_secrets(
     assert shown["device.lasts"] == {"setting": "device.lasts", "value": "30d", "source": "default"}
     assert shown["device.pepper"]["value"] == "(hidden)"
     assert shown["device.pepper"]["source"] == "environment ROUTEGUARD_DEVICE_PEPPER"
+
+
+@pytest.mark.parametrize("name", [".house:badges", "..:badges"])
+def test_a_relative_name_of_a_feature_is_a_finding(name: str) -> None:
+    found, findings = listed([name])
+    assert found == []
+    assert [name in finding for finding in findings] == [True]

@@ -22,7 +22,7 @@ def listed(names: Iterable[str]) -> tuple[list[Feature], list[str]]:
         module, _, attribute = name.partition(":")
         try:
             feature = getattr(import_module(module), attribute) if module and attribute else None
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             findings.append(f"features: {name!r} cannot be imported: {error}")
             continue
         if isinstance(feature, Feature):
