@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def test_a_sound_production_is_accepted() -> None:
         pytest.param({"trusted_proxies": ("010.0.0.1",)}, "trusted_proxies", id="KEY-06-octal"),
         pytest.param({"trusted_proxies": ("0.0.0.0/0",)}, "every address", id="RL-01-all"),
         pytest.param({"trusted_proxies": ("::/0",)}, "every address", id="RL-01-all-of-ipv6"),
+        pytest.param({"trusted_proxies": ("0.0.0.0/1", "::1", "128.0.0.0/1")}, "every address", id="RL-01-two-halves"),
         pytest.param({"trusted_proxy_header": "X-Real-IP"}, "trusted_proxy_header", id="RL-01-one-value"),
         pytest.param({"trusted_proxy_header": ""}, "trusted_proxy_header", id="RL-01-no-header"),
         pytest.param({"environment": "staging"}, "environment must be", id="environment"),
@@ -560,3 +561,16 @@ def test_loading_refuses_what_no_environment_can_use_and_leaves_the_rest_to_the_
         assert len(caught.value.findings) == 1
     # Unsafe to serve with, and no obstacle to whoever reads a setting.
     assert load(tmp_path, ROUTEGUARD_ENVIRONMENT="production").findings()
+
+
+@pytest.mark.parametrize(
+    "setting", ["issuer", "trusted_origins", "cors_origins", "database_url", "ephemeral_url", "mail.url"]
+)
+@pytest.mark.parametrize("address", ["https://ada:CANARY@id.example.com/x", "ada:CANARY@id", "postgres//u:CANARY@db"])
+def test_no_finding_repeats_a_password(setting: str, address: str) -> None:
+    """OBS-03: a password stands in whatever a user takes for an address."""
+    value: object = (address,) if setting.endswith("origins") else address
+    changes: dict[str, object] = {"mail": MailSettings(url=address)} if setting == "mail.url" else {setting: value}
+    found = replace(Settings(environment="production"), **changes).findings()  # type: ignore[arg-type]
+    assert any(finding.startswith(setting.replace("_origins", "")) for finding in found)
+    assert "CANARY" not in "\n".join(found)

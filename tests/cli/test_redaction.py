@@ -61,7 +61,9 @@ def test_the_access_log_holds_no_query(capsys: pytest.CaptureFixture[str]) -> No
     assert '"GET /auth/password/reset HTTP/1.1" 200' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["host=db user=app password=CANARY", "postgres//app:CANARY", "rediss:CANARY"])
+@pytest.mark.parametrize(
+    "text", ["host=db user=app password=CANARY", "postgres//app:CANARY", "rediss:CANARY", "host=db password=CANARY://x"]
+)
 @pytest.mark.parametrize("name", ["DATABASE_URL", "EPHEMERAL_URL", "MAIL_URL"])
 def test_an_address_that_is_no_url_is_not_shown(
     name: str, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

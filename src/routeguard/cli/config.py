@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 from cyclopts import App
 
@@ -17,6 +16,7 @@ from routeguard.cli.main import FINDINGS, GOOD, complain
 from routeguard.cli.tls import server_context
 from routeguard.cli.user import print_table
 from routeguard.core.errors import ConfigError
+from routeguard.core.redaction import HIDDEN, redact_url
 from routeguard.core.secret import Secret
 from routeguard.settings import Settings
 
@@ -24,9 +24,7 @@ app: Final = App(name="config", help="Show the settings in force.")
 
 _SIZES: Final = frozenset({"body_limit"})
 _ADDRESSES: Final = frozenset({"database_url", "ephemeral_url", "url"})
-_HIDDEN: Final = "(hidden)"
-_HOST: Final = re.compile(r"[A-Za-z0-9.:_-]*")
-_NAME: Final = re.compile(r"[a-z][a-z_]{0,30}")
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]{0,30}://")
 
 
 @app.command
@@ -69,7 +67,7 @@ def _in_force(settings: Settings, name: str) -> str | None:
         return str(settings.users.verified_email_required(production=settings.production))
     if name == "secret":
         made = "missing" if settings.production else "generated, in .routeguard/secret"
-        return _HIDDEN if settings.secret is not None else made
+        return HIDDEN if settings.secret is not None else made
     return None
 
 
@@ -78,9 +76,9 @@ def _shown(name: str, value: Any) -> str:
         for size, unit in ((1024 * 1024, "MB"), (1024, "KB")):
             if value >= size and value % size == 0:
                 return f"{value // size} {unit}"
-    if name.rpartition(".")[2] in _ADDRESSES and "://" not in str(value):
+    if name.rpartition(".")[2] in _ADDRESSES and not _URL.match(str(value)):
         # No URL, so nothing tells where a password stands in it: `host=db password=...`.
-        return _HIDDEN
+        return HIDDEN
     return redact(value)
 
 
@@ -103,41 +101,13 @@ def flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def redact(value: Any) -> str:
     """Return a setting as text without what must not be seen: secrets, and passwords inside addresses."""
     if isinstance(value, Secret):
-        return _HIDDEN
+        return HIDDEN
     if isinstance(value, tuple):
         return ", ".join(redact(item) for item in value)
     if isinstance(value, timedelta):
         return _duration(value)
     text = "" if value is None else str(value)
-    return _redact_address(text) if "://" in text else _HIDDEN if ":" in text and "@" in text else text
-
-
-def _redact_address(text: str) -> str:
-    """Return a URL without its user, the values of its query and its fragment: drivers take secrets in each of them.
-
-    Where readers could differ on where the host begins, as in `redis://u:a/b@h`, only the scheme is shown.
-    """
-    scheme, _, rest = text.partition("://")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        return f"{scheme}://{_HIDDEN}"
-    after = rest.removeprefix(parts.netloc)
-    unsure = "@" in after or "\\" in rest or "://" in rest or not _HOST.fullmatch(host)
-    if (unsure and scheme != "sqlite") or not rest.startswith(parts.netloc):
-        return f"{scheme}://{_HIDDEN}"
-    netloc = f"[{host}]" if ":" in host else host
-    netloc = f"{_HIDDEN}@{netloc}" if "@" in parts.netloc else netloc
-    netloc = netloc if port is None else f"{netloc}:{port}"
-    names = [name if eq and _NAME.fullmatch(name) else "" for name, eq, _ in _pairs(parts.query)]
-    query = "&".join(f"{name}={_HIDDEN}" if name else _HIDDEN for name in names)
-    shown = f"{scheme}://{netloc}{parts.path}"
-    return shown + (f"?{query}" if query else "") + (f"#{_HIDDEN}" if parts.fragment else "")
-
-
-def _pairs(query: str) -> list[tuple[str, str, str]]:
-    return [pair.partition("=") for pair in query.replace(";", "&").split("&") if pair]
+    return redact_url(text) if "://" in text else HIDDEN if ":" in text and "@" in text else text
 
 
 def _duration(value: timedelta) -> str:

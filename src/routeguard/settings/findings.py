@@ -6,11 +6,13 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin, get_type_hints
 
 from routeguard.core.address import FORWARDED, X_FORWARDED_FOR, parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.ports import PORT_RANGE
+from routeguard.core.redaction import quoted
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
 from routeguard.db.urls import is_temporary, url_finding
 from routeguard.ephemeral.factory import open_ephemeral
@@ -21,6 +23,7 @@ from routeguard.settings.reader import NOT_SET
 from routeguard.traffic.origins import parse_origins, read_origins
 
 if TYPE_CHECKING:
+    from routeguard.core.address import Network
     from routeguard.core.secret import Secret
     from routeguard.settings.tree import Settings
 
@@ -55,16 +58,16 @@ def malformed(settings: Settings) -> list[str]:
     found: list[str] = []
     wrong = _origin_findings(parse_origins, [settings.issuer.removesuffix("/")])
     if any(PORT_RANGE in finding for finding in wrong):
-        found.append(f"issuer {settings.issuer!r}: {PORT_RANGE}")
+        found.append(f"issuer {quoted(settings.issuer)}: {PORT_RANGE}")
     elif wrong:
         found.append(
-            f"issuer {settings.issuer!r} must be an origin such as https://id.example.com, written as browsers send "
-            "it: in lower case, without a path or the scheme's own port"
+            f"issuer {quoted(settings.issuer)} must be an origin such as https://id.example.com, written as browsers "
+            "send it: in lower case, without a path or the scheme's own port"
         )
     elif _LISTENING.match(settings.issuer):
         found.append(
-            f"issuer {settings.issuer!r} is an address to listen on, which browsers do not open: that is for --host, "
-            "and the issuer is what they open, such as http://127.0.0.1:8000"
+            f"issuer {quoted(settings.issuer)} is an address to listen on, which browsers do not open: that is for "
+            "--host, and the issuer is what they open, such as http://127.0.0.1:8000"
         )
     if settings.root_path and not ROOT_PATH.fullmatch(settings.root_path):
         found.append(f"root_path {settings.root_path!r} must be plain segments such as /api, with no slash at the end")
@@ -80,7 +83,7 @@ def malformed(settings: Settings) -> list[str]:
         # Attack OPS-11: a switch for tests that has come along into a deployment.
         found.append(
             f"environment 'test' lets overrides say who is calling, so the issuer has to be on this machine, such as "
-            f"http://127.0.0.1:8000 or https://app.localhost, and not {settings.issuer!r}"
+            f"http://127.0.0.1:8000 or https://app.localhost, and not {quoted(settings.issuer)}"
         )
     # A list of origins, not of hosts: `http` and `https` of one host are two (attack CSRF-06).
     found += [f"trusted {finding}" for finding in _origin_findings(read_origins, settings.trusted_origins)]
@@ -103,7 +106,7 @@ def lost_cookies(settings: Settings) -> list[str]:
     if not settings.issuer.startswith("http://"):
         return []
     finding = (
-        f"issuer {settings.issuer!r} is http and not this machine, so browsers would drop the session cookie and "
+        f"issuer {quoted(settings.issuer)} is http and not this machine, so browsers would drop the session cookie and "
         "nobody stay signed in: use https (a tunnel, a proxy, or TLS in your server), or http on a name of this "
         "machine such as localhost or app.localhost, with the port forwarded to the other device "
         "(docs/how-to/open-on-another-device.md)"
@@ -162,7 +165,7 @@ def unsafe(settings: Settings) -> list[str]:
         if len(set(text)) < 12 or any(text.startswith(word) or text.endswith(word) for word in _WELL_KNOWN):
             found.append(f"{name} looks like a default or has too little variety")
     with contextlib.suppress(ConfigError):  # What cannot be read is a finding of `malformed`.
-        if any(network.prefixlen == 0 for network in parse_networks(settings.trusted_proxies)):
+        if _hold_every_address(parse_networks(settings.trusted_proxies)):
             # Every client would be a proxy, and name its own address (attack RL-01).
             found.append("trusted_proxies holds every address: name those of your proxies")
     urls = {
@@ -235,3 +238,10 @@ def _words(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"a list of {options[0].__name__}"
     return " or ".join(getattr(option, "__name__", str(option)) for option in options or [hint])
+
+
+def _hold_every_address(networks: Iterable[Network]) -> bool:
+    """Whether all of IPv4 or IPv6 is in them together: `0.0.0.0/1` and `128.0.0.0/1` are what `0.0.0.0/0` is."""
+    v4 = collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    v6 = collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+    return any(network.prefixlen == 0 for network in v4) or any(network.prefixlen == 0 for network in v6)

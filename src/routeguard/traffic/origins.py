@@ -10,6 +10,7 @@ from typing import Any, Final
 from routeguard.core.address import parse_address
 from routeguard.core.errors import ConfigError
 from routeguard.core.ports import PORT_RANGE, is_port
+from routeguard.core.redaction import quoted
 from routeguard.traffic.registrable import registrable_domain
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -108,7 +109,7 @@ def read_origins(origins: Iterable[Any]) -> Origins:
 
 def _read(origins: Iterable[Any], *, patterns: bool) -> Origins:
     if isinstance(origins, str):
-        raise ConfigError(f"origins must be a list, not the single string {origins!r}")
+        raise ConfigError(f"origins must be a list, not the single string {quoted(origins)}")
     exact: set[bytes] = set()
     found: dict[OriginPattern, None] = {}
     findings: list[str] = []
@@ -116,7 +117,7 @@ def _read(origins: Iterable[Any], *, patterns: bool) -> Origins:
         is_pattern = patterns and isinstance(origin, str) and "*" in origin
         finding = _pattern_finding(origin) if is_pattern else _finding(origin)
         if finding:
-            findings.append(f"origin {origin!r} {finding}")
+            findings.append(f"origin {quoted(origin)} {finding}")
         elif is_pattern:
             found[OriginPattern.of(origin)] = None
         else:
