@@ -5,6 +5,7 @@ A run of the whole suite has one process per core (pytest-xdist), each with serv
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -42,11 +43,12 @@ _MOST_PROCESSES: Final = 4
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes `-n auto` means: one per core for a whole run; none beside this one for named tests."""
+    """Return how many processes `-n auto` means: one more than cores for a whole run, this one for named tests."""
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_PROCESSES)
+    # One more than there are cores: each waits a quarter of its time, for a server to start or a lock to be free.
+    return min(cores + 1, _MOST_PROCESSES)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,6 +67,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Name a long value by its place: it tells a reader nothing, and a random part or a time would be in the name."""
     return f"long-{argname}" if isinstance(val, str | bytes) and len(val) > _LONGEST_ID else None
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector away from what was collected: it would look at ten thousand tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -83,7 +83,7 @@ def _wait(process: subprocess.Popen[bytes], out: Path, err: Path) -> str:
         match = re.search(r"(?:is at|Listening on) (http://\S+)", text)
         if match is not None:
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(match[1] + "/nothing-here", timeout=5)
+                httpx.get(match[1] + "/nothing-here", timeout=5, verify=False)
                 return match[1]
         if process.poll() is not None:
             break
