@@ -181,12 +181,16 @@ def test_an_exemption_is_the_application_s_own_where_browsers_keep_the_cookie_ba
         assert browser.post("/session", headers={"cookie": "application=1"}).json() == "changed"
 
 
+@pytest.mark.parametrize("cookies", [CookieSettings(), FRAMED, SHARED], ids=["lax", "frames", "sub-domains"])
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_public_route_knows_nobody_in_an_unsafe_request_of_a_foreign_page(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cookies: CookieSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CSRF-01: it has no check, and its browser added the cookie; our own page and a safe method are the twins."""
-    guard, app = guarded(FRAMED, tmp_path, monkeypatch)
+    """CSRF-01: it has no check, and its browser added the cookie; our own page and a safe method are the twins.
+
+    SameSite keeps no cookie from the pages of sibling hosts.
+    """
+    guard, app = guarded(cookies, tmp_path, monkeypatch)
 
     @app.api_route("/who", methods=["GET", "POST"])
     @guard(public)

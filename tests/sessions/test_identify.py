@@ -10,18 +10,20 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import httpx2
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from routeguard import ByHeader, ConfigError, Routeguard, Secret, Settings, rate_limit
+from routeguard import ByHeader, ConfigError, Routeguard, Secret, Settings, public, rate_limit
 from routeguard.core.policy import Check, Stage
 from routeguard.traffic.callers import user
 from routeguard.traffic.idempotent import idempotent
@@ -217,6 +219,106 @@ def test_a_rate_may_be_counted_by_a_number_and_not_by_a_coroutine() -> None:
 
     with pytest.raises(ConfigError, match="coroutine function"):
         rate_limit("1/hour", by=later)  # type: ignore[arg-type]
+
+
+PAGES: Final = {
+    "Basic": {"authorization": "Basic YWxpY2U6cHc="},
+    "Digest": {"authorization": 'Digest username="alice"'},
+    "Negotiate": {"authorization": "Negotiate YII"},
+    "a proxy's field": {"x-forwarded-user": "alice"},
+    "an address": {},
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["a user", "ByHeader"])
+@pytest.mark.parametrize("name", PAGES)
+def test_what_any_page_makes_a_browser_send_opens_no_socket(name: str, wrapped: bool) -> None:
+    """WS-01: HTTP authentication is repeated in handshakes, and a proxy adds its fields for every page's request."""
+
+    def found(_request: Any) -> Any:
+        return ByHeader(Person("alice")) if wrapped else Person("alice")
+
+    guard: Routeguard[Person] = Routeguard(Settings(), user=Person, identify=found)
+
+    async def guarded(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("open")
+
+    async def known(socket: WebSocket) -> None:
+        session = await guard.find_session(socket)
+        await socket.accept()
+        await socket.send_text("nobody" if session is None else session.user.id)
+
+    routes = [
+        WebSocketRoute("/guarded", guard(guard.session())(guarded)),
+        WebSocketRoute("/known", guard(public)(known)),
+    ]
+    app = Starlette(routes=routes)
+    guard.install(app)
+    sent = PAGES[name]
+    evil = sent | {"origin": "https://evil.example"}
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        for offered in (None, ["chat"]):
+            with (
+                pytest.raises(WebSocketDisconnect),
+                client.websocket_connect("/guarded", offered, headers=evil),
+            ):
+                pass
+            with client.websocket_connect("/known", offered, headers=evil) as socket:
+                assert socket.receive_text() == "nobody"
+        ours = sent | {"origin": "http://127.0.0.1:8000"}
+        with client.websocket_connect("/guarded", headers=ours) as socket:
+            assert socket.receive_text() == "open"
+        with client.websocket_connect("/known", headers=ours) as socket:
+            assert socket.receive_text() == "alice"
+
+
+@pytest.mark.parametrize("sent", [{"authorization": "Bearer good"}, {"authorization": "DPoP x"}, {"x-api-key": "k"}])
+def test_a_program_opens_a_socket_from_anywhere(sent: dict[str, str]) -> None:
+    """No page can set these fields in a handshake."""
+    guard: Routeguard[Person] = Routeguard(Settings(), user=Person, identify=lambda _request: ByHeader(Person("alice")))
+
+    async def guarded(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("open")
+
+    app = Starlette(routes=[WebSocketRoute("/guarded", guard(guard.session())(guarded))])
+    guard.install(app)
+    sent = sent | {"origin": "https://evil.example", "cookie": "balancer=1"}
+    with (
+        TestClient(app, base_url="http://127.0.0.1:8000") as client,
+        client.websocket_connect("/guarded", headers=sent) as socket,
+    ):
+        assert socket.receive_text() == "open"
+
+
+def test_who_was_found_for_one_method_is_not_known_for_another() -> None:
+    """A method override behind a marked mount, and a resolver that looks at the method."""
+
+    def readers(request: Any) -> Any:
+        return Person("reader") if request.method == "GET" else None
+
+    guard: Routeguard[Person] = Routeguard(Settings(), user=Person, identify=readers)
+
+    async def handler(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.method)
+
+    class Override:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            override = dict(scope["headers"]).get(b"x-http-method-override", scope["method"].encode())
+            await self.app({**scope, "method": override.decode()}, receive, send)
+
+    inner = guard(guard.session())(handler)
+    mount = Mount("/api", routes=[Route("/x", inner, methods=["GET", "POST"])], middleware=[Middleware(Override)])
+    app = Starlette(routes=[guard(guard.session())(mount)])
+    guard.install(app)
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        assert client.get("/api/x").text == "GET"
+        ours = {"origin": "http://127.0.0.1:8000", "x-http-method-override": "POST"}
+        assert client.get("/api/x", headers=ours).status_code == 401
 
 
 POOLED = """

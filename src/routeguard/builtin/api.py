@@ -179,8 +179,9 @@ class Values(Generic[U]):
     async def find_session(self, connection: HTTPConnection) -> UserSession[U] | None:
         """Return the session of any request, or None. Decides nothing. Raises Unavailable when it cannot be told.
 
-        None, too, for a WebSocket that a page of a foreign origin opened with our cookie (attack WS-01), and with
-        `cookies.same_site` "none" for an unsafe request that it sent with it (attack CSRF-01).
+        None, too, for a WebSocket that a page of a foreign origin opened with our cookie (attack WS-01), and for an
+        unsafe request that it sent with it (attack CSRF-01): of a sibling host, or of any site with
+        `cookies.same_site` "none". Trust the page's origin by `trusted_origins` if it is yours.
         """
         exchange = connection_of(connection, self._runs)
         # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.

@@ -35,6 +35,7 @@ Raise `Unavailable` when it cannot be told.
 
 _ABSENT: Final = object()
 _BY_HEADER: Final = Credential("identify")
+_BY_BROWSER: Final = Credential("identify", ambient=True)
 _LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 _NOBODY: Final = SessionId("")
 _NO_END: Final = datetime.max.replace(tzinfo=UTC)
@@ -45,7 +46,8 @@ class ByHeader:
     """What a resolver may wrap a user in whom it found by `Authorization` or `X-API-Key` and by nothing else.
 
     No page can set those on a foreign request without leave, so cookies that came along (a load balancer's) are no
-    reason to ask where the request comes from. Never wrap one who was found by a cookie.
+    reason to ask where the request comes from. Counts for the schemes `Bearer` and `DPoP` only: browsers repeat
+    `Basic`, `Digest` and `Negotiate` by themselves (attack WS-01). Never wrap one who was found by a cookie.
     """
 
     user: Any
@@ -99,12 +101,16 @@ class ResolvedSessions:
 
     async def resume(self, exchange: Exchange) -> UserSession[Any] | None:
         """Return the session the resolver found, or None. Raises TypeError for what cannot be a user."""
-        known = exchange.facts.get(ResolvedSessions, _ABSENT)
+        request = exchange.request
+        # The resolver may look at these too, and a middleware may have changed them since: a user who was found for GET
+        # must not count for the DELETE that a method override made of it.
+        key = (ResolvedSessions, request.method, request.path, request.scope.get("query_string"))
+        known = exchange.facts.get(key, _ABSENT)
         if known is _ABSENT:
-            known, by_header = await self._find(exchange.request)
+            known, by_header = await self._find(request)
             if by_header and known is not None:
-                exchange.record_credential(known, _BY_HEADER)
-            exchange.facts[ResolvedSessions] = known
+                exchange.record_credential(known, _BY_BROWSER if _may_be_repeated(request) else _BY_HEADER)
+            exchange.facts[key] = known
         found: UserSession[Any] | None = known
         return found
 
@@ -145,6 +151,12 @@ class ResolvedSessions:
         values: dict[str, Any] = {one.name: getattr(made, one.name) for one in fields(made)} | {"id": session_id}
         plan = plan if isinstance(plan, str) else None
         return IdentifiedSession(**values, user_id=user_id, copied=copied, plan=plan), by_header
+
+
+def _may_be_repeated(request: RequestView) -> bool:
+    """Whether a browser may have added the field by itself, as it repeats `Basic` in handshakes too (attack WS-01)."""
+    scheme = request.headers.get(b"authorization", b"").partition(b" ")[0].lower()
+    return b"x-api-key" not in request.headers and scheme not in {b"bearer", b"dpop"}
 
 
 def _id_of(user: Any) -> str:

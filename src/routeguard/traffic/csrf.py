@@ -87,9 +87,9 @@ class CsrfTokens:
         that a cookie which stands for a session was sent.
         """
         self.origins = read_origins(origins)
-        scheme = cookies or CookieScheme()
-        self.cross_site = scheme.attributes.same_site == "None"
-        self._cookie = scheme.cookie("csrf")
+        self.check: BoundCheck | None = None
+        """The check as `is_foreign` asks it, compiled at the first question."""
+        self._cookie = (cookies or CookieScheme()).cookie("csrf")
         self.cookie_name = self._cookie.name
         self._keyed, *self._older = (_keyed(key) for key in keys.derive(Purpose.CSRF))
         self._clock = clock
@@ -300,15 +300,18 @@ def _foreign(site: Site, origins: Origins) -> Callable[[Exchange], Problem]:
 async def is_foreign(exchange: Exchange, services: Services) -> bool:
     """Return whether a page of a foreign origin sent this, with a credential its browser added.
 
-    For routes without the check: of every handshake (attack WS-01), and of unsafe requests where our cookies go along
-    with what pages of other sites send (attack CSRF-01). Elsewhere SameSite keeps the cookies back.
+    For routes without the check: of every handshake (attack WS-01) and of unsafe requests (attack CSRF-01). SameSite is
+    no answer: the pages of every sibling host are of the same site, and their requests carry our cookies.
     """
     tokens = services.find(CsrfTokens)
     if tokens is None or is_overridden(exchange):
         return False
     if exchange.request.kind == "websocket":
         return not _may_shake_hands(exchange, tokens.origins.trusts)
-    return tokens.cross_site and await Csrf().bind(services)(exchange) is not None
+    if exchange.request.method in SAFE_METHODS:
+        return False
+    tokens.check = tokens.check or Csrf().bind(services)
+    return await tokens.check(exchange) is not None
 
 
 def _may_shake_hands(exchange: Exchange, trusts: Callable[[bytes | None], bool]) -> bool:
@@ -319,7 +322,12 @@ def _may_shake_hands(exchange: Exchange, trusts: Callable[[bytes | None], bool])
     headers = exchange.request.headers
     if trusts(headers.get(b"origin")) and b"origin" not in exchange.request.repeated:
         return True
-    return _is_explicit(exchange) or not _is_ambient(exchange)
+    if _is_explicit(exchange):
+        return True
+    # The user was found by neither cookie nor `Authorization`: by a field that a proxy adds for this browser, or by its
+    # address. Both come along with the handshake of any page.
+    found = b"origin" in headers and exchange.principal is not None
+    return not (found or _is_ambient(exchange))
 
 
 def _is_explicit(exchange: Exchange) -> bool:
