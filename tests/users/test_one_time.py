@@ -281,6 +281,29 @@ async def test_of_a_redeemer_and_a_change_at_once_one_wins(world: World, rounds:
         assert await world.redeem(token) is None
 
 
+async def ask(world: World) -> str | None:
+    async with world.database.transaction() as tx:
+        left = timedelta(minutes=15)
+        return await world.tokens.issue_unless_pending(tx, "reset", world.ids[0], ttl=HOUR, left=left)
+
+
+async def test_of_many_who_ask_at_once_one_gets_a_token_and_it_works(world: World):
+    """ML-02: two who both saw none pending would each be mailed a link, one of them void."""
+    for _ in range(5):
+        [token] = [token for token in await asyncio.gather(*(ask(world) for _ in range(12))) if token is not None]
+        assert await world.redeem(token) is not None
+
+
+async def test_a_token_is_replaced_when_little_of_its_life_is_left(world: World):
+    former = await world.issue()
+    assert await ask(world) is None
+    world.clock.advance(50 * 60)
+    token = await ask(world)
+    assert token is not None
+    assert await world.redeem(former) is None
+    assert await world.redeem(token) is not None
+
+
 async def test_the_database_holds_no_token(world: World):
     token = await world.issue()
     async with world.database.read() as tx:

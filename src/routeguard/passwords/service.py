@@ -154,9 +154,11 @@ class Passwords:
         await self._on.sessions.revoke_all(tx, change.user_id, reason="sign-up-contested")
         await self._on.tokens.void(tx, change.user_id)
         user = await self._on.users.update(tx, change.user_id, name="", image=None)
+        life, data = self._settings.reset_life, {"email": user.email}
         await self._mail_reset(
             tx,
             user,
+            await self._on.tokens.issue(tx, RESET, user.id, ttl=life, data=data),
             "You have confirmed your e-mail address. Somebody signed up with it more than once, so that no "
             "password counts that was given then: choose yours now.",
         )
@@ -246,19 +248,19 @@ class Passwords:
         user = await self._on.users.find_by_email(tx, email_key)
         if user is None or user.suspended_at is not None:
             return
-        if await self._on.tokens.is_pending(tx, RESET, user.id, left=self._settings.reset_life / 2):
+        life, data = self._settings.reset_life, {"email": user.email}
+        token = await self._on.tokens.issue_unless_pending(tx, RESET, user.id, ttl=life, left=life / 2, data=data)
+        if token is None:
             return
         await self._mail_reset(
             tx,
             user,
+            token,
             "Somebody, hopefully you, asked to reset your password.",
             "If it was not you, ignore this mail: your password stays as it is.",
         )
 
-    async def _mail_reset(self, tx: Transaction, user: Any, why: str, *more: str) -> None:
-        token = await self._on.tokens.issue(
-            tx, RESET, user.id, ttl=self._settings.reset_life, data={"email": user.email}
-        )
+    async def _mail_reset(self, tx: Transaction, user: Any, token: str, why: str, *more: str) -> None:
         minutes = max(int(self._settings.reset_life.total_seconds() // 60), 1)
         # To the stored address, not to the one typed: a case twin is another mailbox (attack ML-11).
         message = self._on.letterhead.write(

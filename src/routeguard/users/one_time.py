@@ -83,17 +83,49 @@ class OneTimeTokens:
         self, tx: Transaction, purpose: str, user_id: str, *, ttl: timedelta, data: Mapping[str, Any] | None = None
     ) -> str:
         """Return a new token, valid for `ttl`. Those of before for this user and purpose are void."""
+        token = await self._store(tx, purpose, user_id, ttl, data)
+        assert token is not None
+        return token
+
+    async def issue_unless_pending(
+        self,
+        tx: Transaction,
+        purpose: str,
+        user_id: str,
+        *,
+        ttl: timedelta,
+        left: timedelta = timedelta(0),
+        data: Mapping[str, Any] | None = None,
+    ) -> str | None:
+        """Return a new token as `issue` does; None while the user holds one that works for more than `left` from now.
+
+        One statement: of any number who ask at once one gets a token, and nobody voids the token of another.
+        """
+        return await self._store(tx, purpose, user_id, ttl, data, one_time_tokens.c.expires_at <= self._later(left))
+
+    async def _store(
+        self,
+        tx: Transaction,
+        purpose: str,
+        user_id: str,
+        ttl: timedelta,
+        data: Mapping[str, Any] | None,
+        replaces: sa.ColumnElement[bool] | None = None,
+    ) -> str | None:
         token = f"{user_id}.{new_token()}"
         values = {
             "token_hash": _hash(self._keys[0], purpose, token),
-            "expires_at": self._clock.time() + ttl.total_seconds(),
+            "expires_at": self._later(ttl),
             "data": msgspec.json.encode(dict(data or {})).decode(),
             "ends_with": self._ends_with.get(purpose.partition(":")[0], _bits(Ending)),
         }
         made: Any = (postgresql if self._database.dialect == "postgresql" else sqlite).insert(one_time_tokens)
         made = made.values(user_id=user_id, purpose=purpose, **values)
-        await tx.execute(made.on_conflict_do_update(index_elements=["user_id", "purpose"], set_=values))
-        return token
+        made = made.on_conflict_do_update(index_elements=["user_id", "purpose"], set_=values, where=replaces)
+        return token if await tx.one(made.returning(one_time_tokens.c.user_id)) is not None else None
+
+    def _later(self, by: timedelta) -> float:
+        return self._clock.time() + by.total_seconds()
 
     async def peek(self, tx: Transaction, purpose: str, token: str) -> Redeemed | None:
         """Return what `redeem` would, consuming nothing: to refuse before costly work. Proves nothing later."""
@@ -112,12 +144,12 @@ class OneTimeTokens:
         row = await tx.one(sa.delete(one_time_tokens).where(matches).returning(*_RETURNED))
         return None if row is None else _redeemed(row)
 
-    async def is_pending(self, tx: Transaction, purpose: str, user_id: str, *, left: timedelta = timedelta(0)) -> bool:
-        """Return whether a user holds a token of this purpose that works for more than `left` from now."""
+    async def is_pending(self, tx: Transaction, purpose: str, user_id: str) -> bool:
+        """Return whether a user holds a token of this purpose that works now."""
         statement = sa.select(one_time_tokens.c.user_id).where(
             one_time_tokens.c.user_id == user_id,
             one_time_tokens.c.purpose == purpose,
-            one_time_tokens.c.expires_at > self._clock.time() + left.total_seconds(),
+            one_time_tokens.c.expires_at > self._clock.time(),
         )
         return await tx.one(statement) is not None
 

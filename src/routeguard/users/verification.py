@@ -28,11 +28,19 @@ class EmailVerification:
         self._mails = mails
         self._letterhead = letterhead
 
-    async def send(self, tx: Transaction, user: Any) -> None:
-        """Mail a user a link for the address he has; links of before are void."""
-        token = await self._tokens.issue(
-            tx, PURPOSE, user.id, ttl=self._users.settings.verification_life, data={"email": user.email}
+    async def send_unless_pending(self, tx: Transaction, user: Any, *, young: bool = False) -> None:
+        """Mail a link for the user's address unless one is under way that works: no number of calls floods a mailbox.
+
+        With `young`, unless one is under way of the last five minutes (or half a life): asking again mails a new link,
+        but a stranger who asks does not void the one its owner is about to open.
+        """
+        life = self._users.settings.verification_life
+        left = life - min(_YOUNG, life / 2) if young else timedelta(0)
+        token = await self._tokens.issue_unless_pending(
+            tx, PURPOSE, user.id, ttl=life, left=left, data={"email": user.email}
         )
+        if token is None:
+            return
         message = self._letterhead.write(
             user.email,
             "Confirm your e-mail address",
@@ -42,17 +50,6 @@ class EmailVerification:
             label="Confirm this address",
         )
         await self._mails.queue(tx, message)
-
-    async def send_unless_pending(self, tx: Transaction, user: Any, *, young: bool = False) -> None:
-        """Mail a link unless one is under way that still works, so that no number of calls floods a mailbox.
-
-        With `young`, unless one is under way of the last five minutes (or half a life): asking again mails a new link,
-        but a stranger who asks does not void the one its owner is about to open.
-        """
-        life = self._users.settings.verification_life
-        left = life - min(_YOUNG, life / 2) if young else timedelta(0)
-        if not await self._tokens.is_pending(tx, PURPOSE, user.id, left=left):
-            await self.send(tx, user)
 
     async def redeem(self, tx: Transaction, token: str) -> bool:
         """Take a proof. False for a link that no longer counts, or an address the user no longer has (attack ML-15)."""
