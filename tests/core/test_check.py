@@ -254,6 +254,13 @@ class Holding(Refuses):
     rule: Any
 
 
+class Keeping(Holding):
+    """Keeps what has no hash, and has one."""
+
+    def __hash__(self) -> int:
+        return 0
+
+
 @dataclass(frozen=True)
 class Rule:
     """Equal whatever it wants."""
@@ -262,10 +269,16 @@ class Rule:
 
 
 ALIKE = [
-    (Role("member"), Role("admin")), (Derived("member"), Derived("admin")), (Further("member"), Further("admin")),
-    (Holding(Rule("member")), Holding(Rule("admin"))), (Holding((Rule("member"),)), Holding((Rule("admin"),))),
+    *((kind("member"), kind("admin")) for kind in (Role, Derived, Further)),
+    (Holding(Rule("member")), Holding(Rule("admin"))),
+    (Holding((Rule("member"),)), Holding((Rule("admin"),))),
     (Holding(1), Holding(True)),
-]  # fmt: skip
+    (Keeping([1]), Keeping([True])),
+    (Keeping([[Rule("member")]]), Keeping([[Rule("admin")]])),
+    (Holding(frozenset({1, "a"})), Holding(frozenset({True, "a"}))),
+    (Keeping({"limit": 1}), Keeping({"limit": True})),
+    (Keeping({1: "limit"}), Keeping({True: "limit"})),
+]
 
 
 @pytest.mark.parametrize(("one", "other"), ALIKE, ids=repr)

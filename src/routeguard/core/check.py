@@ -200,11 +200,26 @@ def _slots_of(kind: type[Any]) -> Iterable[str]:
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    """Return whether two values are of one type and equal, members of tuples and of dataclasses too: 1 is not True."""
+    """Return whether two values are of one type and equal, and so is what containers and dataclasses keep.
+
+    1 equals True, and is another limit.
+    """
     if one is other:
         return True
     if type(one) is not type(other) or (one == other) is not True:
         return False
+    if isinstance(one, list):
+        return all(map(_is_equal, one, other))
+    if isinstance(one, set | frozenset):
+        return _are_equal(one, other)
+    if isinstance(one, dict):
+        return _are_equal(one, other) and all(_is_equal(one[key], other[key]) for key in one)
     # A dataclass with an equality of its own, such as a policy, has said what counts.
     made = is_dataclass(one) and getattr(type(one), "__dataclass_params__").eq  # noqa: B009 - unknown to type checkers
     return _keep_same(one, other) if made or isinstance(one, tuple) else True
+
+
+def _are_equal(ones: Iterable[Any], others: Iterable[Any]) -> bool:
+    """Return whether equal members, in whatever order, are of one type too."""
+    known = {other: other for other in others}
+    return all(_is_equal(one, known[one]) for one in ones)

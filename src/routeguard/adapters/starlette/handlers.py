@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Host, Mount, Route, WebSocketRoute
 
 from routeguard.adapters.starlette.gates import routers_with
-from routeguard.adapters.starlette.wrapping import is_router, wrapped_by
+from routeguard.adapters.starlette.wrapping import hidden_in, is_router, wrapped_by
 from routeguard.core.marks import MADE, is_in_need, policy_of
 from routeguard.core.policy import joined
 from routeguard.guard.guard import handler_name
@@ -119,10 +119,26 @@ def misplaced(route: Any, calls: Iterable[Any] = ()) -> str | None:
     for call in calls:
         if policy_of(call) is not None:
             return f"its dependency {handler_name(call)} carries a policy, which nothing asks there: mark the handler"
+    if (hidden := _hidden(route)) is not None:
+        return (
+            f"{handler_name(hidden)} in it carries a policy that nothing asks: make the decorator around it with "
+            "functools.wraps, or write @guard(...) above it"
+        )
     unasked = sorted(_unasked(route))
     if unasked:
         return f"the policy of {', '.join(unasked)} is asked nowhere: mark the class, or the method of an HTTP method"
     return None
+
+
+def _hidden(route: Any) -> Any:
+    """Return the marked function that a decorator without `functools.wraps` made the unmarked handler of, or None.
+
+    Its mark would be lost, and the default would decide for it.
+    """
+    handler = handler_of(route)
+    if holds_more(route) or policy_of(handler) is not None:
+        return None
+    return next((each for each in hidden_in(handler) if policy_of(each) is not None), None)
 
 
 def _unasked(route: Any) -> Iterator[str]:
@@ -162,7 +178,7 @@ def unguarded(route: Any, scope: Scope) -> str | None:
     replaced = getattr(getattr(holder, "dependency_overrides_provider", None), "dependency_overrides", {})
     if any(is_in_need(call) or policy_of(call) is not None for call in calls_of(holder) if call not in replaced):
         return handler_name(handler)
-    if any(_unasked(route)) or any(routers_with(original_of(route, scope) or route)):
+    if _hidden(route) is not None or any(_unasked(route)) or any(routers_with(original_of(route, scope) or route)):
         return handler_name(handler)
     if not holds_classes(route):  # Their methods are marked one by one.
         holder.__dict__[UNMARKED] = count

@@ -39,6 +39,38 @@ def wrapped_by(app: Any) -> Iterator[Any]:
             pending.append(kept)
 
 
+def hidden_in(handler: Any) -> Iterator[Any]:
+    """Yield the functions that a decorator kept in the closure of the handler it made, and those in their closures.
+
+    Not those beside which the handler was defined: it calls them by their names, and wraps none.
+    """
+    function = _function_of(handler)
+    pending, seen = deque([function]), {id(function)}
+    while pending and len(seen) < _MOST:
+        outer = pending.popleft()
+        for kept, _ in _cells(outer) if outer is not None else ():
+            inner = _function_of(kept)
+            if inner is None or id(inner) in seen:
+                continue
+            seen.add(id(inner))
+            pending.append(inner)
+            if inner.__module__ != function.__module__ or _scope(inner) != _scope(function):
+                yield kept
+
+
+def _function_of(callable_: Any) -> Any:
+    """Return the function that a function, a method or a partial runs; None for anything else."""
+    while isinstance(callable_, MethodType | partial):
+        callable_ = callable_.__func__ if isinstance(callable_, MethodType) else callable_.func
+    return callable_ if isinstance(callable_, FunctionType) else None
+
+
+def _scope(function: Any) -> str:
+    """Return the name of the function in which another was defined."""
+    scope: str = function.__qualname__.rpartition("<locals>.")[0]
+    return scope
+
+
 def references(holder: Any) -> Iterator[tuple[Any, Callable[[Any], None] | None]]:
     """Yield what an object keeps, each with a function that puts another in its place; attributes `app` first.
 
