@@ -14,10 +14,11 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from routeguard import Routeguard, Settings, body_limit, public
+from routeguard import Feature, Routeguard, Settings, body_limit, public
+from routeguard.builtin.features import defaults
 from routeguard.core.errors import ConfigError
 from routeguard.db.database import Database
 from routeguard.db.migrate import migrate
@@ -163,3 +164,27 @@ async def test_a_body_over_the_limit_is_refused_through_the_middleware(
     assert answer.status_code == 413
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["access-control-allow-origin"] == APP
+
+
+def test_a_mount_of_a_feature_is_for_those_pages_too(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def shown(request: Request) -> Response:
+        return PlainTextResponse("shown")
+
+    def routes(_services: Any) -> list[Any]:
+        return [Mount("/reports", routes=[Route("/x", public_route(shown))])]
+
+    guard: Routeguard[Any] = Routeguard(
+        settings(cors_origins=(APP,), trusted_origins=(APP,)),
+        features=[*defaults(), Feature(name="mine", routes=routes)],
+    )
+    public_route = guard(public)
+    app = Starlette()
+    guard.install(app)
+    asyncio.run(migrated(guard))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        answer = client.get("/reports/x", headers={"origin": APP})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, APP)
+        assert client.options("/reports/x", headers=preflight("GET")).status_code == 204
+        assert "access-control-allow-origin" not in client.get("/reports/x", headers={"origin": OTHER}).headers

@@ -181,7 +181,7 @@ class Routeguard(Policies[U], Values[U]):
             raise ConfigError(findings)
         made = [route for _, route in named]
         if self.settings.cors_origins:
-            mark_readable((route.endpoint for route in made), self.settings.cors_origins)
+            mark_readable((getattr(route, "endpoint", route) for route in made), self.settings.cors_origins)
         return made
 
     def asgi(self, app: App) -> Edge:

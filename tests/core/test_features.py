@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from starlette.routing import Mount
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
@@ -89,6 +91,23 @@ def test_a_route_that_two_features_make_is_named() -> None:
     assert route_clashes([("a", Route("/a", "GET", "HEAD")), ("b", Route("/a", "HEAD"))]) == [
         "the route HEAD /a is made by a and by b"
     ]
+
+
+@pytest.mark.parametrize(
+    ("mount", "shadowed"),
+    [("/auth", ["/auth/sign-in", "/auth"]), ("", ["/auth/sign-in", "/auth", "/authors"]), ("/auth/sign", [])],
+)
+def test_a_mount_before_the_routes_of_others_is_named(mount: str, shadowed: list[str]) -> None:
+    """Every request for them would go to the mount: their policies and handlers with it."""
+    paths = ["/auth/sign-in", "/auth", "/authors"]
+    made: list[tuple[str, Any]] = [
+        ("mine", Mount(mount, routes=[])),
+        *(("theirs", Route(path, "GET")) for path in paths),
+    ]
+    assert route_clashes(made) == [
+        f"the mount {mount or '/'} of mine stands before {path} of theirs, which is never reached" for path in shadowed
+    ]
+    assert route_clashes([*made[1:], made[0]]) == []
 
 
 def test_what_stands_over_a_feature_is_found_through_others() -> None:

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from routeguard.core.errors import ConfigError
+from routeguard.core.redaction import quoted
 from routeguard.core.services import Services
 from routeguard.traffic.cors import cors, preflight
 from routeguard.traffic.csrf import CsrfTokens, csrf
@@ -182,7 +183,7 @@ def test_a_pattern_that_others_could_match_is_refused_at_start_up(pattern: str, 
     with pytest.raises(ConfigError) as refused:
         read_origins(["https://ok.example", pattern, "https://bad.example/"])
     first, second = refused.value.findings
-    assert repr(pattern) in first
+    assert quoted(pattern) in first
     assert words in first
     assert "https://bad.example/" in second
 

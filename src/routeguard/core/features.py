@@ -52,14 +52,25 @@ def over(features: Sequence[Feature], name: str) -> list[Feature]:
 def route_clashes(made: Iterable[tuple[str, Any]]) -> list[str]:
     """Return every method and path that two routes answer, of which the second would never be reached.
 
-    `made` are routes with the name of their feature. Names of path parameters tell no two paths apart.
+    `made` are routes with the name of their feature. Names of path parameters tell no two paths apart. A mount
+    answers every path below its own.
     """
     owners: dict[tuple[str, str], list[str]] = {}
+    mounts: dict[str, str] = {}
+    below: list[str] = []
     for name, route in made:
         path = _NAME_OF_PARAMETER.sub("{", str(getattr(route, "path", "")))
+        below += (
+            f"the mount {mount or '/'} of {owner} stands before {path} of {name}, which is never reached"
+            for mount, owner in mounts.items()
+            if f"{path}/".startswith(f"{mount}/")
+        )
+        if hasattr(route, "routes") and hasattr(route, "path"):
+            mounts.setdefault(path, name)
+            continue
         for method in sorted(getattr(route, "methods", None) or ("WS",)):
             owners.setdefault((method, path), []).append(name)
-    return [
+    return below + [
         f"the route {method} {path} is made by {' and by '.join(names)}"
         for (method, path), names in owners.items()
         # GET brings HEAD along.
