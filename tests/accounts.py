@@ -6,8 +6,8 @@ from typing import Any
 
 from routeguard import Routeguard, Settings
 from routeguard.cli.accounts import make_account
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 
 EMAIL, PASSWORD = "ada@example.com", "plum tractor wobble seventeen"
 

@@ -20,8 +20,8 @@ import hypothesis
 import pytest
 
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 from tests.backends import PostgresServer, ValkeyServer
 from tests.databases import Databases
 from tests.fakes import FakeClock

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from routeguard.db.models import DatabaseSettings
+from routeguard.foundation.db.models import DatabaseSettings
 
 PATIENCE: Final = 60.0
 """Seconds until what must come has not come: many times what it takes, so that only a fault takes so long."""

@@ -29,11 +29,11 @@ from routeguard.core.exchange import Exchange
 from routeguard.core.policy import Check, Stage
 from routeguard.core.problem import Problem, authentication_required
 from routeguard.core.services import Services
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.passwords.hashing import HashingPool
-from routeguard.sessions.models import SessionId
-from routeguard.users.models import UserSettings
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.identity.passwords.hashing import HashingPool
+from routeguard.identity.sessions.models import SessionId
+from routeguard.identity.users.models import UserSettings
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 from routeguard import Feature, Routeguard, Settings, body_limit, public
 from routeguard.builtin.features import defaults
 from routeguard.core.errors import ConfigError
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 
 APP = "https://app.example"
 OTHER = "https://other.example"

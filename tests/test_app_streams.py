@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, StreamingResponse
 from routeguard import Routeguard, Settings, public
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret
-from routeguard.traffic.models import TrafficSettings
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.accounts import EMAIL, PASSWORD, prepare
 from tests.steady import PATIENCE
 

@@ -18,8 +18,8 @@ import yaml
 from routeguard.cli.graceful import _ALL, _SETTLE
 from routeguard.cli.main import app
 from routeguard.core.rate import parse_duration
+from routeguard.foundation.web.health import health_routes
 from routeguard.settings import Settings
-from routeguard.web.health import health_routes
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "deploy"

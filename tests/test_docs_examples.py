@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 
 from routeguard import Routeguard, Settings
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

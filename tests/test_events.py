@@ -14,12 +14,12 @@ from routeguard.builtin.features import defaults
 from routeguard.core.events import Event
 from routeguard.core.feature import Feature
 from routeguard.core.setup import Setup
-from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.outbox import Outbox
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.models import UserCreated
+from routeguard.identity.users.service import Users
 from routeguard.settings import Settings
-from routeguard.users.addresses import read_email
-from routeguard.users.models import UserCreated
-from routeguard.users.service import Users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from fastapi import Depends, FastAPI
 
 from routeguard import Routeguard, Settings, UserSession
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 from tests.backends import PostgresServer
 from tests.steady import PATIENCE
 

@@ -16,8 +16,8 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.feature import Feature
 from routeguard.core.secret import Secret, new_token
 from routeguard.core.setup import Setup
-from routeguard.mail.models import MailSettings
-from routeguard.sessions.models import SessionSettings
+from routeguard.foundation.mail.models import MailSettings
+from routeguard.identity.sessions.models import SessionSettings
 from routeguard.settings import Settings, keep_development_secret
 
 STRONG = "kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3"

@@ -27,11 +27,11 @@ from routeguard import ConfigError, Routeguard, Settings, defaults, public, rate
 from routeguard.core.feature import Feature
 from routeguard.core.secret import Secret
 from routeguard.core.setup import Setup
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.signatures.keys import new_secret
-from routeguard.traffic.deduplicate import deduplicate
-from routeguard.traffic.idempotent import idempotent
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.signatures.keys import new_secret
+from routeguard.protection.traffic.deduplicate import deduplicate
+from routeguard.protection.traffic.idempotent import idempotent
 from tests.rounds import rounds
 from tests.test_app import AppUser, resolver
 

@@ -19,7 +19,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from routeguard.api_keys.models import ApiKey as ApiKey
     from routeguard.app import Routeguard as Routeguard
     from routeguard.builtin.features import defaults as defaults
     from routeguard.core.address import client_address as client_address
@@ -58,41 +57,42 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services as Services
     from routeguard.core.setup import Setup as Setup
     from routeguard.core.strict_json import load_json as load_json
-    from routeguard.guard.refusals import as_detail as as_detail
-    from routeguard.jose.jwt import verify_jwt as verify_jwt
-    from routeguard.jose.models import InvalidToken as InvalidToken
+    from routeguard.foundation.jose.jwt import verify_jwt as verify_jwt
+    from routeguard.foundation.jose.models import InvalidToken as InvalidToken
+    from routeguard.identity.api_keys.models import ApiKey as ApiKey
+    from routeguard.identity.sessions.checks import session as session
+    from routeguard.identity.sessions.identify import ByHeader as ByHeader
+    from routeguard.identity.sessions.match import match_user as match_user
+    from routeguard.identity.sessions.models import UserSession as UserSession
+    from routeguard.identity.users.models import User as User
+    from routeguard.protection.guard.refusals import as_detail as as_detail
+    from routeguard.protection.traffic.body_limit import body_limit as body_limit
+    from routeguard.protection.traffic.callers import api_key as api_key
+    from routeguard.protection.traffic.callers import ip as ip
+    from routeguard.protection.traffic.callers import plan as plan
+    from routeguard.protection.traffic.callers import user as user
+    from routeguard.protection.traffic.clients import clients as clients
+    from routeguard.protection.traffic.content_types import content_types as content_types
+    from routeguard.protection.traffic.cors import cors as cors
+    from routeguard.protection.traffic.csrf import csrf as csrf
+    from routeguard.protection.traffic.csrf import unsafe_without_csrf as unsafe_without_csrf
+    from routeguard.protection.traffic.deduplicate import deduplicate as deduplicate
+    from routeguard.protection.traffic.hosts import hosts as hosts
+    from routeguard.protection.traffic.idempotent import idempotent as idempotent
+    from routeguard.protection.traffic.method import method as method
+    from routeguard.protection.traffic.networks import networks as networks
+    from routeguard.protection.traffic.rate_limit import rate_limit as rate_limit
+    from routeguard.protection.traffic.security_headers import csp_nonce as csp_nonce
+    from routeguard.protection.traffic.security_headers import security_headers as security_headers
+    from routeguard.protection.traffic.strict_json import strict_json as strict_json
     from routeguard.remote.models import ClientTls as ClientTls
-    from routeguard.sessions.checks import session as session
-    from routeguard.sessions.identify import ByHeader as ByHeader
-    from routeguard.sessions.match import match_user as match_user
-    from routeguard.sessions.models import UserSession as UserSession
     from routeguard.settings import Settings as Settings
     from routeguard.settings.tables import include_name as include_name
     from routeguard.settings.tables import include_object as include_object
-    from routeguard.traffic.body_limit import body_limit as body_limit
-    from routeguard.traffic.callers import api_key as api_key
-    from routeguard.traffic.callers import ip as ip
-    from routeguard.traffic.callers import plan as plan
-    from routeguard.traffic.callers import user as user
-    from routeguard.traffic.clients import clients as clients
-    from routeguard.traffic.content_types import content_types as content_types
-    from routeguard.traffic.cors import cors as cors
-    from routeguard.traffic.csrf import csrf as csrf
-    from routeguard.traffic.csrf import unsafe_without_csrf as unsafe_without_csrf
-    from routeguard.traffic.deduplicate import deduplicate as deduplicate
-    from routeguard.traffic.hosts import hosts as hosts
-    from routeguard.traffic.idempotent import idempotent as idempotent
-    from routeguard.traffic.method import method as method
-    from routeguard.traffic.networks import networks as networks
-    from routeguard.traffic.rate_limit import rate_limit as rate_limit
-    from routeguard.traffic.security_headers import csp_nonce as csp_nonce
-    from routeguard.traffic.security_headers import security_headers as security_headers
-    from routeguard.traffic.strict_json import strict_json as strict_json
-    from routeguard.users.models import User as User
 
 # The same once more for Python, which loads what a program names and not all the rest (docs/decisions/0016).
 _MODULES: Final = {
-    "api_keys.models": "ApiKey",
+    "identity.api_keys.models": "ApiKey",
     "app": "Routeguard",
     "builtin.features": "defaults",
     "core.address": "client_address",
@@ -117,31 +117,31 @@ _MODULES: Final = {
     "core.services": "Services",
     "core.setup": "Setup",
     "core.strict_json": "load_json",
-    "guard.refusals": "as_detail",
-    "jose.jwt": "verify_jwt",
-    "jose.models": "InvalidToken",
+    "protection.guard.refusals": "as_detail",
+    "foundation.jose.jwt": "verify_jwt",
+    "foundation.jose.models": "InvalidToken",
     "remote.models": "ClientTls",
-    "sessions.checks": "session",
-    "sessions.identify": "ByHeader",
-    "sessions.match": "match_user",
-    "sessions.models": "UserSession",
+    "identity.sessions.checks": "session",
+    "identity.sessions.identify": "ByHeader",
+    "identity.sessions.match": "match_user",
+    "identity.sessions.models": "UserSession",
     "settings": "Settings",
     "settings.tables": "include_name include_object",
-    "traffic.body_limit": "body_limit",
-    "traffic.callers": "api_key ip plan user",
-    "traffic.clients": "clients",
-    "traffic.content_types": "content_types",
-    "traffic.cors": "cors",
-    "traffic.csrf": "csrf unsafe_without_csrf",
-    "traffic.deduplicate": "deduplicate",
-    "traffic.hosts": "hosts",
-    "traffic.idempotent": "idempotent",
-    "traffic.method": "method",
-    "traffic.networks": "networks",
-    "traffic.rate_limit": "rate_limit",
-    "traffic.security_headers": "csp_nonce security_headers",
-    "traffic.strict_json": "strict_json",
-    "users.models": "User",
+    "protection.traffic.body_limit": "body_limit",
+    "protection.traffic.callers": "api_key ip plan user",
+    "protection.traffic.clients": "clients",
+    "protection.traffic.content_types": "content_types",
+    "protection.traffic.cors": "cors",
+    "protection.traffic.csrf": "csrf unsafe_without_csrf",
+    "protection.traffic.deduplicate": "deduplicate",
+    "protection.traffic.hosts": "hosts",
+    "protection.traffic.idempotent": "idempotent",
+    "protection.traffic.method": "method",
+    "protection.traffic.networks": "networks",
+    "protection.traffic.rate_limit": "rate_limit",
+    "protection.traffic.security_headers": "csp_nonce security_headers",
+    "protection.traffic.strict_json": "strict_json",
+    "identity.users.models": "User",
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names.split()}
 if not TYPE_CHECKING:

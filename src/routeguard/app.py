@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from typing_extensions import Self, Unpack
 
-from routeguard.adapters.known import adapter_for, is_routed, take_seams
-from routeguard.adapters.overrides import Overrides
-from routeguard.adapters.protocol import Options, Parts
 from routeguard.assembly import (
     assemble,
     assemble_again,
@@ -29,11 +26,14 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.features import route_clashes
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import Policy, check_options
-from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Compiled, Mode, handler_name
-from routeguard.guard.matrix import Installed, Row, matrix
-from routeguard.guard.refusals import check_shape
-from routeguard.guard.runs import Run, Runs
+from routeguard.protection.adapters.known import adapter_for, is_routed, take_seams
+from routeguard.protection.adapters.overrides import Overrides
+from routeguard.protection.adapters.protocol import Options, Parts
+from routeguard.protection.guard.edge import Edge
+from routeguard.protection.guard.guard import Compiled, Mode, handler_name
+from routeguard.protection.guard.matrix import Installed, Row, matrix
+from routeguard.protection.guard.refusals import check_shape
+from routeguard.protection.guard.runs import Run, Runs
 from routeguard.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from routeguard.builtin.features import ClientTls, Resolver
     from routeguard.core.feature import Feature
     from routeguard.core.services import Services
-    from routeguard.guard.asgi import App
-    from routeguard.guard.refusals import Shape
+    from routeguard.protection.guard.asgi import App
+    from routeguard.protection.guard.refusals import Shape
 
 H = TypeVar("H")
 
@@ -163,13 +163,13 @@ class Routeguard(Policies[U], Values[U]):
         """Return the routes of all features, for an application's router."""
         if not any(feature.routes for feature in self.features):
             return []
-        from routeguard.adapters.starlette.section import Section  # noqa: PLC0415 - the identity extra
+        from routeguard.protection.adapters.starlette.section import Section  # noqa: PLC0415 - the identity extra
 
         section = Section(self._runs.services, self._feature_routes)
         return [section] if section.routes else []
 
     def _feature_routes(self, services: Services) -> list[BaseRoute]:
-        from routeguard.web.routes import as_route  # noqa: PLC0415 - the identity extra
+        from routeguard.foundation.web.routes import as_route  # noqa: PLC0415 - the identity extra
 
         named = [
             (feature.name, as_route(each))

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from routeguard.adapters.overrides import Overrides
 from routeguard.core.changes import Changes
 from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.cookies import CookieScheme
@@ -21,11 +20,12 @@ from routeguard.core.secret import DeploymentKeys
 from routeguard.core.security_schemes import SecuritySchemes
 from routeguard.core.services import Services
 from routeguard.core.setup import Place, Plugs, Setup
-from routeguard.ephemeral.factory import EphemeralCheck, open_ephemeral
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.one_process import OneProcess
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.guard.guard import Guard
+from routeguard.foundation.ephemeral.factory import EphemeralCheck, open_ephemeral
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.one_process import OneProcess
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.protection.adapters.overrides import Overrides
+from routeguard.protection.guard.guard import Guard
 from routeguard.settings import Settings, keep_development_secret
 from routeguard.settings.branches import branches, listed, misplaced
 from routeguard.settings.cookies import cookie_warnings
@@ -33,9 +33,9 @@ from routeguard.settings.cookies import cookie_warnings
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from routeguard.adapters.security import Credentials
     from routeguard.core.feature import Feature
-    from routeguard.db.outbox import Outbox
+    from routeguard.foundation.db.outbox import Outbox
+    from routeguard.protection.adapters.security import Credentials
 
 logger = logging.getLogger("routeguard")
 
@@ -63,7 +63,7 @@ def check_settings(given: Settings, findings: list[str], features: Sequence[Feat
         if feature.verify is not None:
             findings += feature.verify(given, user)
     if identity:
-        from routeguard.db.branches import branches_of  # noqa: PLC0415 - the identity extra
+        from routeguard.foundation.db.branches import branches_of  # noqa: PLC0415 - the identity extra
 
         with _collected(findings):
             branches_of(features)
@@ -178,7 +178,7 @@ def assemble_again(first: Services, features: Sequence[Feature], *, user: type[A
     """
     settings = first.get(Settings)
     if any(feature.records for feature in features):
-        from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
+        from routeguard.foundation.db.database import Database  # noqa: PLC0415 - the identity extra
 
         settings = replace(settings, database_url=first.get(Database).url)
     overrides = first.find(IdentityOverrides)
@@ -198,7 +198,7 @@ def guard_over(services: Services) -> Guard:
 
 def credentials_of(services: Services) -> Credentials:
     """Return what the checks read, as security schemes of OpenAPI."""
-    from routeguard.adapters.security import Credentials  # noqa: PLC0415 - with FastAPI only
+    from routeguard.protection.adapters.security import Credentials  # noqa: PLC0415 - with FastAPI only
 
     known = services.get(SecuritySchemes)
     required: dict[type[Any], tuple[str, ...]] = {}
@@ -219,12 +219,12 @@ def credentials_of(services: Services) -> Credentials:
 
 def _identity(services: Services, settings: Settings, features: Sequence[Feature], plugs: Plugs) -> None:
     """Add what records are kept in and how mail leaves."""
-    from routeguard.db.branches import branches_of  # noqa: PLC0415 - the identity extra
-    from routeguard.db.database import Database  # noqa: PLC0415 - the identity extra
-    from routeguard.db.migrate import SchemaCheck  # noqa: PLC0415 - the identity extra
-    from routeguard.db.outbox import Outbox  # noqa: PLC0415 - the identity extra
-    from routeguard.mail.queue import MailQueue, mailer_for  # noqa: PLC0415 - the identity extra
-    from routeguard.web.health import Readiness  # noqa: PLC0415 - the identity extra
+    from routeguard.foundation.db.branches import branches_of  # noqa: PLC0415 - the identity extra
+    from routeguard.foundation.db.database import Database  # noqa: PLC0415 - the identity extra
+    from routeguard.foundation.db.migrate import SchemaCheck  # noqa: PLC0415 - the identity extra
+    from routeguard.foundation.db.outbox import Outbox  # noqa: PLC0415 - the identity extra
+    from routeguard.foundation.mail.queue import MailQueue, mailer_for  # noqa: PLC0415 - the identity extra
+    from routeguard.foundation.web.health import Readiness  # noqa: PLC0415 - the identity extra
 
     clock = services.get(Clock)
     branches = branches_of(features)

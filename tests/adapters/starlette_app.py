@@ -16,15 +16,15 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from routeguard.adapters.fastapi.errors import answer_fastapi_errors
-from routeguard.adapters.starlette.errors import answer_errors
-from routeguard.adapters.starlette.hook import hook_routes, wrap
-from routeguard.adapters.starlette.listing import entries
 from routeguard.core.errors import ConfigError
 from routeguard.core.services import Services
-from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Guard
-from routeguard.guard.matrix import verify
+from routeguard.protection.adapters.fastapi.errors import answer_fastapi_errors
+from routeguard.protection.adapters.starlette.errors import answer_errors
+from routeguard.protection.adapters.starlette.hook import hook_routes, wrap
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.edge import Edge
+from routeguard.protection.guard.guard import Guard
+from routeguard.protection.guard.matrix import verify
 from tests.conformance.wire import Call, key
 
 if TYPE_CHECKING:

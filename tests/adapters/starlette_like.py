@@ -20,13 +20,13 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from routeguard.adapters.starlette.hook import hook_routes
-from routeguard.adapters.starlette.listing import entries
 from routeguard.core.errors import Unavailable
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import PERMISSION_DENIED
-from routeguard.guard.matrix import matrix, verify
+from routeguard.protection.adapters.starlette.hook import hook_routes
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.matrix import matrix, verify
 from tests.conformance.wire import ADMIN, KEY, Does, Limit, Spy, admin, connect, key, send
 
 

@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Mount, Route, Router
 
-from routeguard.adapters.starlette.listing import entries
 from routeguard.app import Routeguard
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import PERMISSION_DENIED, Problem
-from routeguard.guard.matrix import verify
-from routeguard.traffic.cors import cors
-from routeguard.traffic.csrf import unsafe_without_csrf
-from routeguard.traffic.idempotent import idempotent
-from routeguard.traffic.rate_limit import rate_limit
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.matrix import verify
+from routeguard.protection.traffic.cors import cors
+from routeguard.protection.traffic.csrf import unsafe_without_csrf
+from routeguard.protection.traffic.idempotent import idempotent
+from routeguard.protection.traffic.rate_limit import rate_limit
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import KEY, Does, admin, key, send

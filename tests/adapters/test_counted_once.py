@@ -15,10 +15,10 @@ from starlette.routing import Mount, Route, Router
 from routeguard.app import Routeguard
 from routeguard.core.policy import BoundCheck, Check, Outcome, Stage
 from routeguard.core.problem import PERMISSION_DENIED
-from routeguard.traffic.csrf import unsafe_without_csrf
-from routeguard.traffic.deduplicate import deduplicate
-from routeguard.traffic.idempotent import idempotent
-from routeguard.traffic.rate_limit import rate_limit, user
+from routeguard.protection.traffic.csrf import unsafe_without_csrf
+from routeguard.protection.traffic.deduplicate import deduplicate
+from routeguard.protection.traffic.idempotent import idempotent
+from routeguard.protection.traffic.rate_limit import rate_limit, user
 from tests.adapters.test_changed_requests import LAYERS, handler, override, path_of, ran, use
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import send

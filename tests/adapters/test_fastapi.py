@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from routeguard.adapters.starlette.listing import entries
 from routeguard.core.policy import Policy, public
-from routeguard.guard.guard import Ask
-from routeguard.guard.matrix import matrix, verify
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.guard import Ask
+from routeguard.protection.guard.matrix import matrix, verify
 from tests.adapters.starlette_app import FastAPIApp
 from tests.adapters.starlette_like import StarletteLike
 from tests.conformance.adapters import AdapterSuite

@@ -19,14 +19,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from routeguard.adapters.starlette.listing import entries
 from routeguard.app import Routeguard
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Policy, deferred, public
 from routeguard.core.problem import PERMISSION_DENIED
-from routeguard.guard.matrix import matrix, verify
-from routeguard.traffic.cors import cors, preflight
-from routeguard.traffic.deduplicate import deduplicate
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.matrix import matrix, verify
+from routeguard.protection.traffic.cors import cors, preflight
+from routeguard.protection.traffic.deduplicate import deduplicate
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import ADMIN, KEY, Does, Limit, Unbindable, admin, connect, key, send

@@ -10,9 +10,9 @@ from starlette.routing import Host, Mount
 
 from routeguard.app import Routeguard
 from routeguard.core.policy import public
-from routeguard.traffic.csrf import unsafe_without_csrf
-from routeguard.traffic.idempotent import idempotent
-from routeguard.traffic.rate_limit import rate_limit
+from routeguard.protection.traffic.csrf import unsafe_without_csrf
+from routeguard.protection.traffic.idempotent import idempotent
+from routeguard.protection.traffic.rate_limit import rate_limit
 from tests.adapters.test_changed_requests import FROM_AFAR, Changes, as_function, fresh, override, ran, routes, use
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import send

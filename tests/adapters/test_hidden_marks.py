@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from routeguard.core.policy import public
-from routeguard.guard.matrix import verify
+from routeguard.protection.guard.matrix import verify
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp, entries
 from tests.conformance.wire import KEY, key, send
 

@@ -20,10 +20,10 @@ from starlette.routing import BaseRoute, Host, Mount, Route, Router, WebSocketRo
 from starlette.staticfiles import StaticFiles
 
 from routeguard import Routeguard, Secret, Settings, public
-from routeguard.adapters.known import adapter_for, adapters, is_routed
 from routeguard.core.errors import ConfigError
 from routeguard.core.exchange import SCOPE_KEY
-from routeguard.guard.inventory import Handler
+from routeguard.protection.adapters.known import adapter_for, adapters, is_routed
+from routeguard.protection.guard.inventory import Handler
 
 
 def inventory(app: Any) -> list[Handler]:
@@ -220,7 +220,7 @@ app.mount("/static", StaticFiles(directory="."))
 app.mount("/sub", FastAPI(openapi_url=None, routes=[Route("/x", thing)]))
 before = dict(vars(Route)), dict(vars(type(app.routes[0])))
 
-from routeguard.adapters.known import adapter_for
+from routeguard.protection.adapters.known import adapter_for
 found = list(adapter_for(app).inventory(app))
 assert before == (dict(vars(Route)), dict(vars(type(app.routes[0]))))
 assert "routeguard.app" not in sys.modules

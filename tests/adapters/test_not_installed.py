@@ -20,11 +20,11 @@ from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
-from routeguard.adapters.starlette.listing import entries
 from routeguard.app import Routeguard
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import public
-from routeguard.guard.matrix import verify
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.matrix import verify
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import KEY, connect, key, send

@@ -24,7 +24,7 @@ from routeguard import (
     public,
     rate_limit,
 )
-from routeguard.oauth_server.checks import signed_client
+from routeguard.identity.oauth_server.checks import signed_client
 
 SCHEMES = {
     "session": {"type": "apiKey", "in": "cookie", "name": "routeguard"},

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from routeguard import Routeguard, Settings, public
-from routeguard.traffic.models import OFF, TrafficSettings
+from routeguard.protection.traffic.models import OFF, TrafficSettings
 from tests.attacks.world import ORIGIN, SECRET
 from tests.passwords.world import CHEAP, Mailbox
 from tests.steady import PATIENT

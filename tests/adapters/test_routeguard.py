@@ -15,7 +15,7 @@ from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import BoundCheck, Check, Outcome, Stage, deferred, public
 from routeguard.core.problem import PERMISSION_DENIED
 from routeguard.core.secret import Secret
-from routeguard.mail.models import MailSettings
+from routeguard.foundation.mail.models import MailSettings
 from routeguard.settings import Settings
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.starlette_like import StarletteLike

@@ -13,14 +13,14 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Host, Mount, Route
 
-from routeguard.adapters.starlette.listing import entries
 from routeguard.app import Routeguard
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import public
-from routeguard.guard.matrix import verify
-from routeguard.traffic.csrf import unsafe_without_csrf
-from routeguard.traffic.idempotent import idempotent
-from routeguard.traffic.rate_limit import rate_limit
+from routeguard.protection.adapters.starlette.listing import entries
+from routeguard.protection.guard.matrix import verify
+from routeguard.protection.traffic.csrf import unsafe_without_csrf
+from routeguard.protection.traffic.idempotent import idempotent
+from routeguard.protection.traffic.rate_limit import rate_limit
 from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.test_changed_requests import (
     FROM_AFAR,

@@ -12,7 +12,7 @@ import sys
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ProblemError
-from routeguard.db.database import Database
+from routeguard.foundation.db.database import Database
 from tests.api_keys.world import World
 from tests.steady import PATIENT
 

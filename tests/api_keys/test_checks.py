@@ -12,13 +12,13 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Mount, Route, Router
 
-from routeguard.api_keys.checks import ApiKeyRequired, api_key
-from routeguard.api_keys.models import ApiKey
 from routeguard.app import Routeguard
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Policy
-from routeguard.traffic.deduplicate import deduplicate
-from routeguard.traffic.idempotent import idempotent
+from routeguard.identity.api_keys.checks import ApiKeyRequired, api_key
+from routeguard.identity.api_keys.models import ApiKey
+from routeguard.protection.traffic.deduplicate import deduplicate
+from routeguard.protection.traffic.idempotent import idempotent
 from tests.attacks.world import Browser, World
 
 pytestmark = pytest.mark.anyio

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from routeguard.api_keys.routes import _Verify
-from routeguard.api_keys.text import parse_key
-from routeguard.api_keys.uses import UseCounter
+from routeguard.identity.api_keys.routes import _Verify
+from routeguard.identity.api_keys.text import parse_key
+from routeguard.identity.api_keys.uses import UseCounter
 from tests.attacks.world import Browser, World
 from tests.conformance.wire import Result
 

@@ -8,7 +8,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeguard.api_keys.text import LENGTH, PATTERN, new_id, new_key, parse_key
+from routeguard.identity.api_keys.text import LENGTH, PATTERN, new_id, new_key, parse_key
 
 
 def test_a_new_key_reads_back() -> None:

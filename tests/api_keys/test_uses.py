@@ -27,7 +27,7 @@ async def counted(world: World, made: Any) -> tuple[int, float]:
 
 
 async def test_closing_writes_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routeguard.api_keys.uses._BATCH", 2)
+    monkeypatch.setattr("routeguard.identity.api_keys.uses._BATCH", 2)
     made = [await world.key() for _ in range(5)]
     await world.uses.start()
     for number, one in enumerate(made):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from routeguard.api_keys import store
-from routeguard.api_keys.models import ApiKey
-from routeguard.api_keys.text import new_id, new_key
 from routeguard.core.errors import ProblemError
 from routeguard.core.problem import Problem
+from routeguard.identity.api_keys import store
+from routeguard.identity.api_keys.models import ApiKey
+from routeguard.identity.api_keys.text import new_id, new_key
 from tests.api_keys.world import World
 from tests.fakes import FakeClock
 
@@ -176,7 +176,7 @@ async def test_what_is_open_under_a_key_ends_with_it(world: World, end: str) -> 
 
 
 async def test_ended_keys_of_an_owner_do_not_fill_the_table(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("routeguard.api_keys.service._KEPT", 3)
+    monkeypatch.setattr("routeguard.identity.api_keys.service._KEPT", 3)
     user = await world.user()
     for _ in range(6):
         made = await world.key(user)

@@ -5,25 +5,25 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from routeguard.api_keys.models import ApiKey, ApiKeySettings
-from routeguard.api_keys.service import ApiKeys
-from routeguard.api_keys.uses import UseCounter
-from routeguard.api_keys.verifier import StoredKeys
 from routeguard.core.address import parse_address
 from routeguard.core.clock import SteadyClock
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.sessions.models import SessionSettings
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.identity.api_keys.models import ApiKey, ApiKeySettings
+from routeguard.identity.api_keys.service import ApiKeys
+from routeguard.identity.api_keys.uses import UseCounter
+from routeguard.identity.api_keys.verifier import StoredKeys
+from routeguard.identity.sessions.models import SessionSettings
 from tests.fakes import FakeClock
 from tests.sessions.world import World as Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from routeguard.api_keys.service import NewKey
     from routeguard.core.clock import Clock
     from routeguard.core.problem import Problem
-    from routeguard.db.database import Database
-    from routeguard.users.models import User
+    from routeguard.foundation.db.database import Database
+    from routeguard.identity.api_keys.service import NewKey
+    from routeguard.identity.users.models import User
 
 
 class World(Sessions):

@@ -20,9 +20,9 @@ from starlette.routing import Mount, Route
 
 from routeguard import ConfigError, Routeguard, Unavailable, public
 from routeguard.example.store import invoices
-from routeguard.guard.matrix import Row
+from routeguard.identity.users.service import Users
+from routeguard.protection.guard.matrix import Row
 from routeguard.settings import Settings
-from routeguard.users.service import Users
 from tests.attacks.world import ORIGIN, SECRET, Browser, World, good_body
 from tests.conformance.wire import SPELLINGS, Result, life, send
 from tests.passwords.world import CHEAP

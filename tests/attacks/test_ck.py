@@ -14,7 +14,7 @@ import pytest
 from routeguard import ConfigError
 from routeguard.core.cookies import MAXIMUM_SIZE, CookieAttributes, find_cookie, format_cookie, parse_cookies
 from routeguard.core.secret import Secret
-from routeguard.sessions.cookies import SessionCookie
+from routeguard.identity.sessions.cookies import SessionCookie
 from routeguard.settings import Settings
 from routeguard.settings.cookies import CookieSettings, cookie_warnings
 from tests.attacks.world import COOKIE, SECRET, Browser, World

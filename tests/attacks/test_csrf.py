@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from routeguard import public
-from routeguard.traffic.csrf import unsafe_without_csrf
+from routeguard.protection.traffic.csrf import unsafe_without_csrf
 from tests.attacks.test_az import filled, fresh, hit
 from tests.attacks.world import COOKIE, ORIGIN, Browser, World, good_body
 from tests.conformance.wire import Result, send

@@ -17,19 +17,19 @@ import routeguard
 from routeguard.app import Routeguard
 from routeguard.core.secret import DeploymentKeys, Purpose, new_token
 from routeguard.core.security_log import Subjects
-from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox, outbox
-from routeguard.sessions.models import UserSession
-from routeguard.sessions.resolver import CookieSessions
-from routeguard.sessions.sign_in import SignIn
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.outbox import Outbox, outbox
+from routeguard.identity.sessions.models import UserSession
+from routeguard.identity.sessions.resolver import CookieSessions
+from routeguard.identity.sessions.sign_in import SignIn
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.tokens.families import RefreshFamilies
+from routeguard.identity.tokens.keys import SigningKeys
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.one_time import OneTimeTokens
+from routeguard.identity.users.service import Users
+from routeguard.protection.traffic.csrf import CsrfTokens
 from routeguard.settings import Settings
-from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.families import RefreshFamilies
-from routeguard.tokens.keys import SigningKeys
-from routeguard.traffic.csrf import CsrfTokens
-from routeguard.users.addresses import read_email
-from routeguard.users.one_time import OneTimeTokens
-from routeguard.users.service import Users
 from tests.attacks.world import SECRET
 from tests.passwords.world import CHEAP, PATIENT
 from tests.sessions.fakes import cookie_of, enter, make_exchange

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from routeguard import Routeguard, public
 from routeguard.example.store import invoices
+from routeguard.identity.users.store import users
 from routeguard.settings import Settings
-from routeguard.users.store import users
 from tests.attacks.test_az import filled, fresh, hit
 from tests.attacks.test_inj import settle
 from tests.attacks.world import COOKIE, ORIGIN, SECRET, Browser, World, good_body

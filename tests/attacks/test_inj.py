@@ -19,8 +19,8 @@ import sqlalchemy as sa
 import routeguard
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
-from routeguard.sessions.resolver import CookieSessions
-from routeguard.users.store import users
+from routeguard.identity.sessions.resolver import CookieSessions
+from routeguard.identity.users.store import users
 from tests.attacks.world import COOKIE, Browser, World
 from tests.conformance.wire import Result
 from tests.steady import work_within
@@ -232,7 +232,7 @@ async def test_template_syntax_in_a_name_is_a_name(world: World) -> None:
 
 
 async def settle(world: World) -> None:
-    from routeguard.db.outbox import Outbox, outbox
+    from routeguard.foundation.db.outbox import Outbox, outbox
 
     box = world.guard.services.get(Outbox)
     for _ in range(200):

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import serialization
 from joserfc.jwk import OKPKey
 
 from routeguard.core.secret import DeploymentKeys, Purpose, Secret
-from routeguard.sessions.models import UserSession
-from routeguard.sessions.resolver import CookieSessions
+from routeguard.identity.sessions.models import UserSession
+from routeguard.identity.sessions.resolver import CookieSessions
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.tokens.keys import SigningKeys
+from routeguard.identity.tokens.refresh import RefreshCodec
 from routeguard.settings import Settings
-from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.keys import SigningKeys
-from routeguard.tokens.refresh import RefreshCodec
 from tests.attacks.world import COOKIE, Browser, World
 from tests.conformance.wire import Result
 from tests.sessions.fakes import make_exchange

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from routeguard.api_keys.models import ApiKey, KeyVerifier
-from routeguard.api_keys.service import ApiKeys
-from routeguard.api_keys.text import new_id, new_key
 from routeguard.core.principal import Standing
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.users.addresses import read_email
-from routeguard.users.service import Users
+from routeguard.foundation.db.database import Database
+from routeguard.identity.api_keys.models import ApiKey, KeyVerifier
+from routeguard.identity.api_keys.service import ApiKeys
+from routeguard.identity.api_keys.text import new_id, new_key
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.service import Users
 from tests.attacks.world import Browser, World
 from tests.conformance.wire import Result
 

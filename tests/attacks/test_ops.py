@@ -12,10 +12,10 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from routeguard.db.outbox import Outbox, outbox
-from routeguard.sessions.models import SessionStarted
-from routeguard.sessions.store import sessions
-from routeguard.users.service import Users
+from routeguard.foundation.db.outbox import Outbox, outbox
+from routeguard.identity.sessions.models import SessionStarted
+from routeguard.identity.sessions.store import sessions
+from routeguard.identity.users.service import Users
 from tests.attacks.world import COOKIE, Browser, World
 from tests.conformance.wire import Result, connect
 from tests.steady import until

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from routeguard.cli.server import logging_config
-from routeguard.db.database import Database
-from routeguard.users.addresses import read_email
-from routeguard.users.service import Users
+from routeguard.foundation.db.database import Database
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.service import Users
 from tests.attacks.world import Browser, World
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from routeguard.core.problem import Problem
-from routeguard.db.database import Database
+from routeguard.foundation.db.database import Database
 from tests.sessions.world import Browser, World
 
 pytestmark = pytest.mark.anyio

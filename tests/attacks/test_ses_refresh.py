@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import sqlalchemy as sa
 
-from routeguard.db.outbox import Outbox
-from routeguard.invalidation.service import Invalidations
-from routeguard.sessions.service import Sessions
-from routeguard.tokens import store
-from routeguard.tokens.models import RefreshTokenReused
+from routeguard.foundation.db.outbox import Outbox
+from routeguard.foundation.invalidation.service import Invalidations
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.tokens import store
+from routeguard.identity.tokens.models import RefreshTokenReused
 from tests.tokens.app import ACCESS, AGENT, REFRESH, App, TokenBrowser
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from urllib.parse import quote, urlencode
 import pytest
 import sqlalchemy as sa
 
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.passwords.hashing import HashingPool
-from routeguard.passwords.models import PasswordSettings
-from routeguard.users.service import Users
-from routeguard.users.store import users
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.identity.passwords.hashing import HashingPool
+from routeguard.identity.passwords.models import PasswordSettings
+from routeguard.identity.users.service import Users
+from routeguard.identity.users.store import users
 from tests.attacks.test_inj import settle
 from tests.attacks.world import COOKIE, ORIGIN, Browser, World, peer
 from tests.conformance.wire import Result

@@ -17,14 +17,14 @@ from fastapi import FastAPI
 from routeguard.app import Routeguard
 from routeguard.cli.seed import prepare
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.outbox import outbox
-from routeguard.db.schema import metadata
-from routeguard.ephemeral.protocol import Ephemeral
 from routeguard.example.app import create
 from routeguard.example.store import invoices
-from routeguard.guard.matrix import Row
-from routeguard.mail.queue import MailQueue
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.outbox import outbox
+from routeguard.foundation.db.schema import metadata
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.mail.queue import MailQueue
+from routeguard.protection.guard.matrix import Row
 from routeguard.settings import Settings
 from tests.conformance.wire import Result, connect, send
 from tests.passwords.world import CHEAP, Mailbox

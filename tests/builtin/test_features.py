@@ -12,7 +12,7 @@ from routeguard.builtin.features import COMMANDS
 from routeguard.cli.main import app
 
 SOURCE = Path(routeguard.__file__).parent
-SLICES = {path.parent.name for path in SOURCE.glob("*/feature.py")} - {"core"}
+SLICES = {path.parent.name for path in SOURCE.rglob("feature.py")} - {"core"}
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -22,7 +22,7 @@ def named(file: str) -> set[str]:
     docs = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, DOCUMENTED)}
     imported = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    parts = {name.split(".")[1] for name in imported if name.startswith("routeguard.")}
+    parts = {part for name in imported if name.startswith("routeguard.") for part in name.split(".")[1:]}
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return SLICES & (parts | (texts - docs))
 

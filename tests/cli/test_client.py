@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from routeguard.signatures.keys import is_secret
+from routeguard.foundation.signatures.keys import is_secret
 from tests.cli.conftest import Command
 
 

@@ -14,9 +14,9 @@ from routeguard.cli.dev import OWN_DATABASE, configured_settings, development_se
 from routeguard.cli.seed import prepare
 from routeguard.cli.server import listen
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
 from routeguard.example.origin import claim, require_own
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 from routeguard.settings import Settings
 from tests.backends import PostgresServer, free_port
 from tests.cli.conftest import Command

@@ -22,9 +22,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from routeguard.cli.tls import server_context
 from routeguard.core.errors import ConfigError
-from routeguard.signatures.models import Message
-from routeguard.signatures.profile import ClientSigner
-from routeguard.web.models import TlsSettings
+from routeguard.foundation.signatures.models import Message
+from routeguard.foundation.signatures.profile import ClientSigner
+from routeguard.foundation.web.models import TlsSettings
 from tests.backends import free_port
 from tests.cli.conftest import Command
 from tests.servers import ROUTEGUARD, environment

@@ -22,11 +22,11 @@ from starlette.websockets import WebSocket
 from routeguard import Routeguard, Settings, content_types, csrf, public, security_headers
 from routeguard.cli.accounts import make_account
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.db.models import DatabaseSettings
-from routeguard.tokens.models import TokenSettings
-from routeguard.traffic.models import TrafficSettings
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.identity.tokens.models import TokenSettings
+from routeguard.protection.traffic.models import TrafficSettings
 
 PATIENCE = 60.0
 """Seconds that a client waits for an answer, on however busy a machine."""

@@ -10,8 +10,8 @@ import pytest
 
 from routeguard import Routeguard
 from routeguard.client import AsyncClient, Client, ClientProblem, KeyAuth, SignedAuth
-from routeguard.db.database import Database
-from routeguard.oauth_server.service import Clients
+from routeguard.foundation.db.database import Database
+from routeguard.identity.oauth_server.service import Clients
 from tests.client.conftest import PASSWORD, PATIENCE, Service
 
 
@@ -104,7 +104,7 @@ def test_a_service_signs_for_the_name_the_service_calls_itself(service: Service,
 
 
 def test_a_service_with_the_wrong_secret_is_refused(service: Service, registered: tuple[str, str]) -> None:
-    from routeguard.signatures.keys import new_secret
+    from routeguard.foundation.signatures.keys import new_secret
 
     with Client(service.url, timeout=PATIENCE, auth=SignedAuth(registered[0], new_secret())) as client:
         with pytest.raises(ClientProblem) as refused:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from routeguard import Routeguard
-from routeguard.db.database import Database
-from routeguard.oauth_server.service import Clients
+from routeguard.foundation.db.database import Database
+from routeguard.identity.oauth_server.service import Clients
 from tests.client.conftest import Service
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-clients.md"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from routeguard.core.errors import ConfigError
-from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota, hash_tag
+from routeguard.foundation.ephemeral.protocol import Attempt, Ephemeral, Quota, hash_tag
 
 TEN = Quota(limit=10, period=60, burst=10)
 TEN_SLIDING = Quota(limit=10, period=60, burst=10, algorithm="sliding")

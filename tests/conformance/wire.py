@@ -13,8 +13,8 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Check, Policy, Stage
 from routeguard.core.problem import PERMISSION_DENIED, authentication_required
 from routeguard.core.services import Services
-from routeguard.guard.guard import Guard
-from routeguard.guard.transport import BodyLimited
+from routeguard.protection.guard.guard import Guard
+from routeguard.protection.guard.transport import BodyLimited
 
 KEY = (b"x-key", b"ok")
 ADMIN = (b"x-admin", b"ok")

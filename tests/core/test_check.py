@@ -14,9 +14,9 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Policy, deferred, describe, public
 from routeguard.core.problem import PERMISSION_DENIED, Problem
 from routeguard.core.services import Services
-from routeguard.guard.guard import Guard
-from routeguard.guard.inventory import Handler
-from routeguard.guard.matrix import Entry, matrix, verify
+from routeguard.protection.guard.guard import Guard
+from routeguard.protection.guard.inventory import Handler
+from routeguard.protection.guard.matrix import Entry, matrix, verify
 from tests.conformance.wire import admin, key
 from tests.core.test_policy import exchange
 

@@ -14,13 +14,13 @@ from routeguard.client.sync import Client
 from routeguard.core.errors import ConfigError
 from routeguard.core.ports import PORT_RANGE, is_port, port_of
 from routeguard.core.services import Services
-from routeguard.ephemeral.connection import Address
-from routeguard.ephemeral.factory import open_ephemeral
-from routeguard.mail.models import MailSettings
-from routeguard.mail.smtp import SmtpMailer
-from routeguard.oauth_server.models import ClientSettings
+from routeguard.foundation.ephemeral.connection import Address
+from routeguard.foundation.ephemeral.factory import open_ephemeral
+from routeguard.foundation.mail.models import MailSettings
+from routeguard.foundation.mail.smtp import SmtpMailer
+from routeguard.identity.oauth_server.models import ClientSettings
+from routeguard.protection.traffic.origins import parse_origins
 from routeguard.remote.models import RemoteSettings
-from routeguard.traffic.origins import parse_origins
 
 NONE = ("0", "65536", "99999", "165536", "4294967376", "9" * 40)
 """Digits that are no port."""

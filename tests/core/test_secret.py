@@ -10,7 +10,7 @@ from routeguard.core.secret import Secret, digest, equal, new_token
 
 SOURCE = Path(routeguard.__file__).parent
 # Both sides are values of our own, and no caller learns the time: a client's token, the name of a lease.
-OWN_VALUES = {"traffic/deduplicate.py"}
+OWN_VALUES = {"protection/traffic/deduplicate.py"}
 SECRET_NAMES = {"token", "secret", "signature", "digest", "mac", "csrf_token"}
 
 

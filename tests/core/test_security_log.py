@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from routeguard.core.security_log import Subjects, network_of, note
-from routeguard.traffic.models import TrafficSettings
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.fakes import deployment
 from tests.passwords.world import GOOD, World
 

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 import routeguard
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.db.models import DatabaseSettings
-from routeguard.db.names import TABLES, Names
-from routeguard.users.store import users
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.foundation.db.names import TABLES, Names
+from routeguard.identity.users.store import users
 from tests.servers import environment
 
 pytestmark = pytest.mark.anyio

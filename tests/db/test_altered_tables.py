@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError
-from routeguard.db.branches import Branch
-from routeguard.db.database import Database
-from routeguard.db.migrate import current_heads, migrate
+from routeguard.foundation.db.branches import Branch
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import current_heads, migrate
 from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio

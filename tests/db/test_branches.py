@@ -17,13 +17,13 @@ from routeguard.builtin.features import defaults
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.feature import Feature
-from routeguard.db.branches import COMMON, Branch, branches_of, built_in, heads
-from routeguard.db.database import Database
-from routeguard.db.migrate import current_heads, migrate, pending, require_current
-from routeguard.db.names import TABLES, Names
-from routeguard.db.schema import metadata
+from routeguard.foundation.db.branches import COMMON, Branch, branches_of, built_in, heads
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import current_heads, migrate, pending, require_current
+from routeguard.foundation.db.names import TABLES, Names
+from routeguard.foundation.db.schema import metadata
+from routeguard.identity.users.store import users
 from routeguard.settings import Settings
-from routeguard.users.store import users
 from tests.db.test_table_names import PLACES, everything, execute
 from tests.servers import environment, run
 from tests.steady import PATIENT
@@ -77,7 +77,7 @@ import sqlalchemy as sa
 from routeguard import Routeguard
 from routeguard.builtin.features import defaults
 from routeguard.core.feature import Feature
-from routeguard.db.schema import metadata
+from routeguard.foundation.db.schema import metadata
 from routeguard.settings import Settings
 
 devices = sa.Table("routeguard_devices", metadata, sa.Column("id", sa.String(40), primary_key=True))
@@ -328,7 +328,7 @@ def test_the_hooks_hide_the_tables_of_a_feature(devices: Feature) -> None:
         ({"name": "devices-2"}, "its name must be at most 27 of a to z"),
         ({"name": "d" * 28}, "its name must be at most 27 of a to z"),
         ({"migrations": Path("/nowhere")}, "no file is called 0001_"),
-        ({"tables": (sa.Table("routeguard_x", sa.MetaData()),)}, "must be in routeguard.db.schema.metadata"),
+        ({"tables": (sa.Table("routeguard_x", sa.MetaData()),)}, "must be in routeguard.records.metadata"),
         ({"tables": (sa.Table("devices", sa.MetaData()),)}, "must be called routeguard_"),
         ({"tables": (sa.Table("routeguard_users", sa.MetaData()),)}, "must be called routeguard_"),
         ({"tables": (sa.Table("routeguard_version", sa.MetaData()),)}, "must be called routeguard_"),

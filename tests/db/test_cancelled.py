@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.tasks import uncancelled
-from routeguard.db.database import Database
-from routeguard.users.store import users
+from routeguard.foundation.db.database import Database
+from routeguard.identity.users.store import users
 from tests.db.test_database import count, user
 
 pytestmark = pytest.mark.anyio

@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.db.database import Database
-from routeguard.db.errors import ConstraintViolation, UniqueViolation
-from routeguard.db.models import DatabaseSettings
-from routeguard.db.outbox import outbox
-from routeguard.users.store import users
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.errors import ConstraintViolation, UniqueViolation
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.foundation.db.outbox import outbox
+from routeguard.identity.users.store import users
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +94,7 @@ async def test_another_constraint_is_no_unique_violation(database: Database):
 
 
 async def test_foreign_keys_hold(database: Database):
-    from routeguard.users.one_time import one_time_tokens
+    from routeguard.identity.users.one_time import one_time_tokens
 
     async with database.transaction() as tx:
         await tx.execute(user(1))
@@ -163,7 +163,7 @@ async def test_writers_of_several_processes_all_succeed(database: Database, data
     code = (
         "import asyncio, sys\n"
         "from routeguard.core.clock import SystemClock\n"
-        "from routeguard.db.database import Database\n"
+        "from routeguard.foundation.db.database import Database\n"
         "from tests.db.test_database import user\n"
         "from tests.steady import PATIENT\n"
         "async def main(url, first):\n"

@@ -17,11 +17,11 @@ from alembic.runtime.migration import MigrationContext
 import routeguard
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.db.branches import built_in, heads
-from routeguard.db.database import Database
-from routeguard.db.migrate import VERSION_TABLE, current_heads, migrate, pending
-from routeguard.db.revisions import ordered
-from routeguard.db.schema import metadata
+from routeguard.foundation.db.branches import built_in, heads
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import VERSION_TABLE, current_heads, migrate, pending
+from routeguard.foundation.db.revisions import ordered
+from routeguard.foundation.db.schema import metadata
 from tests.steady import PATIENT
 
 pytestmark = pytest.mark.anyio
@@ -86,8 +86,8 @@ async def test_two_processes_may_migrate_at_once(empty, empty_database_url):
     code = (
         "import asyncio, sys\n"
         "from routeguard.core.clock import SystemClock\n"
-        "from routeguard.db.database import Database\n"
-        "from routeguard.db.migrate import migrate\n"
+        "from routeguard.foundation.db.database import Database\n"
+        "from routeguard.foundation.db.migrate import migrate\n"
         "from tests.steady import PATIENT\n"
         "async def main():\n"
         "    database = Database(sys.argv[1], clock=SystemClock(), settings=PATIENT)\n"

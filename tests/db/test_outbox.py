@@ -14,10 +14,10 @@ from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
 from routeguard.core.secret import Purpose, Secret
-from routeguard.db import outbox as module
-from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox, outbox
-from routeguard.db.sealing import Sealer
+from routeguard.foundation.db import outbox as module
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.outbox import Outbox, outbox
+from routeguard.foundation.db.sealing import Sealer
 from tests.fakes import FakeClock, Unbound, deployment
 from tests.steady import PATIENT
 
@@ -381,8 +381,8 @@ async def test_a_killed_process_loses_nothing(database: Database, database_url: 
     code = (
         "import asyncio, sys\n"
         "from routeguard.core.clock import SystemClock\n"
-        "from routeguard.db.database import Database\n"
-        "from routeguard.db.outbox import Outbox\n"
+        "from routeguard.foundation.db.database import Database\n"
+        "from routeguard.foundation.db.outbox import Outbox\n"
         "from tests.db.test_outbox import KEYS, put\n"
         "from tests.steady import PATIENT\n"
         "async def main(url):\n"

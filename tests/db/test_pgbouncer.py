@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Misconfigured, Unavailable
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate, require_current
-from routeguard.db.models import DatabaseSettings
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate, require_current
+from routeguard.foundation.db.models import DatabaseSettings
 from tests.backends import PostgresServer
 from tests.passwords.world import GOOD, PATIENT, World
 from tests.pgbouncer import PgBouncer

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
-from routeguard.db.database import Database
-from routeguard.db.errors import short_reason
-from routeguard.db.models import DatabaseSettings
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.errors import short_reason
+from routeguard.foundation.db.models import DatabaseSettings
 from tests.backends import PostgresServer
 
 pytestmark = pytest.mark.anyio

@@ -13,8 +13,8 @@ from routeguard.app import Routeguard
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.refusals import refusal_of
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.refusals import refusal_of
 from routeguard.settings import Settings
 from tests.backends import PostgresServer
 from tests.cli.conftest import Command, command  # noqa: F401 - a fixture
@@ -100,7 +100,7 @@ def test_a_url_that_cannot_be_read_is_a_finding_without_its_parts(url: str) -> N
 
 @pytest.fixture
 async def world(server: PostgresServer) -> AsyncIterator[World]:
-    from routeguard.db.migrate import migrate
+    from routeguard.foundation.db.migrate import migrate
 
     server.execute("DROP DATABASE IF EXISTS app WITH (FORCE)")
     server.execute("CREATE DATABASE app OWNER ada")

@@ -1,4 +1,4 @@
-"""Tests of db/sealing.py."""
+"""Tests of foundation/db/sealing.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from routeguard.core.secret import Purpose, Secret
-from routeguard.db.sealing import Sealer
+from routeguard.foundation.db.sealing import Sealer
 from tests.fakes import deployment
 
 OLD, NEW = Secret("a" * 40), Secret("b" * 40)

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.invalidation.store import insert_invalidations, invalidations
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.invalidation.store import insert_invalidations, invalidations
 
 pytestmark = pytest.mark.anyio
 

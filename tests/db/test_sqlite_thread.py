@@ -17,9 +17,9 @@ from anyio import NoEventLoopError
 from sqlalchemy import event
 
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.db.sqlite_thread import ThreadConnection
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.db.sqlite_thread import ThreadConnection
 from tests.steady import PATIENCE, PATIENT, until
 
 

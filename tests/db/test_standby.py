@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
-from routeguard.db.database import Database
-from routeguard.db.models import DatabaseSettings
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.models import DatabaseSettings
 from tests.backends import PostgresServer, free_port
 from tests.steady import PATIENT
 

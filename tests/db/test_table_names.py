@@ -17,12 +17,12 @@ from alembic.runtime.migration import MigrationContext
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError, Misconfigured
-from routeguard.db.branches import built_in, heads
-from routeguard.db.database import Database
-from routeguard.db.migrate import current_heads, migrate, pending, require_current
-from routeguard.db.models import DatabaseSettings
-from routeguard.db.names import DEFAULT_PREFIX, TABLES, Names
-from routeguard.db.schema import metadata
+from routeguard.foundation.db.branches import built_in, heads
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import current_heads, migrate, pending, require_current
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.foundation.db.names import DEFAULT_PREFIX, TABLES, Names
+from routeguard.foundation.db.schema import metadata
 from tests.backends import PostgresServer
 from tests.passwords.world import GOOD, PATIENT, World
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import DEADLINE
 

@@ -10,9 +10,9 @@ import hiredis
 import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.ephemeral.connection import Address
-from routeguard.ephemeral.protocol import Attempt, Ephemeral, Quota
-from routeguard.ephemeral.redis import RedisEphemeral, slot_of
+from routeguard.foundation.ephemeral.connection import Address
+from routeguard.foundation.ephemeral.protocol import Attempt, Ephemeral, Quota
+from routeguard.foundation.ephemeral.redis import RedisEphemeral, slot_of
 from tests.backends import free_port
 from tests.conformance.ephemeral import EphemeralConformance
 from tests.ephemeral.server import ValkeyProcess

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from routeguard.core.errors import Unavailable
-from routeguard.ephemeral import replies
-from routeguard.ephemeral.protocol import Attempt, Quota
-from routeguard.ephemeral.redis import RedisEphemeral
+from routeguard.foundation.ephemeral import replies
+from routeguard.foundation.ephemeral.protocol import Attempt, Quota
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
 from tests.ephemeral.server import ValkeyProcess
 from tests.replicas.proxy import Proxy
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from routeguard.core.errors import Unavailable
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Attempt, Quota
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Attempt, Quota
 
 pytestmark = pytest.mark.anyio
 

@@ -16,12 +16,12 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from routeguard import Routeguard, Settings
-from routeguard.ephemeral.one_process import OneProcess
+from routeguard.foundation.ephemeral.one_process import OneProcess
 
 WARNING = "another process of this service runs"
 HOLDER = """
 import sys
-from routeguard.ephemeral.one_process import OneProcess
+from routeguard.foundation.ephemeral.one_process import OneProcess
 OneProcess(sys.argv[1]).look()
 print("ready", flush=True)
 sys.stdin.read()

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.ephemeral.connection import Address
-from routeguard.ephemeral.factory import open_ephemeral
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Attempt, Quota
-from routeguard.ephemeral.redis import RedisEphemeral, slot_of
+from routeguard.foundation.ephemeral.connection import Address
+from routeguard.foundation.ephemeral.factory import open_ephemeral
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Attempt, Quota
+from routeguard.foundation.ephemeral.redis import RedisEphemeral, slot_of
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import PATIENCE, until
 

@@ -23,25 +23,25 @@ from routeguard.core.redirect import safe_redirect
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
 from routeguard.core.strict_json import JSONRefused, load_json
-from routeguard.guard.log import escape
-from routeguard.guard.render import is_navigation, to_sign_in
-from routeguard.sessions.envelope import EnvelopeCodec
-from routeguard.signatures.base import signature_base
-from routeguard.signatures.digest import check_digest, content_digest
-from routeguard.signatures.fields import MAXIMUM_COMPONENTS, read_signature
-from routeguard.signatures.keys import is_secret, signing_key
-from routeguard.signatures.models import Message, SignatureError
-from routeguard.traffic.body_limit import body_limit
-from routeguard.traffic.clients import clients
-from routeguard.traffic.content_types import content_types, media_type
-from routeguard.traffic.cors import cors
-from routeguard.traffic.csrf import CsrfTokens, csrf
-from routeguard.traffic.hosts import hosts
-from routeguard.traffic.networks import networks
-from routeguard.traffic.origins import parse_origins, read_origins
-from routeguard.traffic.site import Site
-from routeguard.users.addresses import parse_email
-from routeguard.web.body import _parse_form, media_type_of
+from routeguard.foundation.signatures.base import signature_base
+from routeguard.foundation.signatures.digest import check_digest, content_digest
+from routeguard.foundation.signatures.fields import MAXIMUM_COMPONENTS, read_signature
+from routeguard.foundation.signatures.keys import is_secret, signing_key
+from routeguard.foundation.signatures.models import Message, SignatureError
+from routeguard.foundation.web.body import _parse_form, media_type_of
+from routeguard.identity.sessions.envelope import EnvelopeCodec
+from routeguard.identity.users.addresses import parse_email
+from routeguard.protection.guard.log import escape
+from routeguard.protection.guard.render import is_navigation, to_sign_in
+from routeguard.protection.traffic.body_limit import body_limit
+from routeguard.protection.traffic.clients import clients
+from routeguard.protection.traffic.content_types import content_types, media_type
+from routeguard.protection.traffic.cors import cors
+from routeguard.protection.traffic.csrf import CsrfTokens, csrf
+from routeguard.protection.traffic.hosts import hosts
+from routeguard.protection.traffic.networks import networks
+from routeguard.protection.traffic.origins import parse_origins, read_origins
+from routeguard.protection.traffic.site import Site
 from tests.fakes import deployment
 from tests.fuzz import token_targets as tokens
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from routeguard.core.strict_json import JSONRefused, load_json
-from routeguard.jose.jwk import KeySet
-from routeguard.jose.jws import LONGEST, read_header, verify_jws
-from routeguard.jose.jwt import Expected, check_claims
-from routeguard.jose.models import InvalidToken
-from routeguard.tokens.refresh import RefreshCodec, RefreshToken
+from routeguard.foundation.jose.jwk import KeySet
+from routeguard.foundation.jose.jws import LONGEST, read_header, verify_jws
+from routeguard.foundation.jose.jwt import Expected, check_claims
+from routeguard.foundation.jose.models import InvalidToken
+from routeguard.identity.tokens.refresh import RefreshCodec, RefreshToken
 from tests.fakes import deployment
 
 # A fixed token by a fixed key (RFC 7515 appendix A.1), so that a run can be repeated.

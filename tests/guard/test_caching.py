@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routeguard.guard.caching import keep_private
+from routeguard.protection.guard.caching import keep_private
 
 
 def kept(*values: bytes) -> list[bytes]:

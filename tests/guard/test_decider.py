@@ -13,8 +13,8 @@ from routeguard.core.policy import Policy, public
 from routeguard.core.problem import CONTENT_TOO_LARGE
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
-from routeguard.guard.decider import NO_DECISION, Decider
-from routeguard.guard.guard import Guard
+from routeguard.protection.guard.decider import NO_DECISION, Decider
+from routeguard.protection.guard.guard import Guard
 from tests.conformance.wire import KEY, key
 
 pytestmark = pytest.mark.anyio

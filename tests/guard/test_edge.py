@@ -15,11 +15,11 @@ from routeguard.core.policy import Policy, deferred, public
 from routeguard.core.problem import CONTENT_TOO_LARGE, NOT_FOUND, PERMISSION_DENIED
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
-from routeguard.guard.asgi import Connection
-from routeguard.guard.edge import Edge, enter
-from routeguard.guard.framework import answered_by_framework
-from routeguard.guard.guard import Guard
-from routeguard.guard.transport import transport
+from routeguard.protection.guard.asgi import Connection
+from routeguard.protection.guard.edge import Edge, enter
+from routeguard.protection.guard.framework import answered_by_framework
+from routeguard.protection.guard.guard import Guard
+from routeguard.protection.guard.transport import transport
 from tests.conformance.wire import KEY, Does, Limit, connect, key, life, send
 
 pytestmark = pytest.mark.anyio

@@ -13,9 +13,9 @@ from routeguard.core.marks import policy_of
 from routeguard.core.policy import Check, Policy, Stage, deferred, public
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
-from routeguard.guard.guard import Ask, Guard, handler_name
-from routeguard.guard.inventory import Dependency, Handler
-from routeguard.guard.matrix import Entry, matrix, verify
+from routeguard.protection.guard.guard import Ask, Guard, handler_name
+from routeguard.protection.guard.inventory import Dependency, Handler
+from routeguard.protection.guard.matrix import Entry, matrix, verify
 from tests.conformance.wire import KEY, Key, Limit, Unbindable, admin, key
 
 

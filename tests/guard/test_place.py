@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routeguard.guard.place import public_path, public_root, route_path
+from routeguard.protection.guard.place import public_path, public_root, route_path
 
 
 @pytest.mark.parametrize(

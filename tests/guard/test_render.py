@@ -9,8 +9,8 @@ import pytest
 
 from routeguard.core.problem import NOT_FOUND, Problem, ProblemType, authentication_required
 from routeguard.core.request import RequestView
-from routeguard.guard.log import escape
-from routeguard.guard.render import is_navigation, render, to_sign_in
+from routeguard.protection.guard.log import escape
+from routeguard.protection.guard.render import is_navigation, render, to_sign_in
 
 
 def view(method: str = "GET", path: str = "/x", headers: Any = (), kind: str = "http", **scope: Any) -> RequestView:

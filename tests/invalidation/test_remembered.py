@@ -12,8 +12,8 @@ import pytest
 
 import routeguard
 from routeguard.core.clock import SteadyClock
-from routeguard.invalidation.feed import Feed, Row
-from routeguard.invalidation.remembered import Remembered
+from routeguard.foundation.invalidation.feed import Feed, Row
+from routeguard.foundation.invalidation.remembered import Remembered
 from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.anyio
@@ -217,4 +217,5 @@ def test_nobody_else_decides_what_counts() -> None:
             r"\.(trusted_until|trusted_wall|floor)\b|feed\.stale\b|invalidations\.stale\b", path.read_text("utf-8")
         )
     }
-    assert found <= {"invalidation/feed.py", "invalidation/remembered.py", "ephemeral/script.py"}
+    invalidation = {"foundation/invalidation/feed.py", "foundation/invalidation/remembered.py"}
+    assert found <= {*invalidation, "foundation/ephemeral/script.py"}

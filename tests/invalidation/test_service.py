@@ -8,13 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.clock import SteadyClock
-from routeguard.db.time import database_time
-from routeguard.invalidation.service import RETENTION, Invalidations
-from routeguard.invalidation.store import invalidations
+from routeguard.foundation.db.time import database_time
+from routeguard.foundation.invalidation.service import RETENTION, Invalidations
+from routeguard.foundation.invalidation.store import invalidations
 from tests.fakes import FakeClock
 
 if TYPE_CHECKING:
-    from routeguard.db.database import Database
+    from routeguard.foundation.db.database import Database
 
 pytestmark = pytest.mark.anyio
 

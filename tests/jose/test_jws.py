@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from joserfc.jwk import OKPKey
 
-from routeguard.jose.jwk import KeySet
-from routeguard.jose.jws import verify_jws
-from routeguard.jose.jwt import verify_jwt
-from routeguard.jose.models import InvalidToken, UnusableKey
+from routeguard.foundation.jose.jwk import KeySet
+from routeguard.foundation.jose.jws import verify_jws
+from routeguard.foundation.jose.jwt import verify_jwt
+from routeguard.foundation.jose.models import InvalidToken, UnusableKey
 from tests.steady import work_within
 from tests.tokens.forge import AUDIENCE, ISSUER, KEYS, NOW, b64, claims, hs256, public, token, unb64, unsigned
 

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from routeguard.jose.jwk import KeySet
-from routeguard.jose.key_shapes import looks_public
-from routeguard.jose.models import UnusableKey
+from routeguard.foundation.jose.jwk import KeySet
+from routeguard.foundation.jose.key_shapes import looks_public
+from routeguard.foundation.jose.models import UnusableKey
 from routeguard.remote.keys import _read
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from routeguard.core.errors import ProblemError
-from routeguard.mail.addresses import parse_sender
-from routeguard.mail.protocol import Message
+from routeguard.foundation.mail.addresses import parse_sender
+from routeguard.foundation.mail.protocol import Message
 from routeguard.settings import Settings
 
 ENCODED = "=?utf-8?q?e=40attacker.com?=@victim.com"

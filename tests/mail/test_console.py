@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from routeguard.mail.console import ConsoleMailer
-from routeguard.mail.protocol import Message
+from routeguard.foundation.mail.console import ConsoleMailer
+from routeguard.foundation.mail.protocol import Message
 
 pytestmark = pytest.mark.anyio
 

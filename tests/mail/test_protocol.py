@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from routeguard.core.errors import ProblemError
-from routeguard.mail.protocol import Message
+from routeguard.foundation.mail.protocol import Message
 
 
 @pytest.mark.parametrize("field", ["to", "subject", "name"])

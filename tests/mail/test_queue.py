@@ -8,13 +8,13 @@ import pytest
 import sqlalchemy as sa
 from aiosmtpd.controller import Controller
 
-from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox, outbox
-from routeguard.mail.console import ConsoleMailer
-from routeguard.mail.models import MailSettings
-from routeguard.mail.protocol import Message
-from routeguard.mail.queue import MailQueue, mailer_for
-from routeguard.mail.smtp import SmtpMailer
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.outbox import Outbox, outbox
+from routeguard.foundation.mail.console import ConsoleMailer
+from routeguard.foundation.mail.models import MailSettings
+from routeguard.foundation.mail.protocol import Message
+from routeguard.foundation.mail.queue import MailQueue, mailer_for
+from routeguard.foundation.mail.smtp import SmtpMailer
 from tests.backends import free_port
 from tests.fakes import FakeClock, deployment
 from tests.mail.test_smtp import SENDER, Inbox

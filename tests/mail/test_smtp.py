@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from routeguard.core.errors import ConfigError
-from routeguard.mail.models import MailSettings
-from routeguard.mail.protocol import Message
-from routeguard.mail.smtp import SmtpMailer
+from routeguard.foundation.mail.models import MailSettings
+from routeguard.foundation.mail.protocol import Message
+from routeguard.foundation.mail.smtp import SmtpMailer
 from tests.backends import free_port
 
 pytestmark = pytest.mark.anyio

@@ -12,12 +12,12 @@ import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.services import Services
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.oauth_server import checks
-from routeguard.oauth_server.checks import SignedClient, signed_client
-from routeguard.oauth_server.models import ClientSettings
-from routeguard.signatures.keys import new_secret
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.signatures.keys import new_secret
+from routeguard.identity.oauth_server import checks
+from routeguard.identity.oauth_server.checks import SignedClient, signed_client
+from routeguard.identity.oauth_server.models import ClientSettings
 from tests.conformance.wire import send
 from tests.oauth_server.world import ISSUER, JSON, Service, World
 
@@ -127,9 +127,9 @@ async def test_a_bad_call_uses_no_nonce_up(world: World, shop: Service) -> None:
 
 async def test_clients_have_nonces_of_their_own(world: World, shop: Service) -> None:
     """SES-31: what one client used is not used for another."""
-    from routeguard.signatures.keys import signing_key
-    from routeguard.signatures.models import Message
-    from routeguard.signatures.profile import sign
+    from routeguard.foundation.signatures.keys import signing_key
+    from routeguard.foundation.signatures.models import Message
+    from routeguard.foundation.signatures.profile import sign
 
     other = await world.client("other")
     for service in (shop, other):

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from routeguard.signatures.models import Message
-from routeguard.signatures.profile import ClientSigner
+from routeguard.foundation.signatures.models import Message
+from routeguard.foundation.signatures.profile import ClientSigner
 from tests.servers import run, running
 
 pytestmark = pytest.mark.timeout(240)

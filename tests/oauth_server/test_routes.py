@@ -10,19 +10,19 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
-from routeguard.api_keys.models import ApiKey
 from routeguard.core.address import Address, parse_address
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem, authentication_required
-from routeguard.invalidation.store import insert_invalidations
-from routeguard.oauth_server import routes as oauth_server_routes
-from routeguard.oauth_server.introspection import Introspection
-from routeguard.oauth_server.models import ClientSettings
-from routeguard.sessions.resolver import CookieSessions
-from routeguard.sessions.service import Sessions
-from routeguard.sessions.sources import SessionSources
-from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
-from routeguard.users.service import Users
+from routeguard.foundation.invalidation.store import insert_invalidations
+from routeguard.identity.api_keys.models import ApiKey
+from routeguard.identity.oauth_server import routes as oauth_server_routes
+from routeguard.identity.oauth_server.introspection import Introspection
+from routeguard.identity.oauth_server.models import ClientSettings
+from routeguard.identity.sessions.resolver import CookieSessions
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.sessions.sources import SessionSources
+from routeguard.identity.users.service import Users
+from routeguard.protection.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 from tests.oauth_server.world import ISSUER, JSON, Service, World
 
 pytestmark = pytest.mark.anyio

@@ -13,15 +13,15 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SteadyClock
 from routeguard.core.errors import ConfigError, Unavailable
-from routeguard.db.database import Database
-from routeguard.invalidation.store import invalidations
-from routeguard.oauth_server import service as clients_module
-from routeguard.oauth_server import store
-from routeguard.oauth_server.models import ClientPrincipal
-from routeguard.oauth_server.service import Clients
-from routeguard.sessions.invalidation import invalidations_of
-from routeguard.sessions.models import SessionSettings
-from routeguard.signatures.keys import public_key
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.invalidation.store import invalidations
+from routeguard.foundation.signatures.keys import public_key
+from routeguard.identity.oauth_server import service as clients_module
+from routeguard.identity.oauth_server import store
+from routeguard.identity.oauth_server.models import ClientPrincipal
+from routeguard.identity.oauth_server.service import Clients
+from routeguard.identity.sessions.invalidation import invalidations_of
+from routeguard.identity.sessions.models import SessionSettings
 from tests.fakes import FakeClock
 from tests.oauth_server.world import Service, World
 

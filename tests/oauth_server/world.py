@@ -18,16 +18,16 @@ from routeguard.core.clock import SteadyClock
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
 from routeguard.core.secret import Secret, new_token
-from routeguard.db.database import Database
-from routeguard.oauth_server.checks import signed_client
-from routeguard.oauth_server.service import Clients
-from routeguard.sessions.sign_in import SignIn
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.signatures.models import Message
+from routeguard.foundation.signatures.profile import ClientSigner
+from routeguard.identity.oauth_server.checks import signed_client
+from routeguard.identity.oauth_server.service import Clients
+from routeguard.identity.sessions.sign_in import SignIn
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.models import User
+from routeguard.identity.users.service import Users
 from routeguard.settings import Settings
-from routeguard.signatures.models import Message
-from routeguard.signatures.profile import ClientSigner
-from routeguard.users.addresses import read_email
-from routeguard.users.models import User
-from routeguard.users.service import Users
 from tests.conformance.wire import Result, send
 from tests.sessions.fakes import enter
 from tests.steady import PATIENT

@@ -120,7 +120,7 @@ async def test_everything_it_brings_works(world: tuple[Routeguard[Any], httpx2.A
 
 
 async def test_it_is_ready_only_with_its_table(settings: Settings, tmp_path: Path) -> None:
-    from routeguard.web.health import Readiness
+    from routeguard.foundation.web.health import Readiness
 
     guard = Routeguard(replace(settings, database_url=f"sqlite:///{tmp_path / 'bare.db'}"))
     with pytest.raises(routeguard.Unavailable):

@@ -9,9 +9,9 @@ import pytest
 
 from routeguard.cli.accounts import set_password
 from routeguard.core.endings import Ending
-from routeguard.emails.service import CHANGE
-from routeguard.passwords.service import RESET
-from routeguard.users.addresses import read_email
+from routeguard.identity.emails.service import CHANGE
+from routeguard.identity.passwords.service import RESET
+from routeguard.identity.users.addresses import read_email
 from tests.passwords.world import GOOD, World
 from tests.rounds import rounds
 

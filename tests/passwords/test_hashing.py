@@ -10,8 +10,8 @@ import bcrypt
 import pytest
 
 from routeguard.core.errors import ProblemError
-from routeguard.passwords.hashing import HashingPool
-from routeguard.passwords.models import PasswordSettings
+from routeguard.identity.passwords.hashing import HashingPool
+from routeguard.identity.passwords.models import PasswordSettings
 from tests.steady import alike
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ import pytest
 
 from routeguard.cli.accounts import new_password
 from routeguard.core.errors import ConfigError, ProblemError
-from routeguard.passwords.common import _holds, _lists, common_passwords, is_common
-from routeguard.passwords.models import PasswordSettings
-from routeguard.passwords.policy import PasswordPolicy, normalize
+from routeguard.identity.passwords.common import _holds, _lists, common_passwords, is_common
+from routeguard.identity.passwords.models import PasswordSettings
+from routeguard.identity.passwords.policy import PasswordPolicy, normalize
 from tests.steady import work_within
 
 SETTINGS = PasswordSettings()
@@ -107,7 +107,7 @@ def test_the_list_is_long_enough_and_small_enough_to_ship():
     """ASVS v5.0.0-6.2.4"""
     assert len(common_passwords()) == 100_000
     assert all(len(password) >= 8 and password == password.casefold() for password in common_passwords())
-    assert files("routeguard.passwords").joinpath("common.bin").stat().st_size < 500_000  # type: ignore[attr-defined]
+    assert files("routeguard.identity.passwords").joinpath("common.bin").stat().st_size < 500_000  # type: ignore[attr-defined]
 
 
 def test_every_password_of_the_list_is_found_and_nothing_beside_it():

@@ -10,8 +10,8 @@ import anyio
 import pytest
 import sqlalchemy as sa
 
-from routeguard.sessions.service import Sessions
-from routeguard.sessions.store import sessions
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.sessions.store import sessions
 from tests.passwords.world import GOOD, World
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routeguard.passwords import schemes
+from routeguard.identity.passwords import schemes
 
 PASSWORD = b"correct horse"
 SALT = b"NaCl of 16 bytes"

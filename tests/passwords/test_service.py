@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.problem import Problem
-from routeguard.db.outbox import Outbox
-from routeguard.db.schema import metadata
-from routeguard.passwords import store
-from routeguard.passwords.hashing import HashingPool
-from routeguard.passwords.models import PasswordSettings
-from routeguard.passwords.service import Passwords
-from routeguard.sessions.sign_in import SignIn
+from routeguard.foundation.db.outbox import Outbox
+from routeguard.foundation.db.schema import metadata
+from routeguard.identity.passwords import store
+from routeguard.identity.passwords.hashing import HashingPool
+from routeguard.identity.passwords.models import PasswordSettings
+from routeguard.identity.passwords.service import Passwords
+from routeguard.identity.sessions.sign_in import SignIn
 from tests.passwords.world import GOOD, VERIFIED_ONLY, World, seen
 from tests.steady import alike, until, work_within
 
@@ -264,7 +264,7 @@ async def test_a_password_changed_during_sign_in_counts(world: World):
 
 
 async def test_a_step_that_asks_for_more_is_passed_on(world: World):
-    from routeguard.sessions.problems import step_up_required
+    from routeguard.identity.sessions.problems import step_up_required
 
     async def more(tx: object, attempt: object) -> Problem:
         return step_up_required(acr_values="aal2")

@@ -14,16 +14,16 @@ from starlette.applications import Starlette
 
 from routeguard.app import Routeguard
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.outbox import Outbox, outbox
-from routeguard.mail.protocol import Message
-from routeguard.mail.queue import MailQueue
-from routeguard.passwords.models import PasswordSettings
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.outbox import Outbox, outbox
+from routeguard.foundation.mail.protocol import Message
+from routeguard.foundation.mail.queue import MailQueue
+from routeguard.identity.passwords.models import PasswordSettings
+from routeguard.identity.users.models import UserSettings
+from routeguard.identity.users.one_time import OneTimeTokens, one_time_tokens
+from routeguard.identity.users.service import Users
+from routeguard.protection.traffic.models import TrafficSettings
 from routeguard.settings import Settings
-from routeguard.traffic.models import TrafficSettings
-from routeguard.users.models import UserSettings
-from routeguard.users.one_time import OneTimeTokens, one_time_tokens
-from routeguard.users.service import Users
 from tests.steady import PATIENT
 
 ORIGIN: Final = "http://127.0.0.1:8000"

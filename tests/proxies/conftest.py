@@ -32,7 +32,7 @@ from starlette.routing import Route
 from routeguard import Routeguard, Settings, networks, public
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.secret import Secret
-from routeguard.traffic.site import Site
+from routeguard.protection.traffic.site import Site
 from tests.backends import free_port
 
 ROOT = Path(__file__).parents[2]

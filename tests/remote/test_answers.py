@@ -9,7 +9,7 @@ import pytest
 
 from routeguard.core.clock import SteadyClock
 from routeguard.core.errors import Unavailable
-from routeguard.invalidation.feed import Feed, Row
+from routeguard.foundation.invalidation.feed import Feed, Row
 from routeguard.remote.answers import Answers, Finding
 from tests.fakes import FakeClock
 

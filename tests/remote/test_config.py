@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from routeguard import ClientTls, Routeguard, Settings
 from routeguard.core.errors import ConfigError
-from routeguard.signatures.keys import new_secret
+from routeguard.foundation.signatures.keys import new_secret
 from tests.cli.test_tls import Authority, private_bytes
 
 SECRET = new_secret()

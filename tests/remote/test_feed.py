@@ -8,13 +8,13 @@ import pytest
 
 from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.core.errors import Unavailable
-from routeguard.invalidation.feed import Feed, Row
+from routeguard.foundation.invalidation.feed import Feed, Row
+from routeguard.foundation.signatures.keys import new_secret
 from routeguard.remote.answers import Answers, Finding
 from routeguard.remote.breaker import Away
 from routeguard.remote.feed import RemoteFeed
 from routeguard.remote.models import RemoteSettings
 from routeguard.remote.transport import Transport
-from routeguard.signatures.keys import new_secret
 from tests.fakes import FakeClock
 from tests.remote.stub import Stub
 from tests.remote.world import until

@@ -7,8 +7,8 @@ import json
 import anyio
 import pytest
 
-from routeguard.api_keys.service import ApiKeys
 from routeguard.core.problem import authentication_required
+from routeguard.identity.api_keys.service import ApiKeys
 from tests.remote.world import App, Service, until
 
 pytestmark = pytest.mark.anyio

@@ -11,11 +11,11 @@ import pytest
 from joserfc.jwk import OKPKey
 
 from routeguard.core.errors import Unavailable
-from routeguard.invalidation.feed import Feed, Row
+from routeguard.foundation.invalidation.feed import Feed, Row
+from routeguard.foundation.signatures.keys import new_secret
 from routeguard.remote.keys import SUBJECT, RemoteKeys
 from routeguard.remote.models import RemoteSettings
 from routeguard.remote.transport import Transport
-from routeguard.signatures.keys import new_secret
 from tests.fakes import FakeClock
 from tests.remote.stub import Stub
 

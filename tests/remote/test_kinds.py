@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from routeguard import ClientTls, Routeguard, Settings, User
 from routeguard.core.errors import Unavailable
+from routeguard.foundation.signatures.keys import new_secret
 from routeguard.remote.transport import Transport
-from routeguard.signatures.keys import new_secret
 from tests.backends import free_port
 from tests.cli.test_tls import Authority, serving
 from tests.remote.world import App, Service, until

@@ -17,7 +17,10 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
 from routeguard.core.secret import digest
-from routeguard.invalidation.feed import Feed, Row
+from routeguard.foundation.invalidation.feed import Feed, Row
+from routeguard.foundation.signatures.keys import new_secret
+from routeguard.identity.tokens.access import Claims
+from routeguard.identity.users.models import User, public_user
 from routeguard.remote.answers import Answers
 from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import Introspector
@@ -25,9 +28,6 @@ from routeguard.remote.models import RemoteSettings
 from routeguard.remote.sessions import ExpectedToken, OfflinePolicy, RemoteSessions, TokenSessions
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
-from routeguard.signatures.keys import new_secret
-from routeguard.tokens.access import Claims
-from routeguard.users.models import User, public_user
 from tests.fakes import FakeClock
 from tests.remote.stub import Stub
 

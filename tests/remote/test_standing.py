@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from routeguard.core.clock import SteadyClock, SystemClock
-from routeguard.invalidation.feed import Feed, Row
+from routeguard.foundation.invalidation.feed import Feed, Row
+from routeguard.identity.sessions.models import SessionId, UserSession
+from routeguard.identity.users.models import User
 from routeguard.remote.standing import RemoteStanding
-from routeguard.sessions.models import SessionId, UserSession
-from routeguard.users.models import User
 from tests.remote.world import PATIENCE
 
 pytestmark = pytest.mark.anyio

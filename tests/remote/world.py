@@ -17,19 +17,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from routeguard import Routeguard, Secret, Settings, User
-from routeguard.api_keys.service import ApiKeys
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
-from routeguard.invalidation.feed import Feed
-from routeguard.oauth_server.service import Clients
+from routeguard.foundation.invalidation.feed import Feed
+from routeguard.identity.api_keys.service import ApiKeys
+from routeguard.identity.oauth_server.service import Clients
+from routeguard.identity.sessions.models import SessionSettings, UserSession
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.sessions.sign_in import SignIn
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.service import Users
 from routeguard.remote.models import RemoteSettings
 from routeguard.remote.transport import Answer, Transport
-from routeguard.sessions.models import SessionSettings, UserSession
-from routeguard.sessions.service import Sessions
-from routeguard.sessions.sign_in import SignIn
-from routeguard.tokens.access import AccessTokens
-from routeguard.users.addresses import read_email
-from routeguard.users.service import Users
 from tests.conformance.wire import Result, send
 from tests.replicas.world import Replica
 from tests.servers import run

@@ -11,7 +11,7 @@ from tests.sessions.world import World
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from routeguard.db.database import Database
+    from routeguard.foundation.db.database import Database
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
-from routeguard.sessions.proof import Pending, Proof, Refused
+from routeguard.identity.sessions.proof import Pending, Proof, Refused
 
 if TYPE_CHECKING:
-    from routeguard.db.database import Transaction
-    from routeguard.sessions.models import UserSession
-    from routeguard.sessions.sign_in import SignIn
+    from routeguard.foundation.db.database import Transaction
+    from routeguard.identity.sessions.models import UserSession
+    from routeguard.identity.sessions.sign_in import SignIn
 
 
 def make_exchange(*cookies: str, method: str = "GET", headers: dict[str, str] | None = None) -> Exchange:

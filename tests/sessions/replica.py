@@ -10,8 +10,8 @@ import sys
 import time
 
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
-from routeguard.sessions.models import SessionSettings
+from routeguard.foundation.db.database import Database
+from routeguard.identity.sessions.models import SessionSettings
 from tests.sessions.world import Browser, World
 from tests.steady import PATIENT
 

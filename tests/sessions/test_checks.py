@@ -16,10 +16,10 @@ from routeguard.core.exchange import Exchange
 from routeguard.core.policy import Outcome, Policy
 from routeguard.core.problem import NOT_FOUND, Problem
 from routeguard.core.services import Services
-from routeguard.sessions import checks
-from routeguard.sessions.checks import SessionRequired, fresh, optional_session, session
-from routeguard.sessions.models import SessionId, SessionResolver, UserSession
-from routeguard.sessions.resolver import CookieSessions
+from routeguard.identity.sessions import checks
+from routeguard.identity.sessions.checks import SessionRequired, fresh, optional_session, session
+from routeguard.identity.sessions.models import SessionId, SessionResolver, UserSession
+from routeguard.identity.sessions.resolver import CookieSessions
 from tests.fakes import FakeClock
 from tests.sessions.fakes import make_exchange
 

@@ -6,7 +6,7 @@ import pytest
 
 from routeguard.core.cookies import CookieAttributes, CookieScheme
 from routeguard.core.exchange import Exchange
-from routeguard.sessions.cookies import SessionCookie
+from routeguard.identity.sessions.cookies import SessionCookie
 from tests.sessions.fakes import make_exchange
 
 PLAIN = CookieScheme(prefixed=False, attributes=CookieAttributes(secure=False))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeguard.core.secret import Purpose, Secret, new_token
-from routeguard.sessions.envelope import Envelope, EnvelopeCodec
-from routeguard.sessions.models import SessionState
+from routeguard.identity.sessions.envelope import Envelope, EnvelopeCodec
+from routeguard.identity.sessions.models import SessionState
 from tests.fakes import deployment
 
 STATE = SessionState("usr_1", "ses_1", 1.0, 2.0, 3.0, 4.0, 5.0, "pwd otp", 1)

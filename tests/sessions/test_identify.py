@@ -25,8 +25,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from routeguard import ByHeader, ConfigError, Routeguard, Secret, Settings, public, rate_limit
 from routeguard.core.policy import Check, Stage
-from routeguard.traffic.callers import user
-from routeguard.traffic.idempotent import idempotent
+from routeguard.protection.traffic.callers import user
+from routeguard.protection.traffic.idempotent import idempotent
 from tests.backends import free_port
 
 EVIL = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
-from routeguard.sessions.match import check_fields, flatten, match_user
+from routeguard.identity.sessions.match import check_fields, flatten, match_user
 
 Tier = Literal["bronze", "silver", "gold"]
 Alias = TypeAliasType("Alias", Tier)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from routeguard.core.clock import SystemClock
-from routeguard.sessions.models import SessionSettings
+from routeguard.identity.sessions.models import SessionSettings
 from tests.sessions.world import World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]

@@ -15,7 +15,7 @@ from tests.sessions.fakes import cookie_of
 from tests.sessions.world import Browser, World
 
 if TYPE_CHECKING:
-    from routeguard.users.models import User
+    from routeguard.identity.users.models import User
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from routeguard import Routeguard, Settings
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.traffic.models import TrafficSettings
+from routeguard.foundation.db.database import Database
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.accounts import EMAIL, PASSWORD, prepare
 
 URL = "http://127.0.0.1:8000"
@@ -84,7 +84,7 @@ def test_a_cookie_made_anew_by_another_process_is_of_the_same_kind(settings: Set
 
 
 async def rename(settings: Settings) -> None:
-    from routeguard.users.service import Users
+    from routeguard.identity.users.service import Users
 
     guard: Routeguard[Any] = Routeguard(settings)
     await guard.start()

@@ -14,12 +14,12 @@ from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import PERMISSION_DENIED, Problem
 from routeguard.core.secret import digest
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.sessions import store
-from routeguard.sessions.envelope import EnvelopeCodec
-from routeguard.sessions.models import SessionSettings
-from routeguard.users.models import User
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.identity.sessions import store
+from routeguard.identity.sessions.envelope import EnvelopeCodec
+from routeguard.identity.sessions.models import SessionSettings
+from routeguard.identity.users.models import User
 from tests.backends import PostgresServer
 from tests.fakes import Unbound
 from tests.sessions.fakes import cookie_of, make_exchange

@@ -16,17 +16,17 @@ from routeguard.app import Routeguard
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.policy import public
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.sessions.feature import feature as sessions
-from routeguard.sessions.models import UserSession
-from routeguard.sessions.sign_in import SignIn
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.web.routes import post
+from routeguard.identity.sessions.feature import feature as sessions
+from routeguard.identity.sessions.models import UserSession
+from routeguard.identity.sessions.sign_in import SignIn
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.feature import feature as users
+from routeguard.identity.users.models import User
+from routeguard.identity.users.service import Users
 from routeguard.settings import Settings
-from routeguard.users.addresses import read_email
-from routeguard.users.feature import feature as users
-from routeguard.users.models import User
-from routeguard.users.service import Users
-from routeguard.web.routes import post
 from tests.sessions.fakes import enter
 
 pytestmark = pytest.mark.anyio

@@ -18,14 +18,14 @@ from routeguard.core.errors import ProblemError, Unavailable
 from routeguard.core.exchange import Exchange
 from routeguard.core.problem import Problem
 from routeguard.core.request import RequestView
-from routeguard.db.database import Transaction
-from routeguard.sessions import store
-from routeguard.sessions.models import UserSession
-from routeguard.sessions.problems import step_up_required
-from routeguard.sessions.proof import Pending, Proof, ProvenUser, Refused, Unproven, WaitingStep, Wanted
-from routeguard.sessions.service import Sessions
-from routeguard.sessions.sign_in import SignIn
-from routeguard.users.one_time import one_time_tokens
+from routeguard.foundation.db.database import Transaction
+from routeguard.identity.sessions import store
+from routeguard.identity.sessions.models import UserSession
+from routeguard.identity.sessions.problems import step_up_required
+from routeguard.identity.sessions.proof import Pending, Proof, ProvenUser, Refused, Unproven, WaitingStep, Wanted
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.sessions.sign_in import SignIn
+from routeguard.identity.users.one_time import one_time_tokens
 from tests.passwords.world import GOOD, VERIFIED_ONLY, World
 from tests.sessions.fakes import enter
 
@@ -441,8 +441,8 @@ def test_nothing_else_masks_notes_or_throttles_a_sign_in() -> None:
     seen: dict[str, set[str]] = {}
     for path in sorted(root.rglob("*.py")):
         for word in said(ast.parse(path.read_text())) & OWN.keys():
-            assert path.name in OWN[word], f"{path.relative_to(root)}: {word} is for sessions/sign_in.py"
-            assert path.parent.name in FOLDERS, f"{path.relative_to(root)}: {word} is for sessions/sign_in.py"
+            assert path.name in OWN[word], f"{path.relative_to(root)}: {word} is for identity/sessions/sign_in.py"
+            assert path.parent.name in FOLDERS, f"{path.relative_to(root)}: {word} is for identity/sessions/sign_in.py"
             seen.setdefault(word, set()).add(path.name)
     assert all("sign_in.py" in names for names in seen.values())
     assert seen.keys() == OWN.keys()

@@ -10,7 +10,7 @@ from routeguard.core.credentials import Credential
 from routeguard.core.errors import ConfigError, ProblemError
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
-from routeguard.sessions.sources import SessionSources
+from routeguard.identity.sessions.sources import SessionSources
 
 pytestmark = pytest.mark.anyio
 

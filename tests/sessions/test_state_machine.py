@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ProblemError
 from routeguard.core.problem import Problem
-from routeguard.db.database import Database
-from routeguard.sessions.models import SessionSettings
+from routeguard.foundation.db.database import Database
+from routeguard.identity.sessions.models import SessionSettings
 from tests.fakes import FakeClock
 from tests.rounds import rounds as repeated
 from tests.sessions.fakes import cookie_of
@@ -24,7 +24,7 @@ from tests.steady import PATIENT
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from routeguard.users.models import User
+    from routeguard.identity.users.models import User
 
 DAY: Final = 86400.0
 IDLE: Final = SessionSettings().idle.total_seconds()

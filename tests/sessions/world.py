@@ -13,36 +13,36 @@ from routeguard.core.clock import SteadyClock
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret, new_token
 from routeguard.core.security_log import Subjects
-from routeguard.db.outbox import Outbox
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.invalidation.store import invalidations
-from routeguard.mail.queue import MailQueue
-from routeguard.sessions import store
-from routeguard.sessions.cookies import SessionCookie
-from routeguard.sessions.envelope import Envelope, EnvelopeCodec
-from routeguard.sessions.invalidation import invalidations_of
-from routeguard.sessions.models import SessionSettings, SessionState, UserSession
-from routeguard.sessions.pending import PendingSignIns
-from routeguard.sessions.proof import Pending, Refused
-from routeguard.sessions.resolver import CookieSessions
-from routeguard.sessions.service import Sessions
-from routeguard.sessions.sign_in import SignIn, SignInParts
-from routeguard.traffic.sign_in_throttle import SignInThrottle
-from routeguard.traffic.site import Site
-from routeguard.users.addresses import read_email
-from routeguard.users.letters import Letterhead
-from routeguard.users.models import User, UserChange
-from routeguard.users.one_time import OneTimeTokens
-from routeguard.users.service import Users
-from routeguard.users.store import UserReader
-from routeguard.users.verification import EmailVerification
+from routeguard.foundation.db.outbox import Outbox
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.invalidation.store import invalidations
+from routeguard.foundation.mail.queue import MailQueue
+from routeguard.identity.sessions import store
+from routeguard.identity.sessions.cookies import SessionCookie
+from routeguard.identity.sessions.envelope import Envelope, EnvelopeCodec
+from routeguard.identity.sessions.invalidation import invalidations_of
+from routeguard.identity.sessions.models import SessionSettings, SessionState, UserSession
+from routeguard.identity.sessions.pending import PendingSignIns
+from routeguard.identity.sessions.proof import Pending, Refused
+from routeguard.identity.sessions.resolver import CookieSessions
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.sessions.sign_in import SignIn, SignInParts
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.letters import Letterhead
+from routeguard.identity.users.models import User, UserChange
+from routeguard.identity.users.one_time import OneTimeTokens
+from routeguard.identity.users.service import Users
+from routeguard.identity.users.store import UserReader
+from routeguard.identity.users.verification import EmailVerification
+from routeguard.protection.traffic.sign_in_throttle import SignInThrottle
+from routeguard.protection.traffic.site import Site
 from tests.fakes import FakeClock, deployment
 from tests.passwords.world import Mailbox
 from tests.sessions.fakes import cookie_of, enter, make_exchange
 
 if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
-    from routeguard.db.database import Database
+    from routeguard.foundation.db.database import Database
 
 SECRET: Final = Secret(b"0123456789abcdef0123456789abcdef")
 KEYS: Final = deployment(SECRET)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from routeguard.signatures.keys import new_secret, public_key
-from routeguard.signatures.models import Message
-from routeguard.signatures.profile import ClientSigner, require_current, signature_of, verify
+from routeguard.foundation.signatures.keys import new_secret, public_key
+from routeguard.foundation.signatures.models import Message
+from routeguard.foundation.signatures.profile import ClientSigner, require_current, signature_of, verify
 
 SECRET = new_secret()
 NOW = 1_800_000_000

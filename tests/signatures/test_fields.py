@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from routeguard.signatures.digest import check_digest, content_digest
-from routeguard.signatures.fields import MAXIMUM_COMPONENTS, read_signature
-from routeguard.signatures.models import SignatureError
+from routeguard.foundation.signatures.digest import check_digest, content_digest
+from routeguard.foundation.signatures.fields import MAXIMUM_COMPONENTS, read_signature
+from routeguard.foundation.signatures.models import SignatureError
 
 VALUE = f"sig=:{'A' * 86}==:"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from routeguard.signatures.keys import is_secret, is_signed, new_secret, public_key, signing_key
+from routeguard.foundation.signatures.keys import is_secret, is_signed, new_secret, public_key, signing_key
 
 
 def test_a_secret_makes_one_key() -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from routeguard.signatures.base import signature_base
-from routeguard.signatures.digest import content_digest
-from routeguard.signatures.fields import read_signature
-from routeguard.signatures.keys import new_secret, public_key, signing_key
-from routeguard.signatures.models import Message, SignatureError
-from routeguard.signatures.profile import REQUIRED, TAG, ClientSigner, sign, signature_of
+from routeguard.foundation.signatures.base import signature_base
+from routeguard.foundation.signatures.digest import content_digest
+from routeguard.foundation.signatures.fields import read_signature
+from routeguard.foundation.signatures.keys import new_secret, public_key, signing_key
+from routeguard.foundation.signatures.models import Message, SignatureError
+from routeguard.foundation.signatures.profile import REQUIRED, TAG, ClientSigner, sign, signature_of
 
 from .messages import CALL, NOW, SECRET, accept, signed, with_fields
 

@@ -9,11 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from routeguard.signatures.base import signature_base
-from routeguard.signatures.digest import check_digest
-from routeguard.signatures.fields import read_signature
-from routeguard.signatures.models import Message, SignatureError
-from routeguard.signatures.profile import signature_of, verify
+from routeguard.foundation.signatures.base import signature_base
+from routeguard.foundation.signatures.digest import check_digest
+from routeguard.foundation.signatures.fields import read_signature
+from routeguard.foundation.signatures.models import Message, SignatureError
+from routeguard.foundation.signatures.profile import signature_of, verify
 
 # Appendix B.1.4.
 _READ = load_der_public_key(b64decode("MCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs="))

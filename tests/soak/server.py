@@ -26,15 +26,15 @@ from typing import Any
 
 from uvicorn.config import Config
 
-from routeguard.api_keys import verifier
 from routeguard.cli.main import main
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.invalidation import feed
-from routeguard.sessions import by_id, resolver
-from routeguard.tokens import access
-from routeguard.tokens import service as tokens
-from routeguard.traffic import callers
-from routeguard.web import health
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.foundation.invalidation import feed
+from routeguard.foundation.web import health
+from routeguard.identity.api_keys import verifier
+from routeguard.identity.sessions import by_id, resolver
+from routeguard.identity.tokens import access
+from routeguard.identity.tokens import service as tokens
+from routeguard.protection.traffic import callers
 
 BOUNDS: list[tuple[ModuleType, str, float]] = [
     (resolver, "_CAPACITY", 64),

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from routeguard import Routeguard, Settings, deferred, public
 from routeguard.core.secret import Secret
-from routeguard.traffic.models import TrafficSettings
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.accounts import EMAIL, PASSWORD, prepare
 
 URL = "http://127.0.0.1:8000"

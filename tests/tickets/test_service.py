@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from routeguard.db.database import Database
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.models import UserSession
-from routeguard.tickets.service import LIFE, Tickets
-from routeguard.users.models import User
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.identity.sessions.by_id import SessionsById
+from routeguard.identity.sessions.models import UserSession
+from routeguard.identity.tickets.service import LIFE, Tickets
+from routeguard.identity.users.models import User
 from tests.ephemeral.server import ValkeyProcess
 from tests.sessions.world import World
 

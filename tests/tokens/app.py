@@ -13,15 +13,15 @@ from starlette.responses import StreamingResponse
 
 from routeguard import Routeguard, Settings, UserSession
 from routeguard.core.secret import new_token
-from routeguard.sessions.models import SessionId
-from routeguard.sessions.sign_in import SignIn
-from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.models import TokenSettings
-from routeguard.tokens.service import FIRST_PARTY
-from routeguard.traffic.models import OFF, TrafficSettings
-from routeguard.users.addresses import read_email
-from routeguard.users.models import User
-from routeguard.users.service import Users
+from routeguard.identity.sessions.models import SessionId
+from routeguard.identity.sessions.sign_in import SignIn
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.tokens.models import TokenSettings
+from routeguard.identity.tokens.service import FIRST_PARTY
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.models import User
+from routeguard.identity.users.service import Users
+from routeguard.protection.traffic.models import OFF, TrafficSettings
 from tests.attacks.world import ORIGIN, SECRET, Browser, World
 from tests.passwords.world import CHEAP, Mailbox
 from tests.sessions.fakes import cookie_of, enter, make_exchange

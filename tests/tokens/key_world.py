@@ -22,15 +22,15 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.jose.models import InvalidToken
-from routeguard.sessions.invalidation import invalidations_of
-from routeguard.sessions.models import SessionId, SessionSettings, UserSession
-from routeguard.tokens import store
-from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.keys import SigningKeys
-from routeguard.tokens.models import TokenSettings
-from routeguard.users.models import User, UserId
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.jose.models import InvalidToken
+from routeguard.identity.sessions.invalidation import invalidations_of
+from routeguard.identity.sessions.models import SessionId, SessionSettings, UserSession
+from routeguard.identity.tokens import store
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.tokens.keys import SigningKeys
+from routeguard.identity.tokens.models import TokenSettings
+from routeguard.identity.users.models import User, UserId
 from tests.fakes import deployment
 from tests.sessions.world import SECRET
 from tests.steady import PATIENT

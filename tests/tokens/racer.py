@@ -7,7 +7,7 @@ import json
 import sys
 
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database
+from routeguard.foundation.db.database import Database
 from tests.steady import PATIENT
 from tests.tokens.world import World
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from routeguard.core.clock import SteadyClock
-from routeguard.db.database import Database
-from routeguard.jose.jws import sign_jws
-from routeguard.sessions.by_id import SessionsById, proof_time
-from routeguard.tokens import access
-from routeguard.users.models import User, UserId
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.jose.jws import sign_jws
+from routeguard.identity.sessions.by_id import SessionsById, proof_time
+from routeguard.identity.tokens import access
+from routeguard.identity.users.models import User, UserId
 from tests.fakes import FakeClock
 from tests.sessions.world import World
 from tests.tokens.forge import unb64

@@ -18,14 +18,14 @@ import sqlalchemy as sa
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
 from routeguard.core.secret import Purpose, Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.db.sealing import Sealer
-from routeguard.jose.jwt import verify_jwt
-from routeguard.jose.models import InvalidToken
-from routeguard.tokens import keys as module
-from routeguard.tokens import store
-from routeguard.tokens.models import ALGORITHMS
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.db.sealing import Sealer
+from routeguard.foundation.jose.jwt import verify_jwt
+from routeguard.foundation.jose.models import InvalidToken
+from routeguard.identity.tokens import keys as module
+from routeguard.identity.tokens import store
+from routeguard.identity.tokens.models import ALGORITHMS
 from tests.backends import PostgresServer
 from tests.fakes import Unbound, deployment
 from tests.sessions.world import SECRET

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError, ProblemError
 from routeguard.core.secret import Secret
-from routeguard.sessions import store as session_store
-from routeguard.tokens import store
-from routeguard.tokens.families import _MAXIMUM
-from routeguard.tokens.models import TokenSettings
-from routeguard.tokens.refresh import RefreshCodec, hash_of
+from routeguard.identity.sessions import store as session_store
+from routeguard.identity.tokens import store
+from routeguard.identity.tokens.families import _MAXIMUM
+from routeguard.identity.tokens.models import TokenSettings
+from routeguard.identity.tokens.refresh import RefreshCodec, hash_of
 from tests.fakes import Unbound, deployment
 from tests.sessions.world import KEYS, SECRET
 from tests.tokens.world import LAPTOP, PHONE, World

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pytest
 import sqlalchemy as sa
 
-from routeguard.sessions import store as session_store
-from routeguard.tokens.refresh import hash_of
+from routeguard.identity.sessions import store as session_store
+from routeguard.identity.tokens.refresh import hash_of
 from tests.rounds import rounds as repeated
 from tests.tokens.victim import POINTS
 from tests.tokens.world import World

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from routeguard.core.errors import ProblemError
-from routeguard.tokens.refresh import hash_of
+from routeguard.identity.tokens.refresh import hash_of
 from tests.rounds import rounds as repeated
 from tests.tokens.world import LAPTOP, PHONE, World
 
 if TYPE_CHECKING:
-    from routeguard.users.models import User
+    from routeguard.identity.users.models import User
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 

@@ -13,16 +13,16 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.errors import Unavailable
-from routeguard.invalidation.service import Invalidations
-from routeguard.sessions import store as sessions
-from routeguard.sessions.by_id import SessionsById
-from routeguard.sessions.service import Sessions
-from routeguard.tokens import store
-from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.families import RefreshFamilies
-from routeguard.tokens.service import Tokens
-from routeguard.traffic.models import TrafficSettings
-from routeguard.users.models import User
+from routeguard.foundation.invalidation.service import Invalidations
+from routeguard.identity.sessions import store as sessions
+from routeguard.identity.sessions.by_id import SessionsById
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.tokens import store
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.tokens.families import RefreshFamilies
+from routeguard.identity.tokens.service import Tokens
+from routeguard.identity.users.models import User
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.tokens.app import ACCESS, GATES, REFRESH, SESSION, App, TokenBrowser
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from routeguard.core.problem import Problem
-from routeguard.sessions.routes import _SignOut
-from routeguard.tokens.routes import _Refresh
-from routeguard.traffic.models import TrafficSettings
+from routeguard.identity.sessions.routes import _SignOut
+from routeguard.identity.tokens.routes import _Refresh
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.attacks.world import ORIGIN
 from tests.tokens.app import ACCESS, REFRESH, SESSION, App, TokenBrowser
 
@@ -275,7 +275,7 @@ def test_a_request_shows_no_token() -> None:
 
 
 def test_the_problem_is_a_value() -> None:
-    from routeguard.tokens.problems import invalid_token
+    from routeguard.identity.tokens.problems import invalid_token
 
     assert isinstance(invalid_token("why"), Problem)
     assert "why" not in json.dumps(invalid_token("why").body())

@@ -15,7 +15,7 @@ import time
 from typing import Any, Final
 
 from routeguard.core.clock import SystemClock
-from routeguard.db.database import Database, Transaction
+from routeguard.foundation.db.database import Database, Transaction
 from tests.steady import PATIENT
 from tests.tokens.racer import say
 from tests.tokens.world import World

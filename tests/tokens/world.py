@@ -11,21 +11,21 @@ import sqlalchemy as sa
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.secret import Secret, digest
-from routeguard.db.outbox import Outbox
-from routeguard.sessions.models import SessionSettings, UserSession
-from routeguard.tokens import store
-from routeguard.tokens.families import Lives, Refreshed, RefreshFamilies
-from routeguard.tokens.models import RefreshTokenReused, TokenSettings
-from routeguard.tokens.refresh import RefreshCodec
-from routeguard.traffic.site import Site
+from routeguard.foundation.db.outbox import Outbox
+from routeguard.identity.sessions.models import SessionSettings, UserSession
+from routeguard.identity.tokens import store
+from routeguard.identity.tokens.families import Lives, Refreshed, RefreshFamilies
+from routeguard.identity.tokens.models import RefreshTokenReused, TokenSettings
+from routeguard.identity.tokens.refresh import RefreshCodec
+from routeguard.protection.traffic.site import Site
 from tests.fakes import deployment
 from tests.sessions.fakes import make_exchange
 from tests.sessions.world import KEYS, SECRET
 from tests.sessions.world import World as Sessions
 
 if TYPE_CHECKING:
-    from routeguard.db.database import Database
-    from routeguard.users.models import User
+    from routeguard.foundation.db.database import Database
+    from routeguard.identity.users.models import User
 
 PHONE: Final = digest("a phone")
 LAPTOP: Final = digest("a laptop")

@@ -15,9 +15,9 @@ from routeguard.core.policy import Policy
 from routeguard.core.problem import Problem
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.traffic.csrf import CsrfTokens
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.protection.traffic.csrf import CsrfTokens
 from tests.fakes import deployment
 
 ORIGINS = ("https://app.example.com", "http://127.0.0.1:8000")

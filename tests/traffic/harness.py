@@ -11,13 +11,13 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from routeguard.adapters.starlette.hook import hook_routes, wrap
 from routeguard.core.exchange import Exchange
 from routeguard.core.policy import BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.services import Services
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Guard
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.protection.adapters.starlette.hook import hook_routes, wrap
+from routeguard.protection.guard.edge import Edge
+from routeguard.protection.guard.guard import Guard
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-import routeguard.traffic
+import routeguard.protection.traffic
 from routeguard.core.policy import Attack, Check, Policy, public
 from routeguard.core.problem import Problem
 from routeguard.core.services import Services
-from routeguard.traffic.body_limit import body_limit
-from routeguard.traffic.clients import clients
-from routeguard.traffic.content_types import content_types
-from routeguard.traffic.csrf import csrf
-from routeguard.traffic.hosts import hosts
-from routeguard.traffic.idempotent import idempotent
-from routeguard.traffic.method import method
-from routeguard.traffic.rate_limit import rate_limit, user
-from routeguard.traffic.strict_json import StrictJson
+from routeguard.protection.traffic.body_limit import body_limit
+from routeguard.protection.traffic.clients import clients
+from routeguard.protection.traffic.content_types import content_types
+from routeguard.protection.traffic.csrf import csrf
+from routeguard.protection.traffic.hosts import hosts
+from routeguard.protection.traffic.idempotent import idempotent
+from routeguard.protection.traffic.method import method
+from routeguard.protection.traffic.rate_limit import rate_limit, user
+from routeguard.protection.traffic.strict_json import StrictJson
 
 from .conftest import Caller
 
@@ -101,8 +101,8 @@ async def test_refuses_its_attacks(
 def test_no_check_is_forgotten() -> None:
     """Whatever in the package ships attacks stands in CASES."""
     found = set()
-    for module in pkgutil.iter_modules(routeguard.traffic.__path__):
-        loaded = import_module(f"routeguard.traffic.{module.name}")
+    for module in pkgutil.iter_modules(routeguard.protection.traffic.__path__):
+        loaded = import_module(f"routeguard.protection.traffic.{module.name}")
         for name, kind in inspect.getmembers(loaded, inspect.isclass):
             if kind.__module__ != loaded.__name__ or not issubclass(kind, Check):
                 continue

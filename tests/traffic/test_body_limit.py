@@ -10,8 +10,8 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Stage
 from routeguard.core.problem import Problem
 from routeguard.core.services import Services
-from routeguard.guard.transport import refuse_coding, refuse_framing
-from routeguard.traffic.body_limit import BodyLimit, body_limit
+from routeguard.protection.guard.transport import refuse_coding, refuse_framing
+from routeguard.protection.traffic.body_limit import BodyLimit, body_limit
 
 pytestmark = pytest.mark.anyio
 

@@ -16,11 +16,11 @@ from routeguard.core.policy import Stage
 from routeguard.core.request import RequestView
 from routeguard.core.secret import digest
 from routeguard.core.services import Services
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral, hash_tag
-from routeguard.ephemeral.redis import slot_of
-from routeguard.traffic.callers import ByFunction, ip, key_of, user
-from routeguard.traffic.rate_limit import rate_limit
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral, hash_tag
+from routeguard.foundation.ephemeral.redis import slot_of
+from routeguard.protection.traffic.callers import ByFunction, ip, key_of, user
+from routeguard.protection.traffic.rate_limit import rate_limit
 from tests.traffic.conftest import Caller
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.services import Services
-from routeguard.traffic.clients import clients
+from routeguard.protection.traffic.clients import clients
 from tests.steady import work_within
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeguard.core.errors import ConfigError
-from routeguard.traffic.content_types import content_types, media_type
+from routeguard.protection.traffic.content_types import content_types, media_type
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from routeguard.core.decision import Reply
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Check, Policy, Stage, public
 from routeguard.core.services import Services
-from routeguard.traffic.cors import Cors, cors, preflight
-from routeguard.traffic.csrf import csrf
+from routeguard.protection.traffic.cors import Cors, cors, preflight
+from routeguard.protection.traffic.csrf import csrf
 
 pytestmark = pytest.mark.anyio
 

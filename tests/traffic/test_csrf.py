@@ -19,7 +19,7 @@ from routeguard.core.policy import Stage, public
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret
 from routeguard.core.services import Services
-from routeguard.traffic.csrf import (
+from routeguard.protection.traffic.csrf import (
     COOKIE_NAME,
     PLAIN_COOKIE_NAME,
     Csrf,

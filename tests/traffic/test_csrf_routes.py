@@ -10,18 +10,18 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from routeguard.adapters.starlette import hook as adapter
 from routeguard.core.policy import public
 from routeguard.core.services import Services
-from routeguard.guard.edge import Edge
-from routeguard.guard.guard import Guard
-from routeguard.traffic.body_limit import body_limit
-from routeguard.traffic.content_types import content_types
-from routeguard.traffic.cors import cors
-from routeguard.traffic.csrf import csrf
-from routeguard.traffic.csrf_routes import csrf_routes
-from routeguard.traffic.security_headers import security_headers
-from routeguard.web import routes
+from routeguard.foundation.web import routes
+from routeguard.protection.adapters.starlette import hook as adapter
+from routeguard.protection.guard.edge import Edge
+from routeguard.protection.guard.guard import Guard
+from routeguard.protection.traffic.body_limit import body_limit
+from routeguard.protection.traffic.content_types import content_types
+from routeguard.protection.traffic.cors import cors
+from routeguard.protection.traffic.csrf import csrf
+from routeguard.protection.traffic.csrf_routes import csrf_routes
+from routeguard.protection.traffic.security_headers import security_headers
 
 pytestmark = pytest.mark.anyio
 

@@ -15,14 +15,14 @@ from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import AUTHENTICATION_REQUIRED
 from routeguard.core.services import Services
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.guard.guard import Guard
-from routeguard.traffic import deduplicate as deduplicating
-from routeguard.traffic.answers import Flight
-from routeguard.traffic.deduplicate import deduplicate
-from routeguard.traffic.idempotent import idempotent
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.protection.guard.guard import Guard
+from routeguard.protection.traffic import deduplicate as deduplicating
+from routeguard.protection.traffic.answers import Flight
+from routeguard.protection.traffic.deduplicate import deduplicate
+from routeguard.protection.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import DEADLINE, until
 

@@ -8,7 +8,7 @@ import pytest
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.services import Services
-from routeguard.traffic.hosts import hosts
+from routeguard.protection.traffic.hosts import hosts
 
 pytestmark = pytest.mark.anyio
 

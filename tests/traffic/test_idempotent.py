@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.policy import Policy, deferred, public
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.traffic.deduplicate import deduplicate
-from routeguard.traffic.idempotent import idempotent
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.protection.traffic.deduplicate import deduplicate
+from routeguard.protection.traffic.idempotent import idempotent
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import DEADLINE, until
 

@@ -12,8 +12,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.traffic.idempotent import idempotent
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.protection.traffic.idempotent import idempotent
 
 from .harness import calling, guarded
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from routeguard.core.errors import Unavailable
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.traffic.leases import Leases
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.protection.traffic.leases import Leases
 from tests.ephemeral.server import ValkeyProcess
 
 pytestmark = pytest.mark.anyio

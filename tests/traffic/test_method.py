@@ -9,7 +9,7 @@ import pytest
 from routeguard.core.errors import ConfigError
 from routeguard.core.problem import Problem
 from routeguard.core.services import Services
-from routeguard.traffic.method import method
+from routeguard.protection.traffic.method import method
 
 pytestmark = pytest.mark.anyio
 

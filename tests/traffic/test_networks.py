@@ -10,8 +10,8 @@ from routeguard.core.address import parse_networks
 from routeguard.core.errors import ConfigError
 from routeguard.core.problem import Problem
 from routeguard.core.services import Services
-from routeguard.traffic.networks import networks
-from routeguard.traffic.site import Site
+from routeguard.protection.traffic.networks import networks
+from routeguard.protection.traffic.site import Site
 
 pytestmark = pytest.mark.anyio
 

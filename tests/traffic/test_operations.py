@@ -13,11 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from routeguard.core.errors import ConfigError
-from routeguard.db.models import DatabaseSettings
-from routeguard.sessions.store import sessions
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.identity.sessions.store import sessions
+from routeguard.identity.users.store import users
+from routeguard.protection.traffic.models import TrafficSettings
 from routeguard.settings import Settings
-from routeguard.traffic.models import TrafficSettings
-from routeguard.users.store import users
 from tests.passwords.world import GOOD, UNLIMITED, World
 
 pytestmark = pytest.mark.anyio

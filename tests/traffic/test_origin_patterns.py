@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from routeguard.core.errors import ConfigError
 from routeguard.core.redaction import quoted
 from routeguard.core.services import Services
-from routeguard.traffic.cors import cors, preflight
-from routeguard.traffic.csrf import CsrfTokens, csrf
-from routeguard.traffic.origins import parse_origins, read_origins
+from routeguard.protection.traffic.cors import cors, preflight
+from routeguard.protection.traffic.csrf import CsrfTokens, csrf
+from routeguard.protection.traffic.origins import parse_origins, read_origins
 from tests.fakes import deployment
 
 from .conftest import Caller, SetClock

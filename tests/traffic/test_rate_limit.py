@@ -22,11 +22,11 @@ from routeguard.core.exchange import Exchange
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import Problem
 from routeguard.core.services import Services
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.traffic.rate_limit import api_key, ip, plan, rate_limit, user
-from routeguard.traffic.site import Site
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.protection.traffic.rate_limit import api_key, ip, plan, rate_limit, user
+from routeguard.protection.traffic.site import Site
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import DEADLINE
 
@@ -97,9 +97,9 @@ import asyncio, sys
 from routeguard.core.exchange import Exchange
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.traffic.rate_limit import rate_limit
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.protection.traffic.rate_limit import rate_limit
 
 async def main():
     services = Services()

@@ -13,15 +13,15 @@ import pytest
 
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import Unavailable
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
-from routeguard.db.models import DatabaseSettings
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.passwords.hashing import HashingPool
-from routeguard.passwords.models import PasswordResetRequested
-from routeguard.passwords.service import Passwords
-from routeguard.traffic.models import TrafficSettings
-from routeguard.users.quota import MailQuota
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.identity.passwords.hashing import HashingPool
+from routeguard.identity.passwords.models import PasswordResetRequested
+from routeguard.identity.passwords.service import Passwords
+from routeguard.identity.users.quota import MailQuota
+from routeguard.protection.traffic.models import TrafficSettings
 from tests.backends import PostgresServer
 from tests.ephemeral.server import ValkeyProcess
 from tests.passwords.world import GOOD, UNLIMITED, World

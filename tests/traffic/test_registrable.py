@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from routeguard.traffic.registrable import is_public_suffix, registrable_domain
+from routeguard.protection.traffic.registrable import is_public_suffix, registrable_domain
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_is_no_name_is_neither(host: str) -> None:
 
 def test_the_list_is_loaded_only_when_a_name_is_asked_about() -> None:
     code = (
-        "import sys, routeguard, routeguard.traffic.registrable as names\n"
+        "import sys, routeguard, routeguard.protection.traffic.registrable as names\n"
         "assert 'publicsuffixlist' not in sys.modules\n"
         "assert names.is_public_suffix('co.uk')\n"
         "assert 'publicsuffixlist' in sys.modules\n"

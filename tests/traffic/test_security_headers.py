@@ -8,8 +8,14 @@ import pytest
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.services import Services
-from routeguard.traffic.security_headers import PRESETS, SecurityHeaders, csp_nonce, header_bytes, security_headers
-from routeguard.traffic.site import Site
+from routeguard.protection.traffic.security_headers import (
+    PRESETS,
+    SecurityHeaders,
+    csp_nonce,
+    header_bytes,
+    security_headers,
+)
+from routeguard.protection.traffic.site import Site
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,11 @@ import pytest
 
 from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.problem import Problem
-from routeguard.ephemeral.memory import MemoryEphemeral
-from routeguard.ephemeral.protocol import Ephemeral
-from routeguard.ephemeral.redis import RedisEphemeral
-from routeguard.traffic.models import ThrottleSettings
-from routeguard.traffic.sign_in_throttle import Guess, SignInThrottle, account_key
+from routeguard.foundation.ephemeral.memory import MemoryEphemeral
+from routeguard.foundation.ephemeral.protocol import Ephemeral
+from routeguard.foundation.ephemeral.redis import RedisEphemeral
+from routeguard.protection.traffic.models import ThrottleSettings
+from routeguard.protection.traffic.sign_in_throttle import Guess, SignInThrottle, account_key
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import DEADLINE
 

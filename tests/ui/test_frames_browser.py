@@ -25,8 +25,8 @@ from starlette.websockets import WebSocket
 from routeguard import Routeguard, Settings, public, security_headers
 from routeguard.cli.accounts import make_account
 from routeguard.core.secret import Secret
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
 from routeguard.settings.cookies import CookieSettings
 from tests.passwords.world import CHEAP, UNLIMITED
 from tests.steady import PATIENT

@@ -23,8 +23,8 @@ from routeguard import Routeguard, Settings
 from routeguard.cli.serve import below
 from routeguard.cli.serve import create as identity_service
 from routeguard.core.secret import Secret
-from routeguard.db.outbox import Outbox
-from routeguard.mail.queue import MailQueue
+from routeguard.foundation.db.outbox import Outbox
+from routeguard.foundation.mail.queue import MailQueue
 from tests.passwords.world import CHEAP, GOOD, PATIENT, UNLIMITED, Mailbox
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from routeguard.ui.templates import FORMS, FormTexts, show_form
-from routeguard.ui.words import FormError
+from routeguard.identity.ui.templates import FORMS, FormTexts, show_form
+from routeguard.identity.ui.words import FormError
 
 TEXTS = FormTexts("At least 8 characters.")
 HOSTILE = '"><script>alert(1)</script>'

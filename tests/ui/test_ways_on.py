@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from routeguard.traffic.models import ThrottleSettings, TrafficSettings
-from routeguard.ui import refusals
+from routeguard.identity.ui import refusals
+from routeguard.protection.traffic.models import ThrottleSettings, TrafficSettings
 from tests.conformance.wire import send
 from tests.passwords.world import GOOD, ORIGIN, World
 

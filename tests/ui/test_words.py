@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from routeguard.core.problem import NOT_FOUND, VALIDATION_FAILED, ProblemType
-from routeguard.ui.words import FormError, ago, device, explain, form_errors, notice, wait
+from routeguard.identity.ui.words import FormError, ago, device, explain, form_errors, notice, wait
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routeguard.core.errors import ProblemError
-from routeguard.mail.protocol import Message
-from routeguard.users.addresses import parse_email, read_email, read_name
+from routeguard.foundation.mail.protocol import Message
+from routeguard.identity.users.addresses import parse_email, read_email, read_name
 from tests.steady import work_within
 
 

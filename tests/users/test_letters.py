@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from routeguard.core.errors import ProblemError
-from routeguard.users.letters import Letterhead
+from routeguard.identity.users.letters import Letterhead
 
 LETTERS = Letterhead.of("https://id.example.com/")
 

@@ -17,12 +17,12 @@ from routeguard.core.clock import SystemClock
 from routeguard.core.endings import Ending
 from routeguard.core.errors import ConfigError
 from routeguard.core.secret import Secret, digest, new_token
-from routeguard.db.database import Database
-from routeguard.users.addresses import read_email
-from routeguard.users.models import PasswordChange, User, UserChange
-from routeguard.users.one_time import OneTimeTokens, one_time_tokens
-from routeguard.users.service import Users
-from routeguard.users.store import UserReader
+from routeguard.foundation.db.database import Database
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.models import PasswordChange, User, UserChange
+from routeguard.identity.users.one_time import OneTimeTokens, one_time_tokens
+from routeguard.identity.users.service import Users
+from routeguard.identity.users.store import UserReader
 from tests.fakes import FakeClock, deployment
 from tests.rounds import rounds
 from tests.steady import PATIENT

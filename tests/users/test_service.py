@@ -8,12 +8,12 @@ import pytest
 
 from routeguard.core.changes import Changes
 from routeguard.core.errors import ConfigError, ProblemError, Unavailable
-from routeguard.db.database import Database, Transaction
-from routeguard.users import store
-from routeguard.users.addresses import read_email
-from routeguard.users.models import User, UserChange, UserSettings, public_user
-from routeguard.users.service import Users
-from routeguard.users.store import UserReader
+from routeguard.foundation.db.database import Database, Transaction
+from routeguard.identity.users import store
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.models import User, UserChange, UserSettings, public_user
+from routeguard.identity.users.service import Users
+from routeguard.identity.users.store import UserReader
 from tests.fakes import FakeClock
 
 pytestmark = pytest.mark.anyio

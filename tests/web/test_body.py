@@ -13,7 +13,7 @@ from starlette.requests import Request
 from routeguard.core.errors import ProblemError
 from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.request import RequestView
-from routeguard.web.body import TypedForm, media_type_of, read
+from routeguard.foundation.web.body import TypedForm, media_type_of, read
 from tests.steady import work_within
 
 pytestmark = pytest.mark.anyio

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from routeguard.core.errors import Unavailable
-from routeguard.web import health
-from routeguard.web.health import Readiness
+from routeguard.foundation.web import health
+from routeguard.foundation.web.health import Readiness
 
 pytestmark = pytest.mark.anyio
 

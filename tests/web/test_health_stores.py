@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import anyio
 import pytest
 
-from routeguard.web.health import Readiness, health_routes
+from routeguard.foundation.web.health import Readiness, health_routes
 from tests.backends import PostgresServer
 from tests.ephemeral.server import ValkeyProcess
 from tests.passwords.world import GOOD, World

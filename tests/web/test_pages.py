@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from routeguard.web.pages import unbroken
+from routeguard.foundation.web.pages import unbroken
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from routeguard.core.secret import Secret
-from routeguard.web.reply import no_content, reply, see_other, wants_page
+from routeguard.foundation.web.reply import no_content, reply, see_other, wants_page
 
 HTML = ("accept", "text/html,application/xhtml+xml")
 FORM = ("content-type", "application/x-www-form-urlencoded")

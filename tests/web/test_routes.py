@@ -14,9 +14,9 @@ from routeguard.core.exchange import SCOPE_KEY, Exchange
 from routeguard.core.marks import policy_of
 from routeguard.core.policy import Policy, public
 from routeguard.core.request import RequestView
-from routeguard.web import routes
-from routeguard.web.body import TypedForm
-from routeguard.web.reply import no_content, reply
+from routeguard.foundation.web import routes
+from routeguard.foundation.web.body import TypedForm
+from routeguard.foundation.web.reply import no_content, reply
 
 pytestmark = pytest.mark.anyio
 

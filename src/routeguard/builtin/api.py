@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 from typing_extensions import TypeVar
 
-from routeguard.adapters.connections import connection_of
-from routeguard.adapters.overrides import Overridable
-from routeguard.api_keys import checks as key_checks
-from routeguard.api_keys.models import PRIVILEGES, ApiKey, Privilege
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.marks import mark, needs_guard
 from routeguard.core.overrides import resumed
 from routeguard.core.policy import Policy, public
 from routeguard.core.problem import Problem, authentication_required
-from routeguard.guard.guard import Ask
-from routeguard.sessions import checks
-from routeguard.sessions.forgery import is_ambient, open_across_sites
-from routeguard.sessions.models import SessionResolver, UserSession
-from routeguard.traffic.body_limit import body_limit
-from routeguard.traffic.cors import identity_cors, preflight
-from routeguard.traffic.csrf import csrf, is_foreign, with_csrf
-from routeguard.traffic.security_headers import header_bytes
-from routeguard.users.models import User
+from routeguard.identity.api_keys import checks as key_checks
+from routeguard.identity.api_keys.models import PRIVILEGES, ApiKey, Privilege
+from routeguard.identity.sessions import checks
+from routeguard.identity.sessions.forgery import is_ambient, open_across_sites
+from routeguard.identity.sessions.models import SessionResolver, UserSession
+from routeguard.identity.users.models import User
+from routeguard.protection.adapters.connections import connection_of
+from routeguard.protection.adapters.overrides import Overridable
+from routeguard.protection.guard.guard import Ask
+from routeguard.protection.traffic.body_limit import body_limit
+from routeguard.protection.traffic.cors import identity_cors, preflight
+from routeguard.protection.traffic.csrf import csrf, is_foreign, with_csrf
+from routeguard.protection.traffic.security_headers import header_bytes
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request  # Put into the signatures below by the adapter.
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from routeguard.core.principal import Principal
     from routeguard.core.provided import Provided
     from routeguard.core.services import Services
-    from routeguard.guard.guard import Compiled, Guard
-    from routeguard.guard.runs import Runs
-    from routeguard.sessions.match import Match
-    from routeguard.traffic.streams import StreamEnd
+    from routeguard.identity.sessions.match import Match
+    from routeguard.protection.guard.guard import Compiled, Guard
+    from routeguard.protection.guard.runs import Runs
+    from routeguard.protection.traffic.streams import StreamEnd
 
 __all__ = [
     "Policies",
@@ -171,7 +171,7 @@ class Values(Generic[U]):
 
         Raises ProblemError for what the action refuses.
         """
-        from routeguard.api_keys.routes import perform  # noqa: PLC0415 - the identity extra
+        from routeguard.identity.api_keys.routes import perform  # noqa: PLC0415 - the identity extra
 
         return await perform(connection_of(request, self._runs).guard.services, request)
 

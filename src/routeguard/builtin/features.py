@@ -13,12 +13,12 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.feature import Feature
 from routeguard.core.features import arranged, distinct, over
 from routeguard.core.secret import DeploymentKeys, Secret
+from routeguard.identity.sessions.checks import NARROWING, PROVIDED
+from routeguard.identity.sessions.identify import ResolvedSessions, Resolver
+from routeguard.identity.sessions.models import SessionResolver
+from routeguard.protection.traffic.csrf import CsrfTokens
+from routeguard.protection.traffic.site import Site
 from routeguard.remote.models import ClientTls
-from routeguard.sessions.checks import NARROWING, PROVIDED
-from routeguard.sessions.identify import ResolvedSessions, Resolver
-from routeguard.sessions.models import SessionResolver
-from routeguard.traffic.csrf import CsrfTokens
-from routeguard.traffic.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,16 +49,16 @@ def defaults() -> list[Feature]:
 
 
 def _built_in() -> list[Feature]:
-    from routeguard.api_keys.feature import feature as api_keys  # noqa: PLC0415 - the identity extra
-    from routeguard.emails.feature import feature as emails  # noqa: PLC0415 - the identity extra
-    from routeguard.oauth_server.feature import feature as oauth_server  # noqa: PLC0415 - the identity extra
-    from routeguard.passwords.feature import feature as passwords  # noqa: PLC0415 - the identity extra
-    from routeguard.sessions.feature import feature as sessions  # noqa: PLC0415 - the identity extra
-    from routeguard.tickets.feature import feature as tickets  # noqa: PLC0415 - the identity extra
-    from routeguard.tokens.feature import feature as tokens  # noqa: PLC0415 - the identity extra
-    from routeguard.traffic.feature import feature as traffic  # noqa: PLC0415 - the identity extra
-    from routeguard.ui.feature import feature as ui  # noqa: PLC0415 - the identity extra
-    from routeguard.users.feature import feature as users  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.api_keys.feature import feature as api_keys  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.emails.feature import feature as emails  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.oauth_server.feature import feature as oauth_server  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.passwords.feature import feature as passwords  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.sessions.feature import feature as sessions  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.tickets.feature import feature as tickets  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.tokens.feature import feature as tokens  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.ui.feature import feature as ui  # noqa: PLC0415 - the identity extra
+    from routeguard.identity.users.feature import feature as users  # noqa: PLC0415 - the identity extra
+    from routeguard.protection.traffic.feature import feature as traffic  # noqa: PLC0415 - the identity extra
 
     return [traffic, users, sessions, tokens, tickets, passwords, emails, api_keys, oauth_server, ui]
 

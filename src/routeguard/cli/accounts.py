@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from routeguard.core.clock import Clock
 from routeguard.core.security_log import note
-from routeguard.db.database import Database
-from routeguard.passwords import store
-from routeguard.passwords.hashing import HashingPool
-from routeguard.passwords.models import PasswordChanged
-from routeguard.passwords.policy import PasswordPolicy, normalize
-from routeguard.sessions.service import Sessions
+from routeguard.foundation.db.database import Database
+from routeguard.identity.passwords import store
+from routeguard.identity.passwords.hashing import HashingPool
+from routeguard.identity.passwords.models import PasswordChanged
+from routeguard.identity.passwords.policy import PasswordPolicy, normalize
+from routeguard.identity.sessions.service import Sessions
+from routeguard.identity.users.addresses import read_email
+from routeguard.identity.users.service import Users
 from routeguard.settings import Settings
-from routeguard.users.addresses import read_email
-from routeguard.users.service import Users
 
 if TYPE_CHECKING:
     from routeguard.core.services import Services

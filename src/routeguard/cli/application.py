@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from routeguard.app import Routeguard
 from routeguard.core.clock import SystemClock
 from routeguard.core.errors import ConfigError
-from routeguard.db.branches import Branch, branches_of
-from routeguard.db.database import Database
+from routeguard.foundation.db.branches import Branch, branches_of
+from routeguard.foundation.db.database import Database
 from routeguard.settings.branches import listed
 
 if TYPE_CHECKING:

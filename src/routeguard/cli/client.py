@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from datetime import timedelta
 
-    from routeguard.db.database import Transaction
-    from routeguard.oauth_server.service import Clients
+    from routeguard.foundation.db.database import Transaction
+    from routeguard.identity.oauth_server.service import Clients
 
 app: Final = App(name="client", help="Services that may ask this one: create, list, rotate, revoke.")
 
@@ -111,8 +111,8 @@ def _run(work: Callable[[Clients, Transaction], Awaitable[list[str] | None]]) ->
     """Do `work` in one transaction and print what it returns, once it is committed; None is an unknown client."""
 
     async def inside() -> list[str] | None:
-        from routeguard.db.database import Database  # noqa: PLC0415 - slow to import
-        from routeguard.oauth_server.service import Clients  # noqa: PLC0415 - the same
+        from routeguard.foundation.db.database import Database  # noqa: PLC0415 - slow to import
+        from routeguard.identity.oauth_server.service import Clients  # noqa: PLC0415 - the same
 
         async with started() as services, services.get(Database).transaction() as tx:
             return await work(services.get(Clients), tx)

@@ -14,15 +14,15 @@ from cyclopts import Parameter
 from routeguard.cli.server import listen, port_findings, run_server
 from routeguard.core.address import is_loopback, parse_address
 from routeguard.core.errors import ConfigError
+from routeguard.foundation.web.health import Readiness
+from routeguard.identity.users.models import UserSettings
 from routeguard.settings import Settings
 from routeguard.settings.findings import malformed, named
 from routeguard.settings.reader import unreadable
-from routeguard.users.models import UserSettings
-from routeguard.web.health import Readiness
 
 if TYPE_CHECKING:
     from routeguard.cli.accounts import Made
-    from routeguard.mail.models import MailSettings
+    from routeguard.foundation.mail.models import MailSettings
 
 OWN_DATABASE: Final = "sqlite:///routeguard-dev.db"
 """Not the default of `database_url`, which is the application's: the example creates an admin of its own."""

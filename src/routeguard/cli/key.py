@@ -26,7 +26,7 @@ def rotate(
 
 
 async def _rotate(*, now: bool) -> int:
-    from routeguard.tokens.keys import SigningKeys  # noqa: PLC0415 - slow to import
+    from routeguard.identity.tokens.keys import SigningKeys  # noqa: PLC0415 - slow to import
 
     async with started() as services:
         keys = services.get(SigningKeys)

@@ -10,16 +10,16 @@ from cyclopts import Parameter
 
 from routeguard.cli.application import database_of, load_guard
 from routeguard.cli.main import FINDINGS, GOOD
-from routeguard.db.branches import branches_of
-from routeguard.db.database import Database
-from routeguard.db.migrate import current_heads, pending
-from routeguard.db.migrate import migrate as apply
+from routeguard.foundation.db.branches import branches_of
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import current_heads, pending
+from routeguard.foundation.db.migrate import migrate as apply
 from routeguard.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from routeguard.db.branches import Branch
+    from routeguard.foundation.db.branches import Branch
 
 
 def migrate(

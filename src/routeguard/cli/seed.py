@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from routeguard.app import Routeguard
 from routeguard.cli.accounts import Made, make_account
-from routeguard.db.database import Database
-from routeguard.db.migrate import migrate
 from routeguard.example import store
 from routeguard.example.origin import claim, require_own
 from routeguard.example.people import PEOPLE
-from routeguard.users.service import Users
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.db.migrate import migrate
+from routeguard.identity.users.service import Users
 
 if TYPE_CHECKING:
     from routeguard.settings import Settings

@@ -18,19 +18,19 @@ from routeguard.core.errors import ConfigError, Unavailable
 from routeguard.core.policy import public
 from routeguard.core.rate import parse_duration
 from routeguard.core.redirect import is_below
-from routeguard.db.migrate import require_current
-from routeguard.sessions.routes import exchange_of
+from routeguard.foundation.db.migrate import require_current
+from routeguard.foundation.web.health import Readiness, health_routes
+from routeguard.foundation.web.reply import see_other
+from routeguard.foundation.web.routes import get
+from routeguard.identity.sessions.routes import exchange_of
 from routeguard.settings import Settings
-from routeguard.web.health import Readiness, health_routes
-from routeguard.web.reply import see_other
-from routeguard.web.routes import get
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from routeguard.web.models import TlsSettings
+    from routeguard.foundation.web.models import TlsSettings
 
 _LONGEST_DRAIN: Final = 60.0
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from routeguard.web.health import Readiness
+    from routeguard.foundation.web.health import Readiness
 
 _HEADERS: Final = 32 * 1024
 """Bytes of request line and fields: more is 400 before anything of ours runs."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from routeguard.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from routeguard.web.models import TlsSettings
+    from routeguard.foundation.web.models import TlsSettings
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext | None:

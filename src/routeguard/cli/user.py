@@ -111,8 +111,8 @@ async def _create(services: Services, email: str, name: str, role: str | None, g
 
 
 async def _list(services: Services, style: str) -> int:
-    from routeguard.db.database import Database  # noqa: PLC0415 - slow to import
-    from routeguard.users.service import Users  # noqa: PLC0415 - the same
+    from routeguard.foundation.db.database import Database  # noqa: PLC0415 - slow to import
+    from routeguard.identity.users.service import Users  # noqa: PLC0415 - the same
 
     users: list[Any] = []
     async with services.get(Database).read() as tx:
@@ -162,8 +162,8 @@ def _words(value: Any) -> str:
 
 
 async def _set_suspended(services: Services, wanted: str, *, suspended: bool) -> int:
-    from routeguard.db.database import Database  # noqa: PLC0415 - slow to import
-    from routeguard.users.service import Users  # noqa: PLC0415 - the same
+    from routeguard.foundation.db.database import Database  # noqa: PLC0415 - slow to import
+    from routeguard.identity.users.service import Users  # noqa: PLC0415 - the same
 
     users = services.get(Users)
     async with services.get(Database).transaction() as tx:
@@ -188,8 +188,8 @@ async def _find(users: Any, tx: Any, wanted: str) -> Any:
 
 
 async def _set_role(services: Services, wanted: str, role: str) -> int:
-    from routeguard.db.database import Database  # noqa: PLC0415 - slow to import
-    from routeguard.users.service import Users  # noqa: PLC0415 - the same
+    from routeguard.foundation.db.database import Database  # noqa: PLC0415 - slow to import
+    from routeguard.identity.users.service import Users  # noqa: PLC0415 - the same
 
     users = services.get(Users)
     async with services.get(Database).transaction() as tx:
@@ -203,8 +203,8 @@ async def _set_role(services: Services, wanted: str, role: str) -> int:
 
 async def _set_password(services: Services, wanted: str, given: str) -> int:
     from routeguard.cli.accounts import set_password  # noqa: PLC0415 - slow to import
-    from routeguard.db.database import Database  # noqa: PLC0415 - the same
-    from routeguard.users.service import Users  # noqa: PLC0415 - the same
+    from routeguard.foundation.db.database import Database  # noqa: PLC0415 - the same
+    from routeguard.identity.users.service import Users  # noqa: PLC0415 - the same
 
     async with services.get(Database).read() as tx:
         user: Any = await _find(services.get(Users), tx, wanted)

@@ -98,7 +98,7 @@ class SignedAuth:
     """
 
     def __init__(self, client_id: str, secret: str, *, issuer: str | None = None, clock: Clock | None = None) -> None:
-        from routeguard.signatures.profile import ClientSigner  # noqa: PLC0415 - the client extra
+        from routeguard.foundation.signatures.profile import ClientSigner  # noqa: PLC0415 - the client extra
 
         self._signer = ClientSigner.of(client_id, secret)
         self._issuer = issuer
@@ -106,7 +106,7 @@ class SignedAuth:
 
     def send(self, base: str, request: Call) -> Flow[Answer]:
         """Make a call under a signature of its own."""
-        from routeguard.signatures.models import Message  # noqa: PLC0415 - the client extra
+        from routeguard.foundation.signatures.models import Message  # noqa: PLC0415 - the client extra
 
         url = (self._issuer or base).rstrip("/") + request.target
         message = Message.of(request.method, url, headers=request.headers, body=request.body)

@@ -38,7 +38,7 @@ class Feature(Generic[S]):
     routes: Callable[[Services], Sequence[Any]] | None = None
     """Returns its `Endpoint`s, once the services of all features exist. Starlette's routes, marked, will do too."""
     tables: tuple[Any, ...] = ()
-    """Tables in `routeguard.db.schema.metadata`, called `routeguard_...`; a deployment's prefix takes that place."""
+    """Tables in `routeguard.records.metadata`, called `routeguard_...`; a deployment's prefix takes that place."""
     migrations: Path | None = None
     """The folder of the revisions that make and change its tables: `0001_first.py` with the revision `<name>_0001`."""
     problems: tuple[ProblemType, ...] = ()

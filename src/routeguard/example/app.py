@@ -14,18 +14,18 @@ from routeguard.core.clock import Clock
 from routeguard.core.policy import public
 from routeguard.core.principal import Principal
 from routeguard.core.problem import NOT_FOUND
-from routeguard.db.database import Database
 from routeguard.example import store
 from routeguard.example.chat import Room
 from routeguard.example.models import Data, Invoice, InvoiceIn, Me, Report
-from routeguard.sessions.models import UserSession
-from routeguard.sessions.routes import exchange_of
+from routeguard.foundation.db.database import Database
+from routeguard.foundation.web.health import Readiness, health_routes
+from routeguard.foundation.web.pages import Pages
+from routeguard.identity.sessions.models import UserSession
+from routeguard.identity.sessions.routes import exchange_of
+from routeguard.identity.ui.templates import FOLDER
+from routeguard.identity.users.models import User
+from routeguard.protection.traffic.strict_json import strict_json
 from routeguard.settings import Settings
-from routeguard.traffic.strict_json import strict_json
-from routeguard.ui.templates import FOLDER
-from routeguard.users.models import User
-from routeguard.web.health import Readiness, health_routes
-from routeguard.web.pages import Pages
 
 PAGES = Pages(Path(__file__).parent / "templates", FOLDER)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
-    from routeguard.sessions.models import UserSession
+    from routeguard.identity.sessions.models import UserSession
 
 MAXIMUM_MESSAGE: Final = 2000
 """Characters in one message (RFC 6455 section 7.4.1: longer closes with 1009)."""

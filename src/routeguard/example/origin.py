@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
 from routeguard.core.errors import ConfigError
-from routeguard.db.errors import ConstraintViolation
 from routeguard.example.store import invoices
-from routeguard.users.store import users
+from routeguard.foundation.db.errors import ConstraintViolation
+from routeguard.identity.users.store import users
 
 if TYPE_CHECKING:
-    from routeguard.db.database import Database
+    from routeguard.foundation.db.database import Database
 
 _mark: Final = sa.Table("example_database", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 """One row, written before the first demonstration user: this database belongs to the example."""

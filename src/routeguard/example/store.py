@@ -9,10 +9,10 @@ from sqlalchemy.schema import CreateTable
 
 from routeguard.core.secret import new_token
 from routeguard.example.models import Invoice
-from routeguard.users.store import users
+from routeguard.identity.users.store import users
 
 if TYPE_CHECKING:
-    from routeguard.db.database import Database, Transaction
+    from routeguard.foundation.db.database import Database, Transaction
 
 _NEWEST: Final = 100
 

@@ -5,6 +5,6 @@ Apart from the other public names, because these load SQLAlchemy, which the base
 
 from __future__ import annotations
 
-from routeguard.db.database import Database as Database
-from routeguard.db.database import Transaction as Transaction
-from routeguard.db.schema import metadata as metadata
+from routeguard.foundation.db.database import Database as Database
+from routeguard.foundation.db.database import Transaction as Transaction
+from routeguard.foundation.db.schema import metadata as metadata

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from routeguard.core.single_flight import SingleFlight
-from routeguard.invalidation.remembered import Remembered
+from routeguard.foundation.invalidation.remembered import Remembered
 
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
-    from routeguard.invalidation.feed import Feed
-    from routeguard.invalidation.remembered import Tick
+    from routeguard.foundation.invalidation.feed import Feed
+    from routeguard.foundation.invalidation.remembered import Tick
 
 T = TypeVar("T")
 

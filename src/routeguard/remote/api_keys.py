@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from routeguard.api_keys.models import ApiKey
-from routeguard.api_keys.problems import invalid_api_key
-from routeguard.api_keys.text import parse_key
 from routeguard.core.address import parse_networks
 from routeguard.core.errors import Unavailable
 from routeguard.core.problem import Problem
 from routeguard.core.secret import digest
+from routeguard.identity.api_keys.models import ApiKey
+from routeguard.identity.api_keys.problems import invalid_api_key
+from routeguard.identity.api_keys.text import parse_key
+from routeguard.protection.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 from routeguard.remote.answers import Answers, Finding
 from routeguard.remote.breaker import SERVICE
-from routeguard.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 
 if TYPE_CHECKING:
     from routeguard.core.address import Address, Network

@@ -5,13 +5,22 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routeguard.api_keys.checks import NARROWING, PROVIDED, SCHEMES
-from routeguard.api_keys.models import ApiKey, KeyVerifier
 from routeguard.core.clock import Clock, SteadyClock
 from routeguard.core.cookies import CookieScheme
 from routeguard.core.feature import Feature
 from routeguard.core.setup import Place
-from routeguard.invalidation.feed import OVERLAP, Feed
+from routeguard.foundation.invalidation.feed import OVERLAP, Feed
+from routeguard.identity.api_keys.checks import NARROWING, PROVIDED, SCHEMES
+from routeguard.identity.api_keys.models import ApiKey, KeyVerifier
+from routeguard.identity.sessions.checks import BEARER_SCHEME, session_scheme
+from routeguard.identity.sessions.checks import NARROWING as SESSION_NARROWING
+from routeguard.identity.sessions.checks import PROVIDED as SESSION_PROVIDED
+from routeguard.identity.sessions.models import SessionResolver, UserSession
+from routeguard.identity.sessions.sources import SessionSources
+from routeguard.identity.tokens.access import AccessTokens
+from routeguard.identity.tokens.bearer import BearerSessions
+from routeguard.identity.tokens.cookies import TokenCookies
+from routeguard.identity.tokens.models import TokenSettings
 from routeguard.remote.answers import Answers
 from routeguard.remote.api_keys import RemoteKeyVerifier, Verdict
 from routeguard.remote.feed import LONGEST_WINDOW, RemoteFeed
@@ -28,15 +37,6 @@ from routeguard.remote.sessions import (
 from routeguard.remote.standing import RemoteStanding
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
-from routeguard.sessions.checks import BEARER_SCHEME, session_scheme
-from routeguard.sessions.checks import NARROWING as SESSION_NARROWING
-from routeguard.sessions.checks import PROVIDED as SESSION_PROVIDED
-from routeguard.sessions.models import SessionResolver, UserSession
-from routeguard.sessions.sources import SessionSources
-from routeguard.tokens.access import AccessTokens
-from routeguard.tokens.bearer import BearerSessions
-from routeguard.tokens.cookies import TokenCookies
-from routeguard.tokens.models import TokenSettings
 
 if TYPE_CHECKING:
     from routeguard.core.secret import Secret

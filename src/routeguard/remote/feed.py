@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from routeguard.core.errors import Unavailable
-from routeguard.invalidation.feed import Feed
+from routeguard.foundation.invalidation.feed import Feed
 from routeguard.remote.breaker import SERVICE, Away
 from routeguard.remote.transport import decode
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
-    from routeguard.invalidation.feed import Row
+    from routeguard.foundation.invalidation.feed import Row
     from routeguard.remote.transport import Transport
 
 LONGEST_WINDOW: Final = 3600

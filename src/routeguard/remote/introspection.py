@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
 
-from routeguard.api_keys.models import ApiKey  # noqa: TC001 - msgspec reads it
 from routeguard.core.errors import Unavailable
 from routeguard.core.principal import Assurance
+from routeguard.identity.api_keys.models import ApiKey  # noqa: TC001 - msgspec reads it
+from routeguard.identity.sessions.models import SessionId, UserSession
 from routeguard.remote.breaker import SERVICE
 from routeguard.remote.transport import decode
-from routeguard.sessions.models import SessionId, UserSession
 
 if TYPE_CHECKING:
     from routeguard.core.address import Address

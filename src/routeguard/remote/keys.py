@@ -12,16 +12,16 @@ from routeguard.core.errors import Unavailable
 from routeguard.core.periodic import Periodic
 from routeguard.core.single_flight import SingleFlight
 from routeguard.core.strict_json import JSONRefused, load_json
-from routeguard.jose.jwk import KeySet
-from routeguard.jose.models import InvalidToken
+from routeguard.foundation.jose.jwk import KeySet
+from routeguard.foundation.jose.models import InvalidToken
 from routeguard.remote.breaker import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from routeguard.core.clock import Clock
-    from routeguard.invalidation.feed import Feed
-    from routeguard.jose.jwk import Key
+    from routeguard.foundation.invalidation.feed import Feed
+    from routeguard.foundation.jose.jwk import Key
     from routeguard.remote.transport import Transport
 
 logger = logging.getLogger("routeguard.remote")

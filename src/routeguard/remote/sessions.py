@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from routeguard.core.cookies import find_cookie
 from routeguard.core.secret import digest
-from routeguard.jose.models import InvalidToken
+from routeguard.foundation.jose.models import InvalidToken
+from routeguard.identity.sessions.models import SessionId, UserSession
+from routeguard.identity.tokens.bearer import tell_refused
 from routeguard.remote.answers import Answers, Finding
 from routeguard.remote.breaker import Away
 from routeguard.remote.introspection import assurance_of, session_of
-from routeguard.sessions.models import SessionId, UserSession
-from routeguard.tokens.bearer import tell_refused
 
 if TYPE_CHECKING:
     from routeguard.core.clock import SteadyClock
     from routeguard.core.exchange import Exchange
-    from routeguard.invalidation.feed import Feed
+    from routeguard.foundation.invalidation.feed import Feed
+    from routeguard.identity.tokens.access import AccessTokens, Claims
+    from routeguard.identity.tokens.cookies import TokenCookies
     from routeguard.remote.introspection import IntrospectionResult, Introspector
     from routeguard.remote.keys import RemoteKeys
     from routeguard.remote.users import RemoteUsers
-    from routeguard.tokens.access import AccessTokens, Claims
-    from routeguard.tokens.cookies import TokenCookies
 
 U = TypeVar("U")
 

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from routeguard.api_keys.models import ApiKey
+from routeguard.identity.api_keys.models import ApiKey
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from routeguard.core.clock import SteadyClock
-    from routeguard.invalidation.feed import Feed
+    from routeguard.foundation.invalidation.feed import Feed
 
 
 _LONGEST: Final = 3600.0

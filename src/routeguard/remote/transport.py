@@ -13,9 +13,9 @@ import msgspec
 
 from routeguard.client.messages import base_of
 from routeguard.core.errors import ConfigError, Unavailable
+from routeguard.foundation.signatures.models import Message
+from routeguard.foundation.signatures.profile import ClientSigner
 from routeguard.remote.breaker import SERVICE, Away, Breaker
-from routeguard.signatures.models import Message
-from routeguard.signatures.profile import ClientSigner
 
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock

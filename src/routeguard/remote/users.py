@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from routeguard.core.errors import Unavailable
-from routeguard.users.reader import UserCodec
+from routeguard.identity.users.reader import UserCodec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

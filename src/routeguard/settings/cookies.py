@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from routeguard.core.address import parse_address
 from routeguard.core.cookies import CookieAttributes, CookieScheme, SameSite
 from routeguard.core.errors import ConfigError
-from routeguard.traffic.registrable import is_public_suffix
+from routeguard.protection.traffic.registrable import is_public_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,13 +14,13 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.ports import PORT_RANGE
 from routeguard.core.redaction import quoted
 from routeguard.core.secret import MINIMUM_SECRET_BYTES
-from routeguard.db.urls import is_temporary, url_finding
-from routeguard.ephemeral.factory import open_ephemeral
-from routeguard.mail.addresses import parse_sender
-from routeguard.mail.queue import mailer_for
+from routeguard.foundation.db.urls import is_temporary, url_finding
+from routeguard.foundation.ephemeral.factory import open_ephemeral
+from routeguard.foundation.mail.addresses import parse_sender
+from routeguard.foundation.mail.queue import mailer_for
+from routeguard.protection.traffic.origins import parse_origins, read_origins
 from routeguard.settings.cookies import unsafe_cookies, unusable_cookies
 from routeguard.settings.reader import NOT_SET
-from routeguard.traffic.origins import parse_origins, read_origins
 
 if TYPE_CHECKING:
     from routeguard.core.address import Network

@@ -20,7 +20,7 @@ from routeguard.settings.tree import Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from routeguard.db.names import Names
+    from routeguard.foundation.db.names import Names
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, str | None]) -> bool:

@@ -10,26 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from routeguard.api_keys.models import ApiKeySettings
 from routeguard.core.address import X_FORWARDED_FOR, is_loopback
 from routeguard.core.errors import ConfigError
 from routeguard.core.features import distinct
 from routeguard.core.secret import Secret  # noqa: TC001 - the annotations are read at run time
-from routeguard.db.models import DatabaseSettings
-from routeguard.mail.models import MailSettings
-from routeguard.oauth_server.models import ClientSettings
-from routeguard.passwords.models import PasswordSettings
+from routeguard.foundation.db.models import DatabaseSettings
+from routeguard.foundation.mail.models import MailSettings
+from routeguard.foundation.web.models import TlsSettings
+from routeguard.identity.api_keys.models import ApiKeySettings
+from routeguard.identity.oauth_server.models import ClientSettings
+from routeguard.identity.passwords.models import PasswordSettings
+from routeguard.identity.sessions.models import SessionSettings
+from routeguard.identity.tokens.models import TokenSettings
+from routeguard.identity.users.models import UserSettings
+from routeguard.protection.traffic.models import ThrottleSettings, TrafficSettings
 from routeguard.remote.models import RemoteSettings
-from routeguard.sessions.models import SessionSettings
 from routeguard.settings.branches import branches, listed
 from routeguard.settings.cookies import CookieSettings, cookie_scheme
 from routeguard.settings.development_secret import kept_secret_findings
 from routeguard.settings.findings import lost_cookies, malformed, named, unsafe, unsafe_identity, wrong_types
 from routeguard.settings.reader import Reader, follows, read_toml, unreadable
-from routeguard.tokens.models import TokenSettings
-from routeguard.traffic.models import ThrottleSettings, TrafficSettings
-from routeguard.users.models import UserSettings
-from routeguard.web.models import TlsSettings
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from routeguard.adapters.overrides import Overrides
-from routeguard.api_keys.models import ApiKey
 from routeguard.core.errors import ConfigError
 from routeguard.core.overrides import IdentityOverrides
-from routeguard.sessions.models import UserSession
+from routeguard.identity.api_keys.models import ApiKey
+from routeguard.identity.sessions.models import UserSession
+from routeguard.protection.adapters.overrides import Overrides
 from routeguard.testing.principals import session_for
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from routeguard.api_keys.models import ID_PREFIX, PRIVILEGES, ApiKey, Privilege, are_scopes
 from routeguard.core.clock import SystemClock
 from routeguard.core.principal import Assurance
 from routeguard.core.secret import new_token
-from routeguard.sessions.models import SessionId, SessionSettings, UserSession
+from routeguard.identity.api_keys.models import ID_PREFIX, PRIVILEGES, ApiKey, Privilege, are_scopes
+from routeguard.identity.sessions.models import SessionId, SessionSettings, UserSession
 
 U = TypeVar("U")
 

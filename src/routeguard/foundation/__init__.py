@@ -1,0 +1,1 @@
+"""What features stand on: stores, mail, HTTP answers, signatures. Knows of no feature."""
