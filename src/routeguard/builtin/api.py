@@ -249,7 +249,7 @@ def asks(guard: Values[Any], features: Iterable[Feature]) -> list[Ask]:
 
 def _dependency(kind: type[T], runs: Runs) -> Callable[[HTTPConnection], Awaitable[T]]:
     @needs_guard
-    async def provided(connection: HTTPConnection) -> T:  # noqa: RUF029 - FastAPI runs plain functions in a thread
+    async def provided(connection: HTTPConnection) -> T:
         principal = connection_of(connection, runs).principal
         if isinstance(principal, kind):
             return principal

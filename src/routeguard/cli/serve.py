@@ -137,5 +137,5 @@ def below(app: Starlette, root: str) -> ASGIApp:
     return entered
 
 
-async def _start(request: Request) -> Response:  # noqa: RUF029 - a handler
+async def _start(request: Request) -> Response:
     return see_other(exchange_of(request).root + "/account")

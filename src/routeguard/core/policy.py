@@ -314,7 +314,7 @@ def decision_of(outcome: Outcome) -> Decision:
     raise TypeError(f"a check answered {type(outcome).__name__}; only None, Problem and Reply have a meaning")
 
 
-async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001, RUF029 - the shape of a bound check
+async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001 - the shape of a bound check
     return None
 
 

@@ -251,7 +251,8 @@ class MemoryEphemeral:
         slack = interval * _SLACK
         spare = quota.room - after + slack
         if spare < 0.0:
-            return Hit(False, int((quota.room - used + slack) / interval), after - quota.room)  # noqa: FBT003 - a record
+            left = int((quota.room - used + slack) / interval)
+            return Hit(allowed=False, remaining=left, reset=after - quota.room)
         if commit:
             if full_at is not None:
                 items[key] = now + after
@@ -259,7 +260,7 @@ class MemoryEphemeral:
                 self._make_room(self._tats, now)
                 self._tats.insert(key, now + after)
         remaining = int(spare / interval)
-        return Hit(True, remaining, (remaining + 1) * interval - spare)  # noqa: FBT003 - a record
+        return Hit(allowed=True, remaining=remaining, reset=(remaining + 1) * interval - spare)
 
     def _sliding(self, key: str, quota: Quota, cost: int, now: float, *, commit: bool) -> Hit:
         """Sum the current bucket and the ten before it: together they cover every span of one period."""
@@ -278,11 +279,12 @@ class MemoryEphemeral:
         counts = window.counts
         free = quota.limit - sum(counts)
         if cost > free:
-            return Hit(False, max(free, 0), _frees(counts, cost - free, current, width) - now)  # noqa: FBT003 - a record
+            reset = _frees(counts, cost - free, current, width) - now
+            return Hit(allowed=False, remaining=max(free, 0), reset=reset)
         if commit:
             counts[0] += cost
             window.ends = now + quota.period + width
-        return Hit(True, free - cost, _frees(counts, 1, current, width) - now)  # noqa: FBT003 - a record
+        return Hit(allowed=True, remaining=free - cost, reset=_frees(counts, 1, current, width) - now)
 
     def _make_room(self, table: _Expiring[V], now: float) -> None:
         table.sweep(now)

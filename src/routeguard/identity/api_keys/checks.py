@@ -129,7 +129,7 @@ class ApiKeyAllowed(Check):
         """Compile."""
         scopes, privilege = self.scopes, self.privilege
 
-        async def allowed(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def allowed(exchange: Exchange) -> Outcome:
             key = exchange.principal
             if not isinstance(key, ApiKey):
                 return _MISSING
@@ -196,7 +196,7 @@ class ManagedKeys(Check):
         if findings:
             raise ConfigError(findings)
 
-        async def offered(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def offered(exchange: Exchange) -> Outcome:
             if exchange.request.scope.get("path_params", {}).get("action") not in self.allowed:
                 return _NO_ACTION
             exchange.facts[ManagedKeys] = self

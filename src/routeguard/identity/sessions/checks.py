@@ -212,7 +212,7 @@ class Fresh(Check):
         problem = step_up_required(max_age=self.within, debug="the authentication is too old")
         unknown, within = problem.with_debug("the caller is not a user session"), self.within
 
-        async def recent(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def recent(exchange: Exchange) -> Outcome:
             principal = exchange.principal
             if not isinstance(principal, UserSession):
                 return _REFUSED if principal is None else unknown

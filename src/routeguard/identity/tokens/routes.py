@@ -49,7 +49,7 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-async def _published(keys: SigningKeys, request: Request) -> Response:  # noqa: ARG001, RUF029 - a handler's shape
+async def _published(keys: SigningKeys, request: Request) -> Response:  # noqa: ARG001 - a handler's shape
     response = reply(keys.jwks())
     response.headers["content-type"] = "application/jwk-set+json"
     # Of no caller, so every cache may keep it; not for long, so that a revoked key is soon gone from all.

@@ -29,7 +29,7 @@ def script_routes() -> list[Route]:
         "x-content-type-options": "nosniff",
     }
 
-    async def script(request: Request) -> Response:  # noqa: RUF029 - a handler
+    async def script(request: Request) -> Response:
         if _is_known(request.headers.get("if-none-match", ""), tag):
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type="text/javascript")

@@ -184,7 +184,7 @@ class Guard:
         )
 
 
-async def _readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+async def _readable(exchange: Exchange) -> Outcome:
     return transport(exchange.request, exchange.body_limit or 0)
 
 

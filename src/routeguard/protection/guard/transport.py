@@ -57,7 +57,7 @@ class BodyLimited(Check):
         """Return the check for one side of `|`. Elsewhere the guard holds every request to the limit by itself."""
         limit = self.body_limit
 
-        async def bounded(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def bounded(exchange: Exchange) -> Outcome:
             if exchange.body_limit is None or exchange.body_limit > limit:
                 exchange.body_limit = limit
             return transport(exchange.request, limit)

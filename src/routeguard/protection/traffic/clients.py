@@ -62,7 +62,7 @@ class Clients(Check):
                 return False
             return not agent.startswith(allowed_first) and not any(word in agent for word in allowed)
 
-        async def welcome(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def welcome(exchange: Exchange) -> Outcome:
             agent = exchange.request.headers.get(b"user-agent")
             if not agent:
                 return _UNNAMED if named else None

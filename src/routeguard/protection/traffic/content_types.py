@@ -76,7 +76,7 @@ class ContentTypes(Check):
 
         refused = UNSUPPORTED_MEDIA_TYPE(f"Accepted here: {', '.join(self.types)}.")
 
-        async def readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def readable(exchange: Exchange) -> Outcome:
             request = exchange.request
             value = request.headers.get(b"content-type")
             if value is None:

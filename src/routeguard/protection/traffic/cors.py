@@ -110,7 +110,7 @@ class Cors(Check):
             raise ConfigError(findings)
         granted = _lookup(self.origins, self._grants)
 
-        async def readable(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def readable(exchange: Exchange) -> Outcome:
             request = exchange.request
             if request.method == "OPTIONS" and is_preflight(request):
                 return self.preflight(request)

@@ -263,7 +263,7 @@ class WithoutCsrf(Check):
         return "NO CSRF CHECK"
 
 
-async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001, RUF029 - the shape of a bound check
+async def _pass(exchange: Exchange) -> Outcome:  # noqa: ARG001 - the shape of a bound check
     return None
 
 

@@ -49,7 +49,7 @@ class Hosts(Check):
             )
         served = frozenset(name.encode("ascii") for name in self.names)
 
-        async def named(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def named(exchange: Exchange) -> Outcome:
             request = exchange.request
             host = request.headers.get(b"host")
             # Names are compared without case (RFC 9110 section 4.2.3); the usual spelling needs no conversion.

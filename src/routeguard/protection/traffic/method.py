@@ -48,7 +48,7 @@ class Method(Check):
         refusal = METHOD_NOT_ALLOWED(headers=(("allow", ", ".join(allowed)),))
         methods = frozenset(allowed)
 
-        async def answers(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def answers(exchange: Exchange) -> Outcome:
             request = exchange.request
             return None if request.method in methods and request.kind == "http" else refusal
 

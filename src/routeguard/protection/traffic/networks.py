@@ -62,7 +62,7 @@ class Networks(Check):
         # Behind proxies a client may hide its address, and would so pass a list of those denied.
         unknown = _UNKNOWN if self.allow or site.trusted_proxies else None
 
-        async def admitted(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def admitted(exchange: Exchange) -> Outcome:
             address = address_of(exchange)
             if address is None:
                 return unknown

@@ -226,7 +226,7 @@ def _in_memory(store: MemoryEphemeral, subject: Callable[[Exchange], str], count
     form = b'"%b";r=%%d;t=%%d' % counter.labels[0].replace("%", "%%").encode()
     suffixes = counter.suffixes
 
-    async def limited(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+    async def limited(exchange: Exchange) -> Outcome:
         hit = take(subject(exchange) + suffixes(exchange)[0], quota, cost)
         effects = exchange.effects
         effects.append(policy)

@@ -134,7 +134,7 @@ class SecurityHeaders(Check):
         # The defaults of the application come first and are always the same tuple: merged once, found by identity.
         merged: dict[tuple[int, bool], tuple[Pairs, Pairs]] = {}
 
-        async def described(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+        async def described(exchange: Exchange) -> Outcome:
             defaults = exchange.defaults
             over_tls = https or exchange.request.scheme in {"https", "wss"}
             found = merged.get((id(defaults), over_tls))

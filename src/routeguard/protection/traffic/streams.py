@@ -43,6 +43,6 @@ class StreamsFinish(Check):
         return "streams finish"
 
 
-async def _finish(exchange: Exchange) -> Outcome:  # noqa: RUF029 - the shape of a bound check
+async def _finish(exchange: Exchange) -> Outcome:
     exchange.ends_with_principal = False
     return None

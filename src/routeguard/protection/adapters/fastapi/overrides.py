@@ -81,7 +81,7 @@ def _request(connection: Connection, stack: AsyncExitStack) -> Any:
         read = True
         return {"type": "http.request", "body": await connection.read_body(), "more_body": False}
 
-    async def send(message: Message) -> None:  # noqa: RUF029 - the shape of ASGI
+    async def send(message: Message) -> None:
         raise RuntimeError(f"an override says who is calling before the request is answered ({message['type']})")
 
     made: HTTPConnection = (
