@@ -166,51 +166,21 @@ FORMER_NAMES = {
     "Trust",
     "Worth",
 }
-# Folders still to be rewritten. Take one out once its words are plain; add none.
-NOT_YET_PLAIN = {
-    "adapters",
-    "builtin",
-    "core",
-    "db",
-    "emails",
-    "ephemeral",
-    "guard",
-    "passwords",
-    "remote",
-    "sessions",
-    "settings",
-    "tokens",
-    "traffic",
-    "users",
-    "app.py",
-    "assembly.py",
-}
 # `_once_more` of this client repeats a command at another server, which is what the name says.
 OTHER_MEANING = {("foundation/ephemeral/redis.py", "_once_more")}
 
 
-def folder_of(file: str) -> str:
-    """Return the folder of a file, or its own name: within a group, that of the slice."""
-    first, *rest = file.split("/")
-    return rest[0] if first in {"protection", "identity", "foundation"} else first
-
-
 def obscure_words():
-    """Yield top folder and place of every obscure word in a docstring, comment or string."""
+    """Yield the place of every obscure word in a docstring, comment or string."""
     for file in FILES:
         with tokenize.open(SOURCE / file) as lines_of:
             for token in tokenize.generate_tokens(lines_of.readline):
                 if token.type in TEXT and (found := OBSCURE.search(token.string)):
-                    yield folder_of(file), f"{file}:{token.start[0]} {found[0]}"
+                    yield f"{file}:{token.start[0]} {found[0]}"
 
 
 def test_docstrings_comments_and_messages_are_plain():
-    assert [place for top, place in obscure_words() if top not in NOT_YET_PLAIN] == []
-
-
-def test_a_folder_that_became_plain_stays_so():
-    """A folder without obscure words must leave the list of exempt folders."""
-    assert sorted(NOT_YET_PLAIN - {top for top, _ in obscure_words()}) == []
+    assert list(obscure_words()) == []
 
 
 def test_no_renamed_name_comes_back():
@@ -225,6 +195,6 @@ def test_no_one_line_docstring_is_repeated_often():
     told = Counter(
         text
         for file, node in everything(FUNCTION | ast.ClassDef)
-        if file.split("/")[0] not in NOT_YET_PLAIN and (text := ast.get_docstring(node)) and "\n" not in text
+        if (text := ast.get_docstring(node)) and "\n" not in text
     )
     assert [text for text, times in told.items() if times > 5] == []

@@ -130,7 +130,7 @@ class Routeguard(Policies[U], Values[U]):
         them. `docs` is that of FastAPI's own documentation pages (signed in, unless told), those of mounted
         applications too, `frontend` that of the files of ``app.frontend()``. With `headers`, every response, errors
         too, carries the security headers its handler did not set. ``mode="observe"`` only logs what would be refused,
-        and never in production without `unsafe_observe_in_production`; handlers that ask for a session nobody has
+        and never in production without `unsafe_observe_in_production`; handlers that ask for a session there is not
         still get none, and answer 401.
         `refusal` gives the guard's refusals the application's own form (`as_detail` is one); those of the identity
         routes stay problems.
@@ -223,7 +223,7 @@ class Routeguard(Policies[U], Values[U]):
     async def _start(self, lifespan: bool, *, apps: Iterable[Installed] = (), holder: object = None) -> Run:  # noqa: FBT001 - the edge's shape
         """Verify everything that can be known before the first request, then start.
 
-        Raises ConfigError with all findings. Without a lifespan nobody is there to stop the server, so undecided
+        Raises ConfigError with all findings. Without a lifespan nothing could stop the server, so undecided
         handlers are only logged; they are refused one by one.
         """
         if findings := [finding for one in apps or self._installed for finding in one.verify(lifespan=lifespan)]:

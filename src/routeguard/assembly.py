@@ -163,7 +163,7 @@ def _set_up(services: Services, plugs: Plugs, features: Sequence[Feature], user:
             findings += [] if findings else error.findings
         except ConfigError as error:
             findings += error.findings
-    # After another's fault, what nobody takes only follows from it.
+    # After another's fault, what no feature takes only follows from it.
     if not findings:
         findings += plugs.hand_over([feature.name for feature in features])
         findings += services.get(Changes).unknown(kind for feature in features for kind in feature.changes)

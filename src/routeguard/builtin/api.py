@@ -84,7 +84,7 @@ class Policies(Generic[U]):
         return checks.session(user=user, rule=rule, stream=stream)
 
     def optional_session(self, *, stream: StreamEnd = "end") -> Policy:
-        """Let everybody in, and say who it is when somebody is signed in. An outage is 503, never a guest."""
+        """Let every caller in, and say who it is when a user is signed in. An outage is 503, never a guest."""
         return checks.optional_session(stream=stream)
 
     @overload
@@ -106,10 +106,10 @@ class Policies(Generic[U]):
     def manage_api_keys(
         self, *, allowed: Iterable[str] = key_checks.ACTIONS, update_to: Iterable[str] = PRIVILEGES
     ) -> Policy:
-        """Let a signed-in user manage his own keys at a POST route of yours whose path ends in ``{action}``.
+        """Let a signed-in user manage the user's own keys at a POST route of yours whose path ends in ``{action}``.
 
         `allowed` are the actions offered (404 for others): create, list, metadata, rotate, revoke, networks and
-        privilege; `update_to` the privileges his keys may be given. `managed_key` does it. A key cannot: 403.
+        privilege; `update_to` the privileges those keys may be given. `managed_key` does it. A key cannot: 403.
         """
         by_hand = Policy((key_checks.NoApiKey(),)) & self.session() & csrf() & body_limit("2 KB")
         return by_hand & key_checks.managed_keys(allowed=allowed, update_to=update_to)
@@ -141,7 +141,7 @@ class Values(Generic[U]):
 
     @needs_guard
     async def current(self, connection: HTTPConnection) -> Principal:
-        """Return whoever calls: a session, or another principal the policy accepts."""
+        """Return the caller: a session, or another principal the policy accepts."""
         principal = connection_of(connection, self._runs).principal
         if principal is None:
             raise authentication_required("a handler took a principal its policy did not provide").error()
@@ -184,7 +184,7 @@ class Values(Generic[U]):
         `cookies.same_site` "none". Trust the page's origin by `trusted_origins` if it is yours.
         """
         exchange = connection_of(connection, self._runs)
-        # What is said to somebody known is for him alone, on a public route too: no shared cache keeps it.
+        # What a known user is told is for that user alone, on a public route too: no shared cache keeps it.
         exchange.guarded = True
         if isinstance(exchange.principal, UserSession):
             return cast("UserSession[U]", exchange.principal)

@@ -33,7 +33,7 @@ _NOT_IN_URLS: Final = (
 
 
 class Credential(NamedTuple):
-    """By what a caller says who it is. Its value is a secret, and empty where nobody needs it again.
+    """By what a caller says who it is. Its value is a secret, and empty where it is not needed again.
 
     `kind` is ``token`` (access token), ``key`` (API key), ``ticket``, ``signature``, or a name of a check's own.
     `ambient` says that browsers add it by themselves, as they do cookies, so that a foreign page can use it.

@@ -46,7 +46,7 @@ class Exchange:
 
     `principal` is None until an identity check found one; `resource` is what an ownership check loaded;
     `effects` are response headers the edge appends, refusals included; `defaults` are those it adds only where the
-    handler did not set the name itself; `decision` is None until somebody decided; `facts` holds what slices
+    handler did not set the name itself; `decision` is None until there is one; `facts` holds what slices
     remember for the rest of this exchange, by class; `body_limit` is in bytes.
 
     `read_body` and `observer` are the edge's two offers to checks that must see a whole request or response

@@ -7,9 +7,9 @@ from typing import Final
 
 WORD: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 PARAMETER: Final = rf'({WORD})=({WORD}|"[^"\\\x00-\x08\x0a-\x1f\x7f]*")'
-"""A name and its value, as two groups. Quoted values without backslashes only: nobody needs one here."""
+"""A name and its value, as two groups. Quoted values without backslashes only: none is needed here."""
 # Possessive throughout: a blank belongs to one group only, or `a/b;  ;  ;  !` takes time exponential in its length
-# before anybody is asked who he is (attack INJ-04).
+# before the caller is identified (attack INJ-04).
 PARAMETERS: Final = rf"(?:[ \t]*+;(?:[ \t]*+{PARAMETER})?+)*+"
 """Any number of them, each after a semicolon; one may be empty (section 5.6.6)."""
 

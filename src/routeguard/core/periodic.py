@@ -72,7 +72,7 @@ class Periodic:
     async def close(self, *, patience: float | None = 0.0) -> None:
         """Begin no more run, and end the task. A run under way has `patience` seconds before it is cancelled.
 
-        None waits for its end, however long it takes: for work of which nobody would know whether it was done.
+        None waits for its end, however long it takes: for work whose outcome would otherwise be unknown.
         """
         task, self._task = self._task, None
         if not runs_here(task):

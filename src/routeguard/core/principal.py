@@ -22,7 +22,7 @@ class Principal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Assurance:
-    """How strongly, by what and when the caller proved himself (NIST SP 800-63B, RFC 8176, OIDC auth_time)."""
+    """How strongly, by what and when the caller proved an identity (NIST SP 800-63B, RFC 8176, OIDC auth_time)."""
 
     aal: int = 1
     amr: tuple[str, ...] = ()
@@ -38,9 +38,9 @@ class Standing(Protocol):
 
 
 class Standings:
-    """The `Standing` of an application: asks whoever knows about principals of that class.
+    """The `Standing` of an application: asks what is registered for principals of that class.
 
-    A principal of a class nobody registered stands for as long as its connection is open.
+    A principal of a class that is not registered stands for as long as its connection is open.
     """
 
     __slots__ = ("_by_class",)

@@ -1,4 +1,4 @@
-"""The security log: one structured line for what somebody watching for attacks wants to see (ASVS v5.0.0-16.3)."""
+"""The security log: one structured line for each sign of an attack (ASVS v5.0.0-16.3)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def note(event: str, exchange: Exchange | None = None, *, level: int = logging.I
 
     The same pairs are in the record's attribute `routeguard`, for formatters that write JSON. `request_id` is the
     `instance` of the answer, or `-` where no request is the cause. Values that are not plain words are quoted as in
-    JSON, so that nobody writes lines of his own (attack JWT-09). Never pass an e-mail address or a secret.
+    JSON, so that no caller writes lines into the log (attack JWT-09). Never pass an e-mail address or a secret.
     """
     pairs = {"event": event, "request_id": exchange.request_id if exchange is not None else "-"}
     if exchange is not None:

@@ -42,7 +42,7 @@ class Place(Enum):
 
 
 _OPTIONAL: Final = frozenset({Place.READINESS})
-"""Where nobody asks, nothing is missed."""
+"""Where nothing asks, nothing is missed."""
 
 
 class _Plug(NamedTuple):
@@ -74,7 +74,7 @@ class Plugs:
     def add(self, plug: _Plug) -> None:
         """Keep what a feature plugs in. Raises ConfigError after everything was handed over."""
         if self._handed_over:
-            # Nobody would ask it: a step of the sign-in that is dropped in silence lets everybody pass.
+            # Nothing would ask it: a step of the sign-in that is dropped in silence lets every user pass.
             raise ConfigError(f"{plug.feature} plugs in {plug.place.value} after its setup has returned")
         self._plugged.append(plug)
 

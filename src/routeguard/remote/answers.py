@@ -28,7 +28,7 @@ _REFUSED_FOR: Final = 2.0
 class Finding(Generic[T]):
     """An answer. It is void once one of `subjects` is invalidated, and from `ends_at` on (wall seconds).
 
-    `refused` says that it is a no. One that is not `shared` was given for one use: nobody else may have it.
+    `refused` says that it is a no. One that is not `shared` was given for one use: no other may have it.
     """
 
     value: T

@@ -80,5 +80,5 @@ def _ranges(networks: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def _within(address: Address | None, networks: tuple[str, ...]) -> bool:
-    # An address nobody knows is inside nothing.
+    # An unknown address is inside no network.
     return address is not None and any(address in network for network in _ranges(networks))

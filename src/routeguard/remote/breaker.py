@@ -1,4 +1,4 @@
-"""The circuit breaker: while the identity service is away, nobody waits to be told so."""
+"""The circuit breaker: while the identity service is away, no caller waits to be told so."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Breaker:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Make a call inside; Away says that it failed, any other Unavailable that somebody answered.
+        """Make a call inside; Away says that it failed, any other Unavailable that there was an answer.
 
         Raises Away at once while the service is known to be away.
         """

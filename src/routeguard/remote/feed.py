@@ -24,7 +24,7 @@ LONGEST_WINDOW: Final = 3600
 _LIMIT: Final = 4 * 1024 * 1024
 """Bytes of one answer; a full one of the service has about half of that."""
 _PAGES: Final = 200
-"""Answers of one reading: two million revocations. Whoever sends more does not come to an end."""
+"""Answers of one reading: two million revocations. A service that sends more does not come to an end."""
 _LOOK: Final = "/.well-known/jwks.json"
 _LOOK_LIMIT: Final = 64 * 1024
 _OK: Final = 200
@@ -48,7 +48,7 @@ class RemoteRead:
         """Return what the last `window` seconds brought and all numbered after `after_id`. Raises Unavailable."""
         target = f"/oauth/invalidations?window={min(ceil(window), LONGEST_WINDOW)}"
         try:
-            # Whoever knows nothing yet needs only what his own cache could hold.
+            # A process that knows nothing yet needs only what its own cache could hold.
             rows = await self._pages(target + (f"&after={after_id}" if after_id else ""))
         except Away:
             await self._look()

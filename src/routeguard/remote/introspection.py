@@ -35,7 +35,7 @@ _Seconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799)]
 
 
 class IntrospectionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service answered. Of a credential that is no good, nothing is said but, for some keys, why."""
+    """What the service answered. Of an invalid credential nothing is said but, for some keys, why."""
 
     active: bool
     token_type: str = ""
@@ -126,6 +126,6 @@ def session_of(result: IntrospectionResult, users: RemoteUsers[Any]) -> UserSess
 
 
 def assurance_of(acr: str, amr: tuple[str, ...], authenticated_at: datetime) -> Assurance:
-    """Return how the user proved himself; a level that is not told is the lowest."""
+    """Return how the user signed in; a level that is not told is the lowest."""
     level = acr.removeprefix("aal")
     return Assurance(int(level) if level in {"1", "2", "3"} else 1, amr, authenticated_at)

@@ -32,7 +32,7 @@ _TARGET: Final = "/.well-known/jwks.json"
 _LIMIT: Final = 64 * 1024
 _MOST: Final = 100
 _COOL_DOWN: Final = 30.0
-"""Seconds between two fetches for key ids nobody knows: anybody can make those up (attack JWT-11)."""
+"""Seconds between two fetches for unknown key ids: any caller can make those up (attack JWT-11)."""
 _EVERY: Final = 240.0
 """Seconds between two fetches, give or take a quarter; a key is published ten minutes before it signs."""
 _RETRY: Final = 0.5

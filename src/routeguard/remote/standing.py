@@ -33,7 +33,7 @@ class RemoteStanding:
         self._silence = silence
 
     async def until_ended(self, principal: Any) -> None:
-        """Return once a session or key was invalidated, has come to its end, or nobody could say that it has."""
+        """Return once a session or key was invalidated, has come to its end, or can no longer be asked about."""
         user_id = principal.user_id if isinstance(principal, ApiKey) else principal.principal_id
         end: datetime | None = principal.expires_at
         ended = asyncio.Event()
@@ -41,7 +41,7 @@ class RemoteStanding:
         stop = [self._feed.listen(subject, ended.set) for subject in (principal.id, user_id)]
         try:
             while not ended.is_set():
-                # Somebody let in by the service's answer, without a feed, has the same time.
+                # A caller let in by the service's answer, without a feed, has the same time.
                 left = self._silence - min(self._feed.silent_for(), self._clock.monotonic() - begun)
                 if end is not None:
                     left = min(left, end.timestamp() - self._clock.time())

@@ -192,7 +192,7 @@ def _origin(url: str, *, unsafe_http: bool) -> tuple[str, list[str]]:
 
 
 def _no_passphrase() -> NoReturn:
-    """Refuse to wait for somebody to type: an app starts by itself."""
+    """Refuse to wait for input: an app starts by itself."""
     raise ValueError("the key is locked by a passphrase")
 
 

@@ -32,7 +32,7 @@ class RemoteUsers(Generic[U]):
     def read(self, told: Mapping[str, Any]) -> U:
         """Return the user. Raises Unavailable for one that lacks a field of the class, or has another type in it.
 
-        A default in its place would quietly be his role or his limit (attack SES-26).
+        A default in its place would quietly be the user's role or limit (attack SES-26).
         """
         missing = sorted(self._needed - told.keys())
         try:

@@ -62,12 +62,12 @@ def _kept_secret(path: Path) -> Secret:
     advice = f"delete {path} to have a new one made, or set ROUTEGUARD_SECRET"
     if path.is_symlink():
         raise ConfigError(f"{path} is a link, perhaps to what others know: {advice}")
-    # Asked of the very file that is read, which nobody can exchange in between.
+    # Asked of the very file that is read, which no other process can exchange in between.
     with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
         status = os.fstat(file.fileno())
         content = file.read(_MOST_SECRET_BYTES).strip()
     if os.name == "posix" and (status.st_mode & 0o077 or status.st_uid not in {0, os.geteuid()}):
-        raise ConfigError(f"{path} can be read or written by others: chmod 600 it if nobody did, or {advice}")
+        raise ConfigError(f"{path} can be read or written by others: chmod 600 it if none did, or {advice}")
     if len(content) < MINIMUM_SECRET_BYTES:
         raise ConfigError(f"{path} holds fewer than {MINIMUM_SECRET_BYTES} bytes: {advice}")
     return Secret(content)

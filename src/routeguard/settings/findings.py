@@ -107,7 +107,7 @@ def lost_cookies(settings: Settings) -> list[str]:
         return []
     finding = (
         f"issuer {quoted(settings.issuer)} is http and not this machine, so browsers would drop the session cookie and "
-        "nobody stay signed in: use https (a tunnel, a proxy, or TLS in your server), or http on a name of this "
+        "no user stay signed in: use https (a tunnel, a proxy, or TLS in your server), or http on a name of this "
         "machine such as localhost or app.localhost, with the port forwarded to the other device "
         "(docs/how-to/open-on-another-device.md)"
     )

@@ -232,7 +232,7 @@ def _unsafe(settings: Settings, *, identity: bool, cookies: bool) -> list[str]:
     if cookies and not settings.on_loopback and settings.environment in {"", "development"}:
         lost = lost_cookies(settings)
     if lost and not settings.environment:
-        # Production only by this issuer: whoever tries another device has said nothing of production.
+        # Production only by this issuer: a trial on another device says nothing of production.
         return lost
     if settings.production:
         return [*unsafe(settings), *(unsafe_identity(settings) if identity else ())]

@@ -71,7 +71,7 @@ class Transaction:
     def after_commit(self, callback: Callable[[], None], *, in_doubt: bool = False) -> None:
         """Call `callback` right after the commit, before anything else of this process runs.
 
-        With `in_doubt` also when the connection ends during the commit, and nobody knows whether it was made.
+        With `in_doubt` also when the connection ends during the commit, and its outcome is unknown.
         """
         self.callbacks.append(callback)
         if in_doubt:
@@ -124,7 +124,7 @@ class Database:
             if self.dialect == "sqlite":
                 await tx.execute(sa.select(1))
             elif await tx.scalar(sa.text("SHOW transaction_read_only")) == "on":
-                # Demoted, or set read-only by whoever runs it. Another connection may lead to one that is not.
+                # Demoted, or set read-only by its operator. Another connection may lead to one that is not.
                 await connection.invalidate()
                 raise self._backend.outage.away(OSError("it takes no writes"))
 
@@ -220,7 +220,7 @@ class Database:
 
 
 async def _shielded(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `work` to its end, whoever cancels its caller.
+    """Run `work` to its end, also when its caller is cancelled.
 
     A client that leaves must not leave a commit half known (attack OPS-04), nor keep a connection from the pool.
     """

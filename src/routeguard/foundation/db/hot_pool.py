@@ -98,7 +98,7 @@ class HotPool:
             answered = True
             return row
         finally:
-            # After an error or a cancellation nobody knows what the connection would say next.
+            # After an error or a cancellation it is unknown what the connection would say next.
             if answered:
                 self._idle.append(connection)
             else:

@@ -131,7 +131,7 @@ async def require_current(database: Database, others: Sequence[Branch] = ()) -> 
 
 
 async def _hint(database: Database) -> str:
-    """Return a word on tables of the default name, which nobody finds who has set another since."""
+    """Return a word on tables of the default name, which are not found once another is set."""
     default = Names()
 
     def work(connection: sa.Connection) -> bool:

@@ -34,7 +34,7 @@ VERBATIM: Final = "routeguard_verbatim"
 _BASES: Final = "|".join(sorted(TABLES, key=len, reverse=True))
 _NONE: Final[frozenset[str]] = frozenset()
 PREFIX_PATTERN: Final = re.compile(rf"(?:(?!{DEFAULT_PREFIX}(?:{_BASES}))[a-z][a-z0-9_]{{0,29}})?", re.ASCII)
-"""Lower case, so that nobody has to quote; with the longest name of a constraint within PostgreSQL's 63 bytes; and not
+"""Lower case, so that no name needs quotes; with the longest name of a constraint within PostgreSQL's 63 bytes; and not
 the name of a table, which would be taken for one."""
 SCHEMA_PATTERN: Final = re.compile(r"(?:[a-z_][a-z0-9_]{0,62})?", re.ASCII)
 
@@ -70,7 +70,7 @@ class Names:
 
     @property
     def lock(self) -> str:
-        """The table that is locked by whoever migrates."""
+        """The table that a migration locks."""
         return (self.prefix or DEFAULT_PREFIX) + "migration_lock"
 
     @property

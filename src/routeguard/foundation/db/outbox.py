@@ -142,7 +142,7 @@ class Outbox:
         self.handle(kind, deliver)
         self._kinds[event].append(kind)
 
-    # -- writing, in somebody's transaction ----------------------------------------------------------------------------
+    # -- writing, in the caller's transaction --------------------------------------------------------------------------
 
     async def put(self, tx: Transaction, kind: str, payload: bytes) -> None:
         """Write a row; it is delivered once `tx` has committed, or never."""

@@ -23,7 +23,7 @@ _FIRST: Final = frozenset(
         "outbox",
     }
 )
-"""What the first migration made; all of them together are nobody else's."""
+"""What the first migration made; all of them together belong to no other application."""
 _NAME: Final = re.compile(rf"((?:pk|uq|fk|ix)_)?({'|'.join(sorted(TABLES, key=len, reverse=True))})(?![a-z0-9])")
 _REFERRED: Final = "_user_id_users"
 """How names of foreign keys ended, which told the referred table too."""
@@ -61,7 +61,7 @@ def add_prefix(connection: sa.Connection, names: Names) -> None:
     _rename(connection, _VERSION, names.version)
     _move(connection, names.version, former, names.schema)
     if (former, _LOCK) != (names.schema or former, names.lock):
-        # Whoever migrates holds the one of now.
+        # A migration that runs holds the one of now.
         _run(connection, f"DROP TABLE IF EXISTS {former}.{_LOCK}")
 
 

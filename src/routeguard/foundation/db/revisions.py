@@ -30,7 +30,7 @@ def upgrade(connection: sa.Connection, names: Names, branches: Sequence[Branch],
     """Apply what the heads `current` lack. Raises ConfigError for revisions that do not make lines.
 
     Alembic orders and runs them; which are applied is written here, one row for each branch. Alembic itself would
-    drop the row of a revision that another one depends on, and with the other's feature gone nobody could tell how
+    drop the row of a revision that another one depends on, and with the other's feature gone nothing would tell how
     far the first branch is.
     """
     version = _version_table(names)

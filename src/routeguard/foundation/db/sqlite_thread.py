@@ -3,7 +3,7 @@
 A loop may be closed, or its tasks cancelled, in the middle of a statement. The thread of aiosqlite's own connection
 dies of an answer that it cannot give, with its transaction open, and closing such a connection waits forever. So does
 closing one twice, which SQLAlchemy does when the first close is cancelled. Here an answer to a closed loop ends the
-transaction and the thread, and whoever closes the connection waits for the end of the thread.
+transaction and the thread, and closing the connection waits for the end of the thread.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Worker:
         self._loop = loop
         self._open_file = open_file
         self._calls: queue.SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        # After `stopped` nothing is put, for nobody would answer.
+        # After `stopped` nothing is put, for it would not be answered.
         self._lock = threading.Lock()
         self.stopped = False
         self._ended = False
@@ -165,7 +165,7 @@ class Worker:
 
     @property
     def left(self) -> bool:
-        """Whether nobody will close the connection, or somebody did not wait for its end."""
+        """Whether the connection is left open, or was closed without a wait for its end."""
         return self.stopped or self._loop.is_closed()
 
     async def close(self) -> None:
@@ -221,7 +221,7 @@ class Worker:
         return call is not None and _answer(*call)
 
     def _close(self) -> None:
-        # After a closed loop: whoever called meanwhile.
+        # After a closed loop: the calls that were made meanwhile.
         while not self._calls.empty():
             if (call := self._calls.get()) is not None:
                 _tell(call[0], None, ValueError("Connection closed"))

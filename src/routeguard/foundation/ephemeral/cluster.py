@@ -1,7 +1,7 @@
 """A cluster of Valkey or Redis servers: which of them has a key's slot, and a connection to each that has some.
 
-The map of slots is asked of any server that answers, anew whenever one sends us elsewhere or is lost. A slot nobody
-serves just now is Unavailable at once, like a single server that is away; the others go on (Redis Cluster
+The map of slots is asked of any server that answers, anew whenever one sends us elsewhere or is lost. A slot that
+no server has just now is Unavailable at once, like a single server that is away; the others go on (Redis Cluster
 specification, "Redirection and resharding").
 """
 
@@ -30,7 +30,7 @@ SLOTS: Final = 16384
 _REDIRECTIONS: Final = 3
 _PORTS: Final = 65536
 _LOOK_AGAIN: Final = 30.0
-"""Seconds after which the map is asked for though nobody complained."""
+"""Seconds after which the map is asked for though no server complained."""
 _SHORTEST: Final = 0.1
 """Seconds between two questions: a thousand redirected commands are one reason to ask, not a thousand."""
 
@@ -65,7 +65,7 @@ class Cluster:
         return self._refusal or next((finding for finding in found if finding is not None), None)
 
     async def start(self) -> None:
-        """Ask for the map; when nobody answers now, go on trying in the background."""
+        """Ask for the map; when no server answers now, go on trying in the background."""
         if self._keeping.running:
             return
         try:
@@ -83,9 +83,9 @@ class Cluster:
             await self._connections.popitem()[1].close()
 
     async def command(self, slot: int, *parts: Part) -> Any:
-        """Send a command to whoever has `slot`, following redirections.
+        """Send a command to the server that has `slot`, following redirections.
 
-        Raises Unavailable when nobody has it or answers, hiredis.ReplyError for any other error reply.
+        Raises Unavailable when no server has it or answers, hiredis.ReplyError for any other error reply.
         """
         connection = self._owners[slot]
         asking = False
@@ -108,7 +108,7 @@ class Cluster:
                     self._keeping.wake()
                 connection = await self._connect(_place_of(rest, connection.address))
         self._keeping.wake()
-        raise Unavailable("valkey: nobody serves this slot", retry_after=1)
+        raise Unavailable("valkey: no server has this slot", retry_after=1)
 
     async def _connect(self, place: Place) -> Connection:
         """Return the connection to a server, made when there is none."""
@@ -121,7 +121,7 @@ class Cluster:
         return found
 
     async def _learn(self) -> None:
-        """Ask whoever answers first which server has which slots. Raises Unavailable when nobody does."""
+        """Ask the first server that answers which has which slots. Raises Unavailable when none does."""
         known = sorted(self._connections, key=lambda place: not self._connections[place].is_up)
         for place in dict.fromkeys([*known, *self._seeds]):
             connection = await self._connect(place)
@@ -153,7 +153,7 @@ class Cluster:
                 await self._connections.pop(place).close()
 
     async def _keep(self) -> None:
-        """Hold the map current: when somebody found it wrong, while a server is away, and now and then."""
+        """Hold the map current: when it was found to be wrong, while a server is away, and now and then."""
         learned = False
         try:
             await self._learn()
@@ -178,7 +178,7 @@ async def _send(connection: Connection, parts: Sequence[Part], *, asking: bool) 
 def _place_of(rest: str, asked: Address) -> Place:
     """Read ``3999 host:port`` of a redirection. Raises Unavailable for what is none.
 
-    Whoever sends us elsewhere has our password already, so that going there tells nobody anything he cannot know.
+    Following a redirection is safe: only an authenticated server can send one, and it knows the password already.
     """
     host, _, port = rest.rpartition(" ")[2].rpartition(":")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < _PORTS):

@@ -3,7 +3,7 @@
 Commands given in one turn of the event loop leave in one write, and their answers are matched in order (pipelining).
 A command that outlives the deadline fails every command of its connection, because a server that stopped answering
 one has stopped answering all; the connection is then dropped and made anew in the background, while callers are
-refused at once (the circuit is open) instead of waiting each for himself.
+refused at once (the circuit is open) instead of waiting one by one.
 
 A server that says it is not, or not any more, the one to ask (`replies.gives_up`) loses the connection too: the name
 is resolved anew, and every address behind it is tried until one takes the greeting, so that a fail-over that moves the

@@ -78,7 +78,7 @@ class _Window:
 
 
 class _Shares:
-    """How many values, and bytes of them, each subject holds: nobody may fill what all depend on (attack RL-16)."""
+    """How many values, and bytes of them, each subject holds: no subject may fill what all depend on (attack RL-16)."""
 
     __slots__ = ("_held", "_keys", "_size")
 
@@ -111,7 +111,7 @@ class MemoryEphemeral:
     At most `capacity` counters: beyond it the one that would be forgotten first makes room. At most `capacity`
     values and `capacity_bytes` of them: beyond that writing raises Unavailable, because a once-only mark that made
     room for others could be used twice. One subject (the hash tag of a key) has at most a hundredth of the values and
-    a sixteenth of the bytes; beyond that writing raises Unavailable to him and to nobody else.
+    a sixteenth of the bytes; beyond that writing raises Unavailable to that subject alone.
     """
 
     def __init__(

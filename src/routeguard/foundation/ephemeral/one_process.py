@@ -40,7 +40,7 @@ class OneProcess:
             _HELD[self._path][1].add(id(self))
             return
         try:
-            # Never through a link that somebody else put there.
+            # Never through a link that another user put there.
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError:
             return

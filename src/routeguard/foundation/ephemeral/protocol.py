@@ -1,4 +1,4 @@
-"""The contract of ephemeral storage. Whoever implements it runs `tests/conformance/ephemeral.py` unchanged."""
+"""The contract of ephemeral storage. An implementation passes `tests/conformance/ephemeral.py` unchanged."""
 
 from __future__ import annotations
 

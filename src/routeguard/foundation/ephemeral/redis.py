@@ -124,7 +124,7 @@ class RedisEphemeral:
         return [Hit(hit[0] == 1, hit[1], hit[2] / 1000) for hit in answer]
 
     def _send(self, key: str, *parts: Part) -> Awaitable[Any]:
-        """Send a command to whoever has `key`."""
+        """Send a command to the server that has `key`."""
         if self._cluster is not None:
             return self._cluster.command(slot_of(key), *parts)
         return self._connection.command(*parts)

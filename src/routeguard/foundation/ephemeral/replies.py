@@ -52,7 +52,7 @@ _REFUSALS: Final = tuple(
             "has no password, and ephemeral_url has one (or a user is to be named in it)",
         ),
         (r"^NOPERM", "does not let the user of ephemeral_url run what is needed (EVALSHA, SCRIPT LOAD, SET, GET, DEL)"),
-        (r"^DENIED", "runs in protected mode and takes nobody from elsewhere"),
+        (r"^DENIED", "runs in protected mode and takes no connection from elsewhere"),
         (r"^ERR .*DB index", "has no database of the number in ephemeral_url"),
         (
             r"^(?:MOVED|CLUSTERDOWN)|^ERR SELECT is not allowed",

@@ -37,7 +37,7 @@ def set_up(setup: Setup) -> None:
         quota=services.get(MailQuota),
     )
     services.add(Emails, emails)
-    # Whoever knew the old password may have asked for the change.
+    # An attacker who knew the old password may have asked for the change.
     setup.purpose(CHANGE, ends_with={Ending.PASSWORD, Ending.EMAIL, Ending.SUSPENSION})
     setup.on(VerificationRequested, emails.send_again)
     if settings.users.verified_email_required(production=settings.production):

@@ -9,7 +9,7 @@ from routeguard.core.events import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationRequested(Event):
-    """Somebody asked for a new link to prove an address that may or may not be a user's.
+    """A caller asked for a new link to prove an address that may or may not be a user's.
 
     Handled from the outbox, so that the request does the same work either way (attack ENUM-04).
     """

@@ -75,7 +75,7 @@ class Emails:
         # Asked for under another address: a change in between won, and there is one final value (attack ML-17).
         if address is None or redeemed.data["old"] != user.email:
             return False
-        # A thief's change ends with his session: by sign-out everywhere, a new password, or a look at /account.
+        # A thief's change ends with the stolen session: by sign-out everywhere, a new password, or a look at /account.
         if await sessions.find(tx, user.id, redeemed.data["session"]) is None:
             return False
         await self._users.set_email(tx, user.id, address)
@@ -86,7 +86,7 @@ class Emails:
         """Mail a link to the new address; nothing changes until it is opened. Takes the password.
 
         The old address is told at once, and the link works for as long as the session that asked for it.
-        Alike for an address that is somebody else's, who is told by mail (attack ENUM-05).
+        Alike for an address that is another user's, who is told by mail (attack ENUM-05).
         """
         address = read_email(email)
         await self._proof.prove(session.principal_id, password, exchange=exchange)
@@ -106,7 +106,7 @@ class Emails:
             message = self._letterhead.write(
                 owner.email,
                 "Your address is in use already",
-                "Somebody tried to use your e-mail address for another account. Nothing was changed.",
+                "Your e-mail address was given for another account. Nothing was changed.",
             )
         else:
             message = self._letterhead.write(
@@ -124,8 +124,8 @@ class Emails:
         """Tell the present address while there still is something to stop (ASVS v5.0.0-6.3.7)."""
         message = self._letterhead.write(
             user.email,
-            "Somebody asked to change your e-mail address",
-            "Somebody, hopefully you, asked to give your account another e-mail address. Nothing is changed yet.",
+            "A change of your e-mail address was requested",
+            "Another e-mail address was requested for your account, hopefully by you. Nothing is changed yet.",
             "If it was not you, choose a new password at once, which also makes the link void that was mailed:",
             link=self._letterhead.link("/auth/password/forgot"),
             label="Reset the password",

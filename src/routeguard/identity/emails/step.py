@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEmailRequired:
-    """Keeps out whoever has not proven his address, whatever method he signs in by."""
+    """Refuses users whose address is unproven, whatever method they sign in by."""
 
     async def __call__(self, tx: Transaction, proven: ProvenUser[Any], /) -> Problem | None:  # noqa: ARG002
         """Return 403 email-unverified, which `SignIn` turns into its 401 where the answer must not tell."""

@@ -16,7 +16,7 @@ from typing import Final
 SHORTEST: Final = 8
 """Characters of the shortest password in the list; its words are shorter."""
 _LONGEST: Final = 64
-"""Longer ones are not judged: what they are made of would cost more to find out, and nobody guesses them first."""
+"""Longer ones are not judged: what they are made of would cost more to find out, and they are not guessed first."""
 _BARE: Final = 5
 """Characters that must be left for a password without its signs to be judged as one."""
 _AFFIX: Final = 9

@@ -85,7 +85,7 @@ class HashingPool:
     async def verify(self, encoded: str | None, password: str, *, typed: str | None = None) -> Verdict:
         """Return whether a normalised password is the one behind `encoded`; the same work when that is None.
 
-        `typed` is the password before normalisation: other systems hashed that. A hash nobody can read is a wrong
+        `typed` is the password before normalisation: other systems hashed that. A hash that cannot be read is a wrong
         password and an error in the log, never a fault and never a way in (attack PW-10). A right password with a
         hash of another scheme or cost yields its replacement. Raises ProblemError 503 when too many wait.
         """

@@ -59,7 +59,7 @@ class PasswordChanged(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedUp(Event):
-    """Somebody signed up: `made` an account, or found that there is one. Mailed about from the outbox."""
+    """A sign-up came: it `made` an account, or found that there is one. Mailed about from the outbox."""
 
     email_key: str
     made: bool
@@ -67,7 +67,7 @@ class SignedUp(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordResetRequested(Event):
-    """Somebody asked for a reset link for an address that may or may not be a user's.
+    """A caller asked for a reset link for an address that may or may not be a user's.
 
     Handled from the outbox, so that the request does the same work either way (attack ENUM-04).
     """

@@ -1,7 +1,7 @@
 """Which passwords may be chosen: by length and by not being guessed first, and by nothing else.
 
 NIST SP 800-63B-4 section 3.1.1.2: a list of common passwords and words of the context, no rules of composition, and no
-expiry. It is asked of new passwords only, so a longer list locks nobody out.
+expiry. It is asked of new passwords only, so a longer list locks no user out.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PasswordPolicy:
         self._words = tuple(words) + settings.context_words
 
     def check(self, password: str, *, context: Iterable[str] = (), field: str = "password") -> None:
-        """Raise ProblemError 422 password-rejected with all reasons for a normalised password that is no good.
+        """Raise ProblemError 422 password-rejected with all reasons for a normalised password that is not accepted.
 
         `context` are the user's address and name. Characters of every kind, blanks included, are welcome.
         """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def routes(services: Services) -> list[Route]:
     """Return the endpoints over the registered `Passwords`."""
     endpoints = _Endpoints(services.get(Passwords))
-    # Open to everybody, but not to foreign pages: those could sign a visitor in as somebody else (login CSRF).
+    # Open to every caller, but not to foreign pages: those could sign a user in as another (login CSRF).
     anyone, signed_in = public & csrf(), checks.session()
     sign_up, sign_in = anyone & once(services, SIGN_UP), anyone & once(services, SIGN_IN)
     forgot, reset = anyone & once(services, "password-forgot"), anyone & once(services, "password-reset")

@@ -46,7 +46,7 @@ _PASSLIB_SCRYPT: Final = re.compile(
 
 
 class HashError(ValueError):
-    """A stored hash that is nobody's: corrupt, of an unknown scheme, or too costly. Its text is not in here."""
+    """A stored hash that no password matches: corrupt, of an unknown scheme, or too costly. Its text is not in here."""
 
 
 def verify(encoded: str, password: bytes) -> bool:
@@ -87,7 +87,7 @@ def _bcrypt(encoded: str, password: bytes) -> bool:
     match = _BCRYPT.fullmatch(encoded)
     if match is None or not 4 <= int(match[1]) <= _MOST_BCRYPT_COST:
         raise HashError("bcrypt")
-    # bcrypt sees 72 bytes: two long passwords would open each other's accounts (attack PW-05). Whoever has such a
+    # bcrypt sees 72 bytes: two long passwords would open each other's accounts (attack PW-05). A user with such a
     # one resets it.
     if len(password) > _BCRYPT_BYTES:
         return False

@@ -73,7 +73,7 @@ class Foundations:
 class Passwords:
     """Accounts with a password. Addresses, names and passwords come as they were typed.
 
-    Raises ProblemError: 422 for input that is no good, 401 invalid-credentials, 400 link-expired, 429 for too many
+    Raises ProblemError: 422 for invalid input, 401 invalid-credentials, 400 link-expired, 429 for too many
     tries and 503 when too many hashes wait.
     """
 
@@ -95,7 +95,7 @@ class Passwords:
                 await self._hashing.learn(encoded)
 
     async def sign_up(self, *, email: str, password: str, name: str = "", exchange: Exchange | None = None) -> None:
-        """Create an account and mail the link that proves its address. Signs nobody in.
+        """Create an account and mail the link that proves its address. Starts no session.
 
         For a taken address nothing changes, its owner is told by mail, and the caller learns nothing: the password is
         judged and hashed before it is known whether there is an account (attack ENUM-03).
@@ -118,14 +118,14 @@ class Passwords:
             return str(user.id)
         owner = await self._on.users.find_by_email(tx, address)
         if owner is not None:
-            # Nobody ever gets these tokens: they are the writes that a new account would have cost (attack ENUM-03).
+            # These tokens are never given out: they are the writes that a new account would have cost (attack ENUM-03).
             purpose = DECOY if owner.email_verified else CONTESTED
             for written in (purpose, DECOY):
                 await self._on.tokens.issue(tx, written, owner.id, ttl=_UNTIL_PROVEN)
         return None
 
     async def send_sign_up(self, event: SignedUp) -> None:
-        """Mail the link that proves the address, or tell its owner that he has an account. Listens to SignedUp."""
+        """Mail the link that proves the address, or tell its owner that there is an account. Listens to SignedUp."""
         async with self._on.quota.spend("sign-up", event.email_key) as allowed:
             if allowed:
                 await self._database.run(lambda tx: self._send_sign_up(tx, event))
@@ -142,8 +142,8 @@ class Passwords:
     async def on_user_change(self, tx: Transaction, change: UserChange) -> None:
         """Take the password of an account several signed up for, once its address is proven. Listens to users.
 
-        Whoever reads the mailbox is the owner, but the password may be that of a stranger who signed up first and
-        waited for him to open the link (account pre-hijacking). The owner is mailed a link to choose one.
+        The reader of the mailbox is the owner, but the password may be that of a stranger who signed up first and
+        waited for the owner to open the link (account pre-hijacking). The owner is mailed a link to choose one.
         """
         if "email_verified" not in change.fields or "email" in change.fields:
             return
@@ -159,7 +159,7 @@ class Passwords:
             tx,
             user,
             await self._on.tokens.issue(tx, RESET, user.id, ttl=life, data=data),
-            "You have confirmed your e-mail address. Somebody signed up with it more than once, so that no "
+            "You have confirmed your e-mail address. There was more than one sign-up with it, so that no "
             "password counts that was given then: choose yours now.",
         )
 
@@ -220,15 +220,15 @@ class Passwords:
         if not await store.replace(tx, user.id, old=old.hash or "", new=new, now=now):
             raise invalid_credentials("the password was changed meanwhile").error()
         await self._on.sessions.revoke_all(tx, user.id, keep=session.id, reason="password-changed")
-        # He has just given the old one: a proof. Access tokens from before it are no good any more.
+        # The user has just given the old one: a proof. Access tokens from before it are invalid now.
         await self._on.sessions.rotate(tx, exchange, amr=("pwd",))
         await self._changed(tx, user, reason="change")
 
     async def forgot(self, *, email: str) -> None:
         """Mail a reset link, if the address is a user's.
 
-        Writes the same one row for every address; whether there is a user is found out later, by nobody's leave to
-        watch the time it takes (attack ENUM-04).
+        Writes the same one row for every address; the look-up runs later, in the outbox, so that the time of the
+        response does not tell whether the account exists (attack ENUM-04).
         """
         address = read_email(email)
         async with self._database.transaction() as tx:
@@ -238,7 +238,7 @@ class Passwords:
         """Mail the link asked for. Listens to PasswordResetRequested.
 
         A repeat mails a new link and voids the old, but not while that is young: a stranger who asks must not keep
-        the owner from the link he is about to open.
+        the owner from the link that is about to be opened.
         """
         async with self._on.quota.spend("reset", event.email_key) as allowed:
             if allowed:
@@ -256,7 +256,7 @@ class Passwords:
             tx,
             user,
             token,
-            "Somebody, hopefully you, asked to reset your password.",
+            "A reset of your password was requested, hopefully by you.",
             "If it was not you, ignore this mail: your password stays as it is.",
         )
 
@@ -275,12 +275,12 @@ class Passwords:
         await self._on.mails.queue(tx, message)
 
     async def reset(self, *, token: str, password: str) -> None:
-        """Set another password with the token of a reset link. All sessions end; signs nobody in.
+        """Set another password with the token of a reset link. All sessions end; starts none.
 
-        So a second factor is still asked for (ASVS v5.0.0-6.4.3). A password that is no good leaves the token whole.
+        So a second factor is still asked for (ASVS v5.0.0-6.4.3). A password that is refused leaves the token whole.
         """
         normalized = normalize(password, self._settings)
-        # A look first: nobody makes us hash with a made-up token.
+        # A look first: a made-up token makes us hash nothing.
         async with self._database.read() as tx:
             looked_at = await self._on.tokens.peek(tx, RESET, token)
             user = None if looked_at is None else await self._on.users.get(tx, looked_at.user_id)
@@ -345,7 +345,7 @@ class Passwords:
         message = self._on.letterhead.write(
             owner.email,
             "You have an account already",
-            "Somebody, perhaps you, tried to open an account with this address. You have one already.",
+            "An account was requested with this address, perhaps by you. You have one already.",
             "If you forgot your password, you can reset it. If it was not you, ignore this mail.",
             link=self._on.letterhead.link(FORGOT_PATH),
             label="Reset the password",

@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
 
 async def find(tx: Transaction, *, email_key: str | None = None, user_id: str | None = None) -> Found | None:
-    """Return a user and his hash, found by one of the two keys in one query."""
+    """Return a user and the user's hash, found by one of the two keys in one query."""
     whose = users.c.email_key == email_key if user_id is None else users.c.id == user_id
     joined = users.outerjoin(password_hashes, password_hashes.c.user_id == users.c.id)
     row: Any = await tx.one(

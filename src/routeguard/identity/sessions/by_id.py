@@ -39,7 +39,7 @@ def is_last_proof(session: UserSession[Any], proven_at: float, *, whole_seconds:
 class SessionsById(Generic[U]):
     """Live sessions by the ids of user and session.
 
-    **Whoever asks has to have proven that the session is the caller's**: knowing an id grants nothing. The answer is
+    **The caller of this has checked that the session is the requester's**: knowing an id grants nothing. The answer is
     from memory for `envelope_life`, while this process hears of what is invalidated and neither id was; else it is
     one query, which also notes that the session is in use.
     """

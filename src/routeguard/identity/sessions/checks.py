@@ -59,7 +59,7 @@ def session(*, user: Match | None = None, rule: Rule[Any] | None = None, stream:
 
 
 def optional_session(*, stream: StreamEnd = "end") -> Policy:
-    """Return the policy that lets everybody in and says who it is, when somebody is signed in.
+    """Return the policy that lets every caller in and says who it is, when a user is signed in.
 
     A store that does not answer is 503, never a guest. `stream` as with `session`.
     """
@@ -75,7 +75,7 @@ def fresh(within: timedelta) -> Policy:
 
 
 def asks_for_session(policy: Policy) -> bool:
-    """Return whether a policy lets nobody pass without a session."""
+    """Return whether no caller passes a policy without a session."""
     return any(isinstance(check, SessionRequired) for check in policy.checks)
 
 
@@ -106,7 +106,7 @@ class SessionRequired(Check):
 
     @override
     def attacks(self) -> Iterable[Attack]:
-        """Yield a caller without a credential, and one with a cookie he made up."""
+        """Yield a caller without a credential, and one with a made-up cookie."""
         yield Attack(name="no credential", status=401, anonymous=True)
         for name in (COOKIE_NAME, PLAIN_COOKIE_NAME):
             forged = (("cookie", f"{name}={_FORGED}"),)
@@ -124,7 +124,7 @@ class SessionRequired(Check):
 
 @dataclass(frozen=True, slots=True)
 class SessionAllowed(Check):
-    """The signed-in user matches every field and passes the rule: which of the two refused, nobody is told."""
+    """The signed-in user matches every field and passes the rule: which of the two refused is not told."""
 
     stage = Stage.ACCESS  # After the identity: 401 comes before 403.
     statuses: ClassVar[tuple[int, ...]] = (403,)
@@ -195,7 +195,7 @@ class OptionalSession(Check):
 
 @dataclass(frozen=True, slots=True)
 class Fresh(Check):
-    """The caller proved himself no longer than `within` ago."""
+    """The caller's last proof of identity is no older than `within`."""
 
     stage = Stage.ASSURANCE
     statuses: ClassVar[tuple[int, ...]] = (401,)
@@ -257,7 +257,7 @@ def _words(duration: timedelta) -> str:
 
 
 def _listed(services: Services, user_class: type[Any] | None) -> dict[str, tuple[str, ...]]:
-    """Return the fields whose values the settings list: the role of our own users, and of nobody else's."""
+    """Return the fields whose values the settings list: the role of our own users, and of no others."""
     own = services.find(UserSettings)
     return {} if own is None or user_class is None or not issubclass(user_class, User) else {"role": own.roles}
 

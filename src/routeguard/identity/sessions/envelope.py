@@ -1,4 +1,4 @@
-"""The session cookie's value: what the server wants to remember for a minute, signed so that nobody else can say it."""
+"""The session cookie's value: what the server wants to remember for a minute, signed so that no other can make one."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _throttle(services: Services, settings: ThrottleSettings) -> SignInThrottle:
     if found is not None:
         return found
     store = services.find(Ephemeral)
-    # Not `or`: an empty store in memory is false, and the counts would stand in a second one nobody else sees.
+    # Not `or`: an empty store in memory is false, and the counts would stand in a second one that nothing else sees.
     return services.add(SignInThrottle, SignInThrottle(MemoryEphemeral() if store is None else store, settings))
 
 

@@ -134,7 +134,7 @@ class ResolvedSessions:
         found = answer.user if by_header else answer
         if found is None:
             return None, by_header
-        # When the user proved who he is is not known, so `fresh` asks again.
+        # The time of the user's last proof is not known, so `fresh` asks again.
         made = found if isinstance(found, UserSession) else UserSession(_NOBODY, found, _LONG_AGO, _LONG_AGO, _NO_END)
         user_id = str(made.user.id) if made is found else _id_of(found)
         if type(made) is not UserSession:
@@ -162,7 +162,7 @@ def _may_be_repeated(request: RequestView) -> bool:
 def _id_of(user: Any) -> str:
     """Return the user's id as text. True, a dict or a name would otherwise count as signed in (attack AZ-16)."""
     user_id = getattr(user, "id", None)
-    # An empty id is what a lookup leaves that found nobody.
+    # An empty id is what a lookup leaves that found no user.
     if not isinstance(user_id, (str, int, UUID)) or isinstance(user_id, bool) or user_id == "":
         raise TypeError(
             f"identify answered {type(user).__name__}; it must be None or a user with an `id` (str, int or UUID)"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from routeguard.identity.sessions.models import SessionSettings
 
 _EXPIRED_FOR: Final = 86400.0
-"""Seconds an expired session nobody presents is kept, so that a clock an hour ahead deletes nothing alive."""
+"""Seconds an expired session that is not presented is kept, so that a clock an hour ahead deletes nothing alive."""
 
 
 def invalidations_of(database: Database, *, clock: Clock, settings: SessionSettings) -> Invalidations:

@@ -22,7 +22,7 @@ Load = Callable[[], Awaitable[Sequence[Any] | None]]
 
 
 class LiveSessions(Generic[U]):
-    """Reads sessions from the store, for whoever has checked what proves them.
+    """Reads sessions from the store, for callers that have checked what proves them.
 
     `life` (seconds) is how long an answer may be remembered, and how often a session's use is noted.
     """
@@ -60,7 +60,7 @@ class LiveSessions(Generic[U]):
             return None
         # One note for the many requests of a page.
         if now - state.last_seen_at >= self.life and state.id not in self._touching:
-            # None when somebody else noted it meanwhile, or ended it: then the store tells which.
+            # None when another process noted it meanwhile, or ended it: then the store tells which.
             found = await self._touch(state, user, now) or self._read(await load())
         return found
 

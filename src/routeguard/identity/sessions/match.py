@@ -95,7 +95,7 @@ def match_user(user: Any, match: Match) -> bool:
     An expected scalar must be equal and of the same type: no coercion, so 1 is not True and "1" is not 1. An expected
     list, tuple or set means any of its elements. Dotted names and nested mappings reach into nested values. A field
     that holds a collection matches when an expected value is in it. ``{}`` matches every user and ``[]`` none. A
-    missing field never matches, whatever is expected; nor does None, so that an unset variable admits nobody.
+    missing field never matches, whatever is expected; nor does None, so that an unset variable admits no user.
     """
     return all(requirement.holds(user) for requirement in flatten(match))
 
@@ -123,7 +123,7 @@ def check_fields(
 ) -> list[str]:
     """Return what is wrong with `requirements` for a user class; an empty list when nothing is.
 
-    A misspelt field, or a value the field never has, refuses everybody; an expectation of None admits nobody or, read
+    A misspelt field, or a value the field never has, refuses every user; an expectation of None admits none or, read
     otherwise, everybody. All of these can be told before the first request. `listed` are the values of fields whose
     annotation does not list them.
     """

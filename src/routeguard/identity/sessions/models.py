@@ -31,7 +31,7 @@ class UserSession(Generic[U]):
     """A signed-in user: the principal of every route guarded by a session.
 
     `user` is the application's user record as of at most `SessionSettings.envelope_life` ago, and never older than
-    a change of his role or suspension. `organization` and `role` are those he acts in; `role` here is his role in
+    a change of role or suspension. `organization` and `role` are those of the session; `role` here is the role in
     the organization and never the site-wide `user.role`. `expires_at` is the absolute end, fixed at sign-in.
     """
 
@@ -90,7 +90,7 @@ class SessionState(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A live session as its owner sees it in his list. Holds nothing that grants access."""
+    """A live session as its owner sees it in the list. Holds nothing that grants access."""
 
     id: SessionId
     created_at: datetime
@@ -104,7 +104,7 @@ class SessionRecord:
 class SessionSettings:
     """How long sessions live.
 
-    `idle` ends a session nobody uses; `absolute` ends every session, used or not (ASVS v5.0.0-7.3.1, 7.3.2).
+    `idle` ends an unused session; `absolute` ends every session, used or not (ASVS v5.0.0-7.3.1, 7.3.2).
     `envelope_life` is how long a signed cookie answers without the store; the other processes learn of a revocation
     by asking every `poll`, and trust what they know for `trust` after the last answer. `skew` is how far clocks of
     two machines may differ. `maximum` is the number of sessions a user may have at once: the one longest unused ends.
@@ -154,7 +154,7 @@ class SessionResolver(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStarted(Event):
-    """Somebody signed in."""
+    """A user signed in."""
 
     session_id: str
     user_id: str

@@ -25,7 +25,7 @@ class Proof:
 
     `amr` are the methods of proof (RFC 8176: pwd, otp, hwk), `aal` is the assurance level reached with it. With
     `lasting` the session's cookies outlive the browser. `uniform` says that the answer must not tell an account that
-    may not sign in from one that does not exist: False only for a proof that reaches nobody but the account's owner.
+    may not sign in from one that does not exist: False only for a proof that reaches the account's owner alone.
     """
 
     user_id: str
@@ -79,7 +79,7 @@ class SignInStep(Protocol):
 class WaitingStep(ABC):
     """A step that may also answer `Wanted`, such as one that asks for a second factor.
 
-    It is asked again when the sign-in is resumed, with all that is proven by then. Whoever writes one also writes how
+    It is asked again when the sign-in is resumed, with all that is proven by then. Its author also writes how
     the caller is told and the route that resumes: a step without `ask` cannot be made.
     """
 

@@ -30,7 +30,7 @@ U = TypeVar("U")
 _CAPACITY: Final = 8192
 """Cookies remembered by a process; the oldest makes room. About 2 KB each."""
 _SHAPE_SIZE: Final = 8
-"""Bytes; two classes of one application have to differ in it, nobody can choose it."""
+"""Bytes; two classes of one application have to differ in it, no attacker can choose it."""
 
 
 class CookieSessions(Generic[U]):
@@ -63,7 +63,7 @@ class CookieSessions(Generic[U]):
         self._lookup = database.prepare(store.lookup(users.columns))
         self._decoder = msgspec.msgpack.Decoder(users.user_class)
         self._shape = _shape_of(users.user_class)
-        # A cookie is signed, not encrypted: a user with fields he may not see himself stays out of it.
+        # A cookie is signed, not encrypted: a user with fields that are hidden from the user stays out of it.
         self._speaks = all(field.metadata.get("public") for field in users.codec.extra)
         self._known: Remembered[bytes, UserSession[U]] = Remembered(
             invalidations, clock, capacity=_CAPACITY, life=self._life
@@ -118,7 +118,7 @@ class CookieSessions(Generic[U]):
         if header is None:
             return None
         value, doubled = find_cookie(header, self._name)
-        # Two of them: one was planted by somebody else, and order does not tell which (attack CSRF-16).
+        # Two of them: one was planted by an attacker, and order does not tell which (attack CSRF-16).
         return None if doubled else value
 
     def _read(self, value: bytes, envelope: Envelope) -> UserSession[U] | None:

@@ -35,7 +35,7 @@ def routes(services: Services) -> list[Route]:
     def limited(name: str) -> Policy:
         return signed_in & operation(services, name, show_remaining=True, on_outage="local")
 
-    # Whoever is signed out already is signed out: 204 as well. An outage is still 503.
+    # A caller without a session is signed out: 204 as well. An outage is still 503.
     sign_out = checks.optional_session() & once(services, "sign-out", show_remaining=True, on_outage="local")
     everywhere = signed_in & once(services, "sign-out-everywhere", show_remaining=True, on_outage="local")
     return [
@@ -72,11 +72,11 @@ class _Endpoints:
     async def sign_out(self, request: Request) -> Response:
         exchange = exchange_of(request)
         token = await _token_in(request)
-        # Whoever put a credential into a header field wants that one ended; "done" would be untrue of one that is no
-        # good, and its refresh token would live on.
+        # A caller that put a credential into a header field wants that one ended; "done" would be untrue of an invalid
+        # one, and its refresh token would live on.
         sent = credential_of(exchange.request)
         if token is None and exchange.principal is None and sent is not None and sent.kind == "token":
-            raise authentication_required("the credential to sign out is no good").error()
+            raise authentication_required("the credential to sign out is invalid").error()
         await self._sessions.sign_out(exchange, token=token)
         return _signed_out(exchange)
 
@@ -113,7 +113,7 @@ class _Endpoints:
 
 
 async def _token_in(request: Request) -> str | None:
-    """Return the refresh token in a JSON body. Other bodies are nobody's business: signing out must not fail."""
+    """Return the refresh token in a JSON body. Other bodies are ignored: signing out must not fail."""
     sent = [value for name, value in request.scope["headers"] if name == b"content-type"]
     return (await read(request, _SignOut)).refresh_token if media_type_of(sent) == JSON_TYPE else None
 

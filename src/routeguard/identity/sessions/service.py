@@ -1,4 +1,4 @@
-"""Sessions begin, change hands with nobody, and end."""
+"""Starts, rotates and revokes sessions."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ class Sessions(Generic[U]):
         self._after_revoke_all.append(end)
 
     async def sign_in_user(self, tx: Transaction, user_id: str) -> U | Problem:
-        """Return the user who may sign in, locked until `tx` ends; a Problem when he is suspended or gone.
+        """Return the user who may sign in, locked until `tx` ends; a Problem for one who is suspended or gone.
 
-        The lock makes a sign-in and an ending of all his sessions happen one after the other (attack SES-09).
+        The lock makes a sign-in and an ending of all the user's sessions happen one after the other (attack SES-09).
         """
         await store.lock_user(tx, user_id)
         user = await self._users.find(tx, user_id)
@@ -185,7 +185,7 @@ class Sessions(Generic[U]):
         return (current.principal_id, current.id), None
 
     async def revoke(self, tx: Transaction, user_id: str, session_id: str, *, reason: str = "revoked") -> bool:
-        """End one session of a user. False when he has no such session, whoever else may (attack SES-24)."""
+        """End one session of a user. False when it is not a session of that user (attack SES-24)."""
         if not await store.delete(tx, user_id, session_id):
             return False
         await self._ended(tx, user_id, session_id, reason=reason)
@@ -201,7 +201,7 @@ class Sessions(Generic[U]):
         return await self.revoke(tx, user_id, session_id, reason=reason)
 
     async def revoke_own(self, exchange: Exchange, current: UserSession[U], session_id: str) -> bool:
-        """End one of the caller's sessions, and clear the cookie when it is the one he uses. False if not his."""
+        """End one of the caller's sessions, and clear the cookie when it is the present one. False for others'."""
         async with self._database.transaction() as tx:
             found = await self.revoke(tx, current.principal_id, session_id)
         if found and session_id == current.id:
@@ -224,9 +224,9 @@ class Sessions(Generic[U]):
         return len(ended)
 
     async def on_user_change(self, tx: Transaction, change: UserChange) -> None:
-        """Make every process read a user anew when his role or another field changed (SES-26).
+        """Make every process read a user anew when a role or another field changed (SES-26).
 
-        One who is suspended or deleted loses his sessions (ASVS v5.0.0-7.4.2). A hook of `UserChange`.
+        The sessions of a suspended or deleted user end (ASVS v5.0.0-7.4.2). A hook of `UserChange`.
         """
         if change.ended:
             await self.revoke_all(tx, change.user_id, reason="user-changed")

@@ -86,7 +86,7 @@ class SignIn(Generic[U]):
 
         `enter` consumes the handle and adds to what was proven before. A wrong proof leaves the handle as it is: five
         may be tried with it, and the account counts them over all its handles (attacks MFA-01, MFA-02). They are
-        counted apart from the guesses at first proofs, so that nobody who lacks one slows the owner (attack MFA-15).
+        counted apart from the guesses at first proofs, so that no caller who lacks one slows the owner (attack MFA-15).
         Raises ProblemError 401 authentication-required for a handle that no longer counts, 429, and Unavailable.
         """
         async with self._parts.database.read() as tx:
@@ -119,7 +119,7 @@ class SignInAttempt(Generic[U]):
     """One counted look at a proof. Made by `SignIn.attempt` and `SignIn.resume`, and over with their context.
 
     Ends with one of `refuse`, `confirm` and `enter`. Without any (the database is away, the hashing queue is full, the
-    client left) nobody has learned whether the proof was right, and the guess is given back.
+    client left) the caller has not learned whether the proof was right, and the guess is given back.
     """
 
     def __init__(
@@ -274,4 +274,4 @@ class _Waiting:
 
 
 class _HandleSpentError(Exception):
-    """Somebody else resumed this sign-in first: rolls back what was done for this one."""
+    """Another request resumed this sign-in first: rolls back what was done for this one."""

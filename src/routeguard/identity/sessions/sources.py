@@ -60,7 +60,7 @@ class Cookies(CookieSource, Protocol[U]):
 class SessionSources(Generic[U]):
     """The `SessionResolver` of the identity service.
 
-    A credential in a header field was put there on purpose, so it alone counts: an access token that is no good is
+    A credential in a header field was put there on purpose, so it alone counts: an invalid access token is
     401, whatever cookies came along. Sources are registered before the first request.
     """
 

@@ -49,7 +49,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     session_created_at: float = 0.0
     session_expires_at: float = 0.0
     user: dict[str, Any] | None = None
-    """What `public_user` shows of him; left out when it is long."""
+    """What `public_user` shows of the user; left out when it is long."""
 
     @property
     def proven_at(self) -> float:
@@ -114,7 +114,7 @@ class AccessTokens:
 
         Without `include_user` it has no `user` claim: for a cookie, which only this service reads.
 
-        It ends with the session at the latest. Only what the user may see of himself is in it: it is signed, not
+        It ends with the session at the latest. Only what the user may see is in it: it is signed, not
         encrypted, and others read it.
         """
         issued = int(self._clock.time() if now is None else now)

@@ -87,7 +87,7 @@ class CookieTokens(Generic[U]):
         if claims is None:
             return None if refresh is None else await self._start_anew(exchange, refresh)
         due = claims.exp - self._clock.time() <= self._near and self._keeps_cookies(exchange)
-        # Another user's refresh token beside this one was put there by somebody: nobody's session changes hands.
+        # Another user's refresh token beside this one was planted: no session changes hands.
         if refresh is None or not due or self._families.owner_of(refresh) != claims.sub:
             return await self._find(claims)
         return await self._renew(exchange, claims)

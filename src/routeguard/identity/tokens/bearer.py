@@ -34,8 +34,8 @@ class BearerSessions:
 class TokensOfSessions:
     """The session an access token names, if it lives: the token is verified here, the session is looked up.
 
-    So a sign-out ends what it should although the token has not expired (attack SES-18), and the user is as he is
-    now and not as he was when it was signed.
+    So a sign-out ends what it should although the token has not expired (attack SES-18), and the user is as stored
+    now, not as when it was signed.
     """
 
     def __init__(self, tokens: AccessTokens, sessions: SessionsById[Any]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def refresh_not_forged() -> Policy:
     """Return the policy that asks for what `csrf` asks for when a refresh token came as a cookie.
 
-    A request that has none carries its token in the body: who can send that needs nobody's cookie.
+    A request that has none carries its token in the body: a caller that can send that needs no cookie.
     """
     return Policy((RefreshNotForged(),))
 

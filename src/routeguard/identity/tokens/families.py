@@ -52,7 +52,7 @@ class Refreshed(Generic[U]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lives:
-    """Seconds: an unused refresh token, the grace after its use, and a session nobody uses."""
+    """Seconds: an unused refresh token, the grace after its use, and an unused session."""
 
     refresh: float
     grace: float
@@ -207,7 +207,7 @@ class RefreshFamilies(Generic[U]):
                 tx.record(RefreshTokenReused(user_id=rotation.user_id, **reused._asdict()))
             return reused
 
-        # Of many who present it at once one deletes the row, and he alone tells of it.
+        # Of many who present it at once one deletes the row, and that one alone reports it.
         reused = await self._database.run(end)
         if reused is not None:
             network = None if exchange is None else network_of(self._site.address(exchange))

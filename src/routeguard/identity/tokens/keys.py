@@ -35,7 +35,7 @@ logger = logging.getLogger("routeguard.tokens")
 SUBJECT: Final = "signing-keys"
 """What is invalidated when keys change, so that every process reads them anew within a poll of the feed."""
 _READ_EVERY: Final = 5.0
-"""Seconds between two looks at the keys where nobody says that they changed."""
+"""Seconds between two looks at the keys where no notice says that they changed."""
 _PAUSE: Final = 0.25
 """Seconds between two looks that unknown key ids ask for, so that a flood of them is none for the database."""
 _DRAIN: Final = 1.0
@@ -60,7 +60,7 @@ class SigningKey(NamedTuple):
 class SigningKeys:
     """The keys in force, the same in every process over one database.
 
-    A key is made `publish_ahead` before it signs, so that whoever keeps a copy of the JWKS has it by then; the one it
+    A key is made `publish_ahead` before it signs, so that every copy of the JWKS holds it by then; the one it
     replaces is published until its last token has expired. Of several processes that make the next one at the same
     time one can insert its generation, and all use that. Moments are the database's, so no two clocks are compared.
     A key id begins with the label of the deployment: where deployments of several issuers share a database, each has
@@ -150,7 +150,7 @@ class SigningKeys:
         return [(one, max(one.signs_from - now, 0.0)) for one in reversed(self._keys) if now < one.until]
 
     async def refresh(self) -> None:
-        """Read the keys anew, for a key id nobody knows. All who ask at the same time share one look.
+        """Read the keys anew, for an unknown key id. All who ask at the same time share one look.
 
         Raises Unavailable.
         """
@@ -162,7 +162,7 @@ class SigningKeys:
         """Make the next key and return it; one that waits for its turn already is enough.
 
         With `now` it signs at once and all others are revoked: their tokens die in every process within a second or
-        so. For a key that somebody may have copied. Raises Unavailable.
+        so. For a key that may have been copied. Raises Unavailable.
         """
         for _ in range(_TRIES):
             await self._read()
@@ -242,7 +242,7 @@ class SigningKeys:
         self._opened = {row.sealed: self._opened[row.sealed] for row in rows if row.sealed in self._opened}
 
     def _is_own(self, kid: str) -> bool:
-        """Whether this deployment made a key, or nobody knows because it is from before key ids had a label."""
+        """Whether this deployment made a key, or that is unknown: it is from before key ids had a label."""
         label, dot, _ = kid.partition(".")
         return not dot or label == self._label
 

@@ -55,7 +55,7 @@ class TokenSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshTokenReused(Event):
-    """A refresh token that was spent came again: somebody has a copy. Its family and session ended; once a family."""
+    """A refresh token that was spent came again: there is a copy of it. Its family and session ended; once a family."""
 
     user_id: str
     session_id: str

@@ -38,7 +38,7 @@ class RefreshCodec:
     """Writes tokens with the first key and reads those of any. Reading never raises.
 
     ``payload.mac``, both unpadded base64url; the MAC is HMAC-SHA256 (RFC 2104) over the payload's text. A token that
-    was not made here is told without the store, so nobody can guess his way to a family and end it.
+    was not made here is told without the store, so no guess reaches a family to end it.
     """
 
     __slots__ = ("_decoder", "_encoder", "_keys")
@@ -72,12 +72,12 @@ class RefreshCodec:
         try:
             return self._decoder.decode(urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         except (msgspec.DecodeError, ValueError):
-            return None  # Ours, but of a version this one cannot read: he signs in again.
+            return None  # Ours, but of a version this one cannot read: the user signs in again.
 
     def successor(self, token: RefreshToken) -> str:
         """Return the token after `token`: always the same one, so that a lost answer can be given again.
 
-        It follows from the presented token and a key only the service has. So it need not be kept, whoever reads the
+        It follows from the presented token and a key only the service has. So it need not be kept, a reader of the
         database cannot make it, and two who rotate one token at once cannot come out with two.
         """
         return next(self.successors(token))

@@ -98,9 +98,9 @@ class Tokens(Generic[U]):
     ) -> TokenPair[U] | None:
         """Rotate the refresh token of a cookie: return the next pair without `user` claim, or None if it is invalid.
 
-        New cookies travel on an answer, and that may begin much later than the rotation. So whoever presents the same
-        cookie to this process until it begins, and for the grace after it, gets the same refresh token again, while
-        that is the live one of a live session. Raises ProblemError with what `admit` refused, and Unavailable.
+        New cookies travel on an answer, and that may begin much later than the rotation. So a caller that presents the
+        same cookie to this process until it begins, and for the grace after it, gets the same refresh token again,
+        while that is the live one of a live session. Raises ProblemError with what `admit` refused, and Unavailable.
         """
         key = _key(text, binding_of(exchange))
         found = await self._find_underway(key, exchange)

@@ -186,7 +186,7 @@ async def delete_families(tx: Transaction, user_id: str, session_id: str) -> Non
 async def delete_reused(tx: Transaction, rotation: Rotation) -> Reused | None:
     """End the family of a genuine token that is spent and that no grace covers. Returns whose it was.
 
-    None when it is no reuse, or when somebody else has ended the family already: so one tells of it.
+    None when it is no reuse, or when another request has ended the family already: so one reports it.
     """
     # The session first, as everybody does who ends or rotates: two who lock in two orders would wait for each other.
     held = sa.select(sessions.c.id).join_from(refresh_families, sessions, _ITS_SESSION).where(_ITS_FAMILY)
@@ -289,7 +289,7 @@ def _move(session_end: sa.ColumnElement[float]) -> dict[str, sa.ColumnElement[An
 def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """Return PostgreSQL's rotation: one statement, one round trip, no BEGIN.
 
-    The session's row is locked before the family's, in the order in which a sign-out deletes them. Whoever waited
+    The session's row is locked before the family's, in the order in which a sign-out deletes them. One that waited
     there sees in the second step that another has rotated, and goes away with nothing.
     """
     presented = sa.select(refresh_families.c.session_id).where(_ITS_FAMILY, _NOT_EXPIRED, _current())
@@ -320,7 +320,7 @@ def _rotation(user_columns: Sequence[sa.ColumnElement[Any]]) -> sa.Select[Any]:
 
 
 async def _rotate_in_steps(tx: Transaction, columns: Sequence[sa.ColumnElement[Any]], rotation: Rotation) -> Any:
-    """Rotate in a transaction that nobody else writes beside: SQLite's."""
+    """Rotate in a transaction beside which there is no other writer: SQLite's."""
     family, params = refresh_families.c, rotation.params()
     session = sa.select(sessions.c.id).where(_ITS_SESSION, _session_lives(_param("now")))
     end = sa.select(sessions.c.expires_at).where(_ITS_SESSION).scalar_subquery()

@@ -10,7 +10,7 @@ from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
 
 UserId = NewType("UserId", str)
-"""`usr_` and 128 random bits. Never reused, so that nobody inherits what was another's (ASVS v5.0.0-10.3.3)."""
+"""`usr_` and 128 random bits. Never reused, so that no user inherits what was another's (ASVS v5.0.0-10.3.3)."""
 
 NAME_LENGTH: Final = 100
 IMAGE_LENGTH: Final = 2000
@@ -44,7 +44,7 @@ _PUBLIC: Final = ("id", "name", "email", "email_verified", "image", "role", "cre
 
 
 def public_user(user: Any) -> dict[str, Any]:
-    """Return what a user is told about himself: the built-in fields and those the application calls public.
+    """Return what users are told about themselves: the built-in fields and those the application calls public.
 
     Anything else stays inside, so that an internal note does not leave by default (ASVS v5.0.0-8.2.3).
     """
@@ -159,7 +159,7 @@ class UserDeleted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmailVerified(Event):
-    """A user proved that he reads his address."""
+    """A user proved to read the mail of the address."""
 
     user_id: str
 

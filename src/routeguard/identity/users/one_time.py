@@ -99,7 +99,7 @@ class OneTimeTokens:
     ) -> str | None:
         """Return a new token as `issue` does; None while the user holds one that works for more than `left` from now.
 
-        One statement: of any number who ask at once one gets a token, and nobody voids the token of another.
+        One statement: of any number who ask at once one gets a token, and none voids the token of another.
         """
         return await self._store(tx, purpose, user_id, ttl, data, one_time_tokens.c.expires_at <= self._later(left))
 
@@ -183,7 +183,7 @@ class OneTimeTokens:
             await self.end(tx, change.user_id, *endings)
 
     async def on_password_change(self, tx: Transaction, change: PasswordChange) -> None:
-        """End what whoever knew the old password may have asked for. A hook of `PasswordChange`."""
+        """End what an attacker who knew the old password may have asked for. A hook of `PasswordChange`."""
         await self.end(tx, change.user_id, Ending.PASSWORD)
 
     async def void_family(self, tx: Transaction, user_id: str, family: str, *, expired_only: bool = False) -> None:

@@ -12,7 +12,7 @@ LAST_ADMIN: Final = ProblemType(
 LINK_EXPIRED: Final = ProblemType(
     "link-expired", 400, "Link expired", "This link is not valid any more. Ask for a new one."
 )
-"""Used, expired, replaced, made up or meant for something else: nobody is told which (attacks ML-05, ML-15)."""
+"""Used, expired, replaced, made up or meant for something else: which of these is not told (attacks ML-05, ML-15)."""
 EMAIL_UNVERIFIED: Final = ProblemType(
     "email-unverified", 403, "E-mail address not verified", "Open the link we mailed you, then sign in."
 )

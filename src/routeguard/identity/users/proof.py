@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class PasswordProof(Protocol):
-    """Confirms that whoever holds a session also knows the password, before something grave is changed."""
+    """Confirms that the holder of a session also knows the password, before something grave is changed."""
 
     async def prove(self, user_id: str, password: str, *, exchange: Exchange, field: str = "password") -> None:
         """Return if it is the user's password. Counts as a sign-in attempt.

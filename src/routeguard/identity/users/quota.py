@@ -24,8 +24,8 @@ class MailQuota:
     """Counts the mails a stranger can ask for, each kind by itself: five an hour to one address.
 
     Counted before it is known whether the address is a user's, so that nothing differs for those that are not. What is
-    over is not mailed and nobody is told: the answer was given before. Notices of what has happened to an account are
-    not counted, or a stranger could keep them from its owner.
+    over is not mailed, and that is not told: the answer was given before. Notices of what has happened to an account
+    are not counted, or a stranger could keep them from its owner.
     """
 
     def __init__(self, store: Ephemeral) -> None:

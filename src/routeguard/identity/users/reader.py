@@ -48,7 +48,7 @@ class UserCodec(Generic[U]):
             try:
                 own = msgspec.structs.asdict(self._decoder.decode(fields or "{}"))
             except msgspec.DecodeError as error:
-                # Cannot tell who he is: neither a guest nor a user with default fields (attack AZ-16).
+                # Cannot tell who it is: neither a guest nor a user with default fields (attack AZ-16).
                 name = self.user_class.__name__
                 logger.error("fields of user %s do not fit %s", user_id, name)  # noqa: TRY400 - values stay out
                 raise Unavailable("the fields of a user") from error

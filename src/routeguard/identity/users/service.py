@@ -71,7 +71,7 @@ class Users(Generic[U]):
         email_verified: bool = False,
         fields: Mapping[str, Any] | None = None,
     ) -> U | None:
-        """Store a new user and return him; None when the address is taken.
+        """Store and return a new user; None when the address is taken.
 
         `role` is the first of the settings unless given; a request never gives it. Raises ProblemError 422 for a bad
         name, TypeError for a field the user class lacks.
@@ -147,7 +147,7 @@ class Users(Generic[U]):
         tx.after_commit(lambda: note("role-changed", user=user_id, role=role))
 
     async def suspend(self, tx: Transaction, user_id: str) -> None:
-        """Keep a user out, and end what he holds. Raises ProblemError 404, 409 last-admin."""
+        """Suspend a user, and end what stands for one. Raises ProblemError 404, 409 last-admin."""
         done = await store.update_keeping_admin(
             tx, user_id, admin_role=self.settings.admin_role, suspended_at=self._clock.time()
         )
@@ -164,7 +164,7 @@ class Users(Generic[U]):
         tx.after_commit(lambda: note("user-restored", user=user_id))
 
     async def verify_email(self, tx: Transaction, user_id: str, email: Email) -> bool:
-        """Note that a user proved `email`. False when it is not his address any more."""
+        """Note that a user proved `email`. False when the user has another address now."""
         if not await store.verify_email(tx, user_id, email.key):
             return False
         await self._changed(tx, user_id, "email_verified", event=EmailVerified(user_id=user_id))
@@ -179,7 +179,7 @@ class Users(Generic[U]):
         tx.after_commit(lambda: note("email-changed", user=user_id))
 
     async def password_changes(self, tx: Transaction, user_id: str) -> None:
-        """Tell the hooks of `PasswordChange`. For whoever sets or removes a password, before the password is written.
+        """Tell the hooks of `PasswordChange`. For code that sets or removes a password, before the password is written.
 
         Redeeming a link locks its token first and the password then: in the other order, two transactions would wait
         for each other.
@@ -187,7 +187,7 @@ class Users(Generic[U]):
         await self._changes.run(tx, PasswordChange(UserId(user_id)))
 
     async def delete(self, tx: Transaction, user_id: str) -> None:
-        """Delete a user and, by the database, what hangs on him. Raises ProblemError 404, 409 last-admin."""
+        """Delete a user and, by the database, what belongs to the user. Raises ProblemError 404, 409 last-admin."""
         # Before the row is gone, so that listeners can still end what hangs on it.
         await self._changed(tx, user_id, "id", event=UserDeleted(user_id=user_id), ended=True)
         if not await store.delete_keeping_admin(tx, user_id, admin_role=self.settings.admin_role):

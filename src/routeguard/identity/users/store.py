@@ -49,7 +49,7 @@ class UserReader(Generic[U]):
         self.user_class = user_class
 
     def read(self, row: Sequence[Any]) -> U | None:
-        """Return the user of a row of `columns`; None when he is suspended and may not act."""
+        """Return the user of a row of `columns`; None for one who is suspended and may not act."""
         return None if row[_SUSPENDED] is not None else self.codec.decode(row)
 
     def id_of(self, user: U) -> str:
@@ -58,7 +58,7 @@ class UserReader(Generic[U]):
         return str(found.id)
 
     async def find(self, tx: Transaction, user_id: str) -> U | None:
-        """Return a user who may act; None when he is suspended or gone."""
+        """Return a user who may act; None for one who is suspended or gone."""
         row = await tx.one(sa.select(*_USER).where(users.c.id == user_id))
         return None if row is None else self.read(row)
 
@@ -98,20 +98,20 @@ async def verify_email(tx: Transaction, user_id: str, email_key: str) -> bool:
 
 
 async def lock(tx: Transaction, user_id: str) -> str | None:
-    """Lock a user until `tx` ends, and return the JSON of his own fields; None when there is no such user."""
+    """Lock a user until `tx` ends, and return the JSON of the application's fields; None when there is no such user."""
     statement = sa.select(users.c.fields).where(users.c.id == user_id).with_for_update(key_share=True)
     row = await tx.one(statement)
     return None if row is None else str(row[0])
 
 
 async def update_keeping_admin(tx: Transaction, user_id: str, *, admin_role: str, **values: Any) -> bool:
-    """Change a user unless he is the last active admin. One statement: two who demote each other cannot both win."""
+    """Change a user, but not the last active admin. One statement: two who demote each other cannot both win."""
     statement = sa.update(users).where(users.c.id == user_id, _another_admin(user_id, admin_role))
     return await tx.one(statement.values(**values).returning(users.c.id)) is not None
 
 
 async def delete_keeping_admin(tx: Transaction, user_id: str, *, admin_role: str) -> bool:
-    """Delete a user unless he is the last active admin, in one statement."""
+    """Delete a user, but not the last active admin, in one statement."""
     statement = sa.delete(users).where(users.c.id == user_id, _another_admin(user_id, admin_role))
     return await tx.one(statement.returning(users.c.id)) is not None
 

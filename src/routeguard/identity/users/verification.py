@@ -1,4 +1,4 @@
-"""Proof that a user reads the mail of his address."""
+"""Proof that a user reads the mail of the address."""
 
 from __future__ import annotations
 

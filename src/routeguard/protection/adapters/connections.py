@@ -28,8 +28,8 @@ def found_in(scope: Mapping[str, Any]) -> Connection | None:
 def connection_of(connection: Any, runs: Runs) -> Connection:
     """Return the connection that the guard with `runs` made of a request. Raises GuardNotApplied where it made none.
 
-    Another guard's will not do: who is known to one is nobody to the other, and this one has neither its services
-    started for the request nor its answers in the response.
+    Another guard's will not do: a user who is known to one is unknown to the other, and this one has neither its
+    services started for the request nor its answers in the response.
     """
     found = connection.scope.get(SCOPE_KEY)
     if isinstance(found, Connection) and runs.has(found.guard.services):

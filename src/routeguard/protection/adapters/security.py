@@ -69,7 +69,7 @@ def _all_of(checks: Iterable[Any], known: Credentials) -> _Ways:
     if needs:
         return _Ways(_together(needs, known.exclusive), reads)
     if reads and any(isinstance(check, known.narrowing) for check in checks):
-        # Such as `optional_session() & fresh(...)`: nobody passes the second without what the first may read.
+        # Such as `optional_session() & fresh(...)`: no caller passes the second without what the first may read.
         return _Ways(reads)
     if any(ways.needs is None for ways in found):
         return _Ways(None)

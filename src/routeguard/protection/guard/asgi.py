@@ -82,7 +82,7 @@ class Connection(Decider):
         if self._body:
             return self._body.pop(0)
         if self._over:
-            # Whoever asks again after the refusal must not read on: the body may have no end (attack BODY-01).
+            # A handler that asks again after the refusal must not read on: the body may have no end (attack BODY-01).
             raise BodyTooLarge
         message = await self._receive()
         if message["type"] == "http.request":

@@ -1,6 +1,6 @@
 """The exchange of one request as a guard decides it: what its policies say, and what may leave. It knows no wire.
 
-ASGI sends and receives around it in `asgi.py`. No decision, no response: `withheld` says so, whoever asks.
+ASGI sends and receives around it in `asgi.py`. No decision, no response: `withheld` says so, on every wire.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Decider(Exchange):
         """Return the refusal that leaves in the place of a handler's answer; None where that may go out.
 
         What was refused meanwhile wins over any answer: frameworks turn the interrupted reading of a body into 400 or
-        500 of their own. A success that nobody decided about is an error of ours (attacks AZ-11, AZ-13).
+        500 of their own. A success without a decision is an error of ours (attacks AZ-11, AZ-13).
         """
         if self.refusal is not None or status >= 400 or not self.undecided:
             return self.refusal
@@ -180,7 +180,7 @@ class Decider(Exchange):
 
     @property
     def undecided(self) -> bool:
-        """Whether nobody has let this caller in. A handler that swallows a refusal of `require` is not let in."""
+        """Whether no policy has let this caller in. A handler that swallows a refusal of `require` is not let in."""
         return self.decision is None or isinstance(self.decision, Refuse)
 
     def unapplied(self) -> bool:
@@ -198,7 +198,7 @@ class Decider(Exchange):
             await observer(None)
 
     async def end(self) -> None:
-        """Tell whoever waits for it how the request was answered."""
+        """Tell what waits for it how the request was answered."""
         if self.ended is not None:
             ended, self.ended = self.ended, None
             await ended(self.status)
@@ -217,5 +217,5 @@ class Decider(Exchange):
 
 
 def cannot_tell(error: Unavailable | TimeoutError) -> Problem:
-    """Return 503: who could not be asked did not say yes, nor did he say no."""
+    """Return 503: what could not be asked has said neither yes nor no."""
     return unavailable(error.what, error.retry_after) if isinstance(error, Unavailable) else unavailable("timeout")

@@ -195,6 +195,6 @@ def _refuse_unreadable(connection: Connection) -> None:
     # Before any route is looked for: a request hidden in the body would be answered after a 404, too.
     if (b"content-length" in headers or b"transfer-encoding" in headers) and (problem := refuse_framing(request)):
         connection.hold_to(problem)
-    # Nobody's resource is called so, and PostgreSQL takes no such text: it would be a 500.
+    # No resource is called so, and PostgreSQL takes no such text: it would be a 500.
     if "\0" in request.path:
         raise MALFORMED_REQUEST(debug="NUL in the path").error()

@@ -20,7 +20,7 @@ _DEFAULT_PORT: Final = re.compile(r":(?:80|443)\Z")
 def answered_by_framework(
     request: RequestView, status: int, headers: list[tuple[bytes, bytes]], *, entered: str = "", root: str = ""
 ) -> bool:
-    """Whether an answer nobody decided about is one that a router or a known middleware gives by itself.
+    """Whether an answer without a decision is one that a router or a known middleware gives by itself.
 
     A router's redirect to the other spelling of a slash keeps only its path in `headers`: frameworks build it from
     Host, which the caller chooses. Where a proxy took a prefix away, the path gets it back: `entered` is the

@@ -115,7 +115,7 @@ class Guard:
     preflight: Callable[[Policy, RequestView], Reply | None] = field(default=lambda _policy, _request: None)
     """Answers a CORS preflight for a route whose handlers do not take OPTIONS."""
     asks_for_session: Callable[[Policy], bool] = field(default=lambda _policy: False)
-    """Whether a policy lets nobody pass without a session: around the sign-in itself that is a mistake."""
+    """Whether no caller passes a policy without a session: around the sign-in itself that is a mistake."""
     asks: list[Ask] = field(default_factory=list)
     overridable: tuple[Callable[..., Any], ...] = ()
     """The values that tests may override to say who is calling."""
@@ -142,7 +142,7 @@ class Guard:
         """Return what must pass: the mark; where it does not say who may call, with what does.
 
         That is what the handler's parameters ask for, else the policy of a mount `above`, else the default. None when
-        nobody decides: a limit alone opens no route.
+        nothing decides: a limit alone opens no route.
         """
         if marked is not None and marked.decides:
             return marked

@@ -1,4 +1,4 @@
-"""Overrides of the guard's values where they say nothing: outside test mode. Whoever wrote one has to be told."""
+"""Overrides of the guard's values where they say nothing: outside test mode. Their author has to be told."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def explained(guard: Guard, exchange: Exchange, problem: Problem) -> Problem:
 
 
 def warn_of_overrides(guard: Guard, applications: Iterable[Any]) -> None:
-    """Warn once that applications override the guard's values, and that nobody is let in by that."""
+    """Warn once that applications override the guard's values, and that no caller is let in by that."""
     names = sorted({name for app in applications for name in _ignored(guard, app)})
     if names and not guard.overrides_reported:
         guard.overrides_reported = True

@@ -49,7 +49,7 @@ async def reply_to(decider: Decider, problem: Problem, instance: str, handler: s
 
 
 async def page(decider: Decider, problem: Problem, instance: str) -> Reply | None:
-    """Return the refusal as a page where a person waits for one, and somebody draws pages."""
+    """Return the refusal as a page where a person waits for one, and a feature draws pages."""
     pages = decider.guard.services.find(RefusalPages)
     try:
         return await pages.page(decider, problem, instance) if pages is not None else None
@@ -89,7 +89,7 @@ def _reply(given: Reply | Mapping[str, Any], problem: Problem, request: RequestV
 
 def _check(status: Any, headers: list[Any], body: Any) -> None:
     """Raise ValueError or TypeError for a reply that would not refuse, or that no server could send."""
-    # A success would be an answer nobody decided about (attack AZ-11); 304 has no body of its own.
+    # A success would be an answer without a decision (attack AZ-11); 304 has no body of its own.
     if type(status) is not int or not 300 <= status <= 599 or status == HTTPStatus.NOT_MODIFIED:
         raise ValueError("a refusal needs a status from 300 to 599")
     if not isinstance(body, bytes):

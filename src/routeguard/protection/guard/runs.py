@@ -86,7 +86,7 @@ class Runs:
                 return run
 
     async def leave(self, holder: object) -> None:
-        """Stop the services of the running event loop, unless somebody else holds them; safe to call once more.
+        """Stop the services of the running event loop, unless another still holds them; safe to call once more.
 
         Also closes what event loops left open that ended without a stop.
         """

@@ -103,7 +103,7 @@ def must_close(request: RequestView, *, ended: bool) -> bool:
     """Whether a refusal has to end the connection; `ended` says that the whole body has been read.
 
     Else what follows on it could be taken for the next request (RFC 9112 section 6.1), or the server would go on
-    reading a body without a known end that nobody wants (attack BODY-01). Only HTTP/1 has a field that says so.
+    reading an unwanted body without a known end (attack BODY-01). Only HTTP/1 has a field that says so.
     """
     if request.kind != "http" or not request.scope.get("http_version", "1.1").startswith("1"):
         return False

@@ -36,7 +36,7 @@ def watch_stream(connection: Connection) -> None:
 def watch_principal(connection: Connection) -> None:
     """Wait in the background until the principal of a connection ends, and end the connection then (attack WS-05).
 
-    Once a connection; nothing is done where nobody knows how long principals stand, or for one that a test gave.
+    Once a connection; nothing is done where no watcher is registered, or for one that a test gave.
     """
     standing = connection.guard.services.find(Standing)
     if standing is None or connection.principal is None or connection.watcher is not None:

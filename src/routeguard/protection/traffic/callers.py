@@ -71,7 +71,7 @@ class ByAddress:
 
 @dataclass(frozen=True, slots=True)
 class ByPrincipal:
-    """The principal's id when it starts with `prefix`; everybody else by address, so that nobody is unlimited."""
+    """The principal's id when it starts with `prefix`; every other by address, so that no caller is unlimited."""
 
     name: str
     prefix: str = ""
@@ -151,7 +151,7 @@ user: Final = ByPrincipal("user")
 api_key: Final = ByPrincipal("API key", "key_")
 """By API key."""
 plan: Final = ByPrincipal("plan")
-"""By principal, with the rate of his plan: `principal.plan`, else `principal.user.plan`."""
+"""By principal, with the rate of the principal's plan: `principal.plan`, else `principal.user.plan`."""
 
 
 def plan_of(exchange: Exchange) -> str | None:

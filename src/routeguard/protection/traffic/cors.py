@@ -77,7 +77,7 @@ def identity_cors(origins: Iterable[str]) -> Policy:
 
 
 def preflight(policy: Policy, request: RequestView) -> Reply | None:
-    """Answer a preflight for a route under `policy`, before anybody is asked who he is.
+    """Answer a preflight for a route under `policy`, before the caller is identified.
 
     A preflight carries no credential, and its route may have no handler for OPTIONS: the guard asks here first
     (attack CSRF-21). None when the request is no preflight, or when the policy has no `cors()`: the 405 or 401 that

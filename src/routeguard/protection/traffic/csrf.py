@@ -64,7 +64,7 @@ class CsrfTokens:
     """What CSRF checks compare with: the trusted origins, and the keys of the tokens.
 
     A token is a keyed BLAKE2b (RFC 7693) over the session's id, or a guest's pre-session cookie, and the time it was
-    made. It proves more than a cookie sent twice (attack CSRF-15): nobody can make one, and it ends with the session
+    made. It proves more than a cookie sent twice (attack CSRF-15): no other can make one, and it ends with the session
     it belongs to, so it changes at sign-in and at sign-out (CSRF-14).
     """
 
@@ -141,7 +141,7 @@ class CsrfTokens:
             principal = await self._resume(exchange)
         if principal is not None:
             return _session_of(principal)
-        # Two cookies of the name are none: one of them is somebody else's (attack CSRF-16).
+        # Two cookies of the name are none: one of them was planted (attack CSRF-16).
         guest = exchange.request.cookie(self.cookie_name)
         return None if guest is None or len(guest) != _GUEST_SIZE else b"g:" + guest.encode("latin-1")
 
@@ -234,7 +234,7 @@ class Csrf(Check):
 
     @override
     def attacks(self) -> Iterable[Attack]:
-        """What a foreign page can make a browser send, and tokens nobody issued."""
+        """What a foreign page can make a browser send, and made-up tokens."""
         evil = ("origin", "https://attacker.example")
         for name, headers in (
             ("cross-site form", (evil, ("sec-fetch-site", "cross-site"))),
@@ -334,7 +334,7 @@ def _is_explicit(exchange: Exchange) -> bool:
     """Whether the credential is one that only a program can have put there.
 
     A page that could set these fields on a foreign request would need our leave by CORS first. When a browser's own
-    credentials came along, whoever's they are, an invented field must not switch the check off (attack CSRF-01): the
+    credentials came along, of whichever user, an invented field must not switch the check off (attack CSRF-01): the
     identity check's word is needed then.
     """
     headers = exchange.request.headers

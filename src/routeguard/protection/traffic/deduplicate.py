@@ -43,7 +43,7 @@ def deduplicate(
     """Return the policy under which equal requests at the same time run the handler once.
 
     Equal means: the same principal (for guests, the same address), method, target, headers, credentials included,
-    and body; so nobody ever gets what another asked for (attack DDP-01). The first runs the handler; the others get
+    and body; so no caller ever gets what another asked for (attack DDP-01). The first runs the handler; the others get
     its answer when the method is safe or the answer is at most `small`, else 409 `request-in-progress`; the same
     after waiting `wait`. When the first fails (a server error, a crash, or nothing after `lease`), another takes its
     place. Across replicas through the ephemeral store.
@@ -98,7 +98,7 @@ class _Joiner:
         self._leases = Leases(store)
 
     async def join(self, exchange: Exchange) -> Outcome:
-        """Lead, or follow whoever leads."""
+        """Lead, or follow the leader."""
         if exchange.request.kind == "websocket":
             raise GuardNotApplied("deduplicate() cannot guard a WebSocket")
         body = await body_of(exchange)

@@ -1,4 +1,4 @@
-"""Which host names are served: a request for another one is somebody's mistake or attack."""
+"""Which host names are served: a request for another one is a mistake or an attack."""
 
 from __future__ import annotations
 

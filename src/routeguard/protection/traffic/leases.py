@@ -1,4 +1,4 @@
-"""Claims that end with whoever made them, also when the store was away at that moment."""
+"""Claims that end with the request that made them, also when the store was away at that moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST: Final = 4096
 class Leases:
     """Claims in a store, each under a token of its own.
 
-    A store that froze carries out what it was sent once it thaws: a claim whose answer nobody waited for any more
+    A store that froze carries out what it was sent once it thaws: a claim whose answer was no longer waited for
     would shut out the same caller's next try for its whole life, and so would one that could not be given back. These
     are given back as soon as the store answers again (OPS-04: an outcome that is not known). The task that does it
     lives only while there are some: not a `core.periodic.Periodic`, since a check has no start and no close.

@@ -60,7 +60,7 @@ class Method(Check):
 
     @override
     def attacks(self) -> Iterable[Attack]:
-        """Methods nobody asked for, and one dressed as another."""
+        """Methods that are not allowed, and one dressed as another."""
         allowed = self._allowed()
         for name in ("DELETE", "TRACE", "FOO", "get", "X" * 1000):
             if name not in allowed:

@@ -56,7 +56,7 @@ class ThrottleSettings:
     address_hourly: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse what would lock everybody out, or nobody. Raises ConfigError with every finding."""
+        """Refuse what would lock every user out, or none. Raises ConfigError with every finding."""
         findings = [
             f"throttle.{name} must be at least 1"
             for name in ("free", "address_burst", "address_hourly")

@@ -44,8 +44,8 @@ def operation(services: Services, name: str, *, show_remaining: bool = False, on
 def once(services: Services, name: str, *, show_remaining: bool = False, on_outage: OnOutage = "refuse") -> Policy:
     """Return `operation`, and let equal requests at the same time do its work once.
 
-    An answer with cookies goes to all who sent that very request, in this process: whoever can send it, its password
-    or its session's cookie included, needs nobody else's answer to be signed in or out (attack DDP-01).
+    An answer with cookies goes to all who sent that very request, in this process: a caller that can send it, its
+    password or its session's cookie included, needs no other's answer to be signed in or out (attack DDP-01).
     """
     return operation(services, name, show_remaining=show_remaining, on_outage=on_outage) & deduplicate(
         share_cookies=True, lease=_LEASE

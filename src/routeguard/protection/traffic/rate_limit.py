@@ -1,4 +1,4 @@
-"""How often somebody may call: token bucket or sliding window, several rates at once, tiers by plan."""
+"""How often a caller may call: token bucket or sliding window, several rates at once, tiers by plan."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def _findings(tiers: list[Tier], *, cost: int, on_outage: str, name: str | None)
     findings: list[str] = []
     least = min((quota.burst for tier in tiers for quota in tier.quotas), default=1)
     if isinstance(cost, bool) or not isinstance(cost, int) or not 1 <= cost <= least:
-        findings.append(f"rate_limit: cost {cost!r} must be a whole number from 1 to the burst, or nobody ever passes")
+        findings.append(f"rate_limit: cost {cost!r} must be a whole number from 1 to the burst, or no request passes")
     if on_outage not in {"refuse", "local"}:
         findings.append(f"rate_limit: on_outage {on_outage!r} is neither 'refuse' nor 'local'")
     if name is not None and (not name or not _QUOTED.issuperset(name)):

@@ -1,8 +1,8 @@
 """Gives units of limits back when an outage, and nothing the caller did, kept the request's work from being done.
 
 A limit is counted before the work, in the step that allows it, so that any number of racing requests get no more than
-the limit. An answer of 503 says that the work was not done for a reason of ours: without a refund, whoever tries again
-during an outage is 429 when it is over.
+the limit. An answer of 503 says that the work was not done for a reason of ours: without a refund, a caller that tries
+again during an outage is 429 when it is over.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _STRICT_CSP: Final = (
     "require-trusted-types-for 'script'"
 )
 PRESETS: Final[Mapping[str, Mapping[str, str]]] = {
-    # Answers that are data: whoever opens one in a browser gets a document that can do nothing.
+    # Answers that are data: opened in a browser, one is a document that can do nothing.
     "api": {
         "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         "referrer-policy": "no-referrer",

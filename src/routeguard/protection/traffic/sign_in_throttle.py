@@ -1,7 +1,7 @@
 """How often passwords may be tried: per account with a growing delay, and per address.
 
 The account is whatever was typed, whether it exists or not, so that nothing here tells the two apart (attack
-ENUM-07). Nobody is ever locked out: a delay ends by itself, attempts made during it do not lengthen it, and from an
+ENUM-07). No user is ever locked out: a delay ends by itself, attempts made during it do not lengthen it, and from an
 address where the account signed in before it is counted apart, so that strangers cannot keep its owner out (RL-11).
 """
 
@@ -83,9 +83,9 @@ class SignInThrottle:
 class Guess:
     """One reserved guess: ``async with await throttle.reserve(...) as guess``. The verdict is told inside.
 
-    Without a verdict (the database is away, the hashing queue is full, the request is cancelled) nobody has learned
-    whether the password was right, so it is given back at the end. No number of racing guesses gains by it: each holds
-    its reservation until it has a verdict or can get none any more.
+    Without a verdict (the database is away, the hashing queue is full, the request is cancelled) the caller has not
+    learned whether the password was right, so it is given back at the end. No number of racing guesses gains by it:
+    each holds its reservation until it has a verdict or can get none any more.
     """
 
     __slots__ = ("_attempts", "_judged", "_mark", "_store")
@@ -117,7 +117,7 @@ class Guess:
                 await self._store.put(self._mark, b"", ttl=_KNOWN_FOR)
 
     async def _give_back(self) -> None:
-        # A store that is away now takes nothing from the person who has just proved who he is: a try stays counted.
+        # A store that is away now takes nothing from a user who has just signed in: a try stays counted.
         with anyio.CancelScope(shield=True), contextlib.suppress(Unavailable):
             await self._store.hit([attempt._replace(cost=-attempt.cost) for attempt in self._attempts])
 

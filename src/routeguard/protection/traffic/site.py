@@ -36,5 +36,5 @@ class Site:
 
 
 def site_of(services: Services) -> Site:
-    """Return the registered site, or one that trusts nobody."""
+    """Return the registered site, or one that trusts no proxy."""
     return services.find(Site) or Site()

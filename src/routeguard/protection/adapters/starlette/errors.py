@@ -84,7 +84,7 @@ async def broken(request: Request, error: Exception) -> Response:  # noqa: ARG00
 
 
 async def left(request: Request, error: Exception) -> Response:  # noqa: ARG001 - the handler's shape
-    """Answer nobody: the client went away before its body ended. Not an error of ours (attack HTTP-10)."""
+    """Send no answer: the client went away before its body ended. Not an error of ours (attack HTTP-10)."""
     return await respond(request, MALFORMED_REQUEST("The body ended early."))
 
 

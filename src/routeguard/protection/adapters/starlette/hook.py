@@ -307,7 +307,7 @@ def _ready(connection: Connection, route: Any, scope: Scope, *, chosen: bool = F
     except ConfigError as error:
         logger.error("a policy added late cannot be bound, and its route is refused: %s", error)
         return GUARD_NOT_APPLIED(debug=str(error))
-    # Methods nobody declared are sent by somebody who invents them: not worth the memory.
+    # Methods that are not declared are invented by callers: not worth the memory.
     if not isinstance(ready, Problem) and (key[0] == "WS" or key[0].lower() in METHODS):
         cache[2][key] = ready if ready is not None else False
     return ready

@@ -73,7 +73,7 @@ class Inner:
         if isinstance(connection, Connection):
             await self.look(connection, app, scope, receive, send)
         elif self.marked and scope.get("type") in {"http", "websocket"}:
-            # Its middleware passes on a scope of its own making: nobody could tell what was asked about it.
+            # Its middleware passes on a scope of its own making: nothing could tell what was asked about it.
             await refuse_unguarded(self.marked, scope, send)
         else:
             await app(scope, receive, send)

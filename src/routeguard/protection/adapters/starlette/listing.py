@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _UNHOOKED: Final = "its `handle` was replaced after its class was made, so the guard does not stand before it"
 _LOST: Final = "its router was replaced after it was marked, so that its policy is not asked: mark it again"
 _CLOSED: Final = (
-    "the policy around it asks for a session, so nobody could sign in: give it to install(default=...), or to a router"
+    "the policy around it asks for a session, so no user could sign in: give it to install(default=...), or to a router"
 )
 _UNASKED: Final = "it carries a policy, which nothing asks here: mark handlers, routers and mounted applications"
 _DEFAULT: Final = "a router's `default` answers by itself and is not guarded: mount it instead"

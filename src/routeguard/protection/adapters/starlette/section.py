@@ -1,4 +1,4 @@
-"""Routes of our own inside somebody's application, at almost no cost to the requests that are not for them."""
+"""Routes of our own inside an application, at almost no cost to the requests that are not for them."""
 
 from __future__ import annotations
 
