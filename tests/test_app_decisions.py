@@ -36,7 +36,7 @@ from routeguard import (
     strict_json,
     unsafe_without_csrf,
 )
-from routeguard.core.principal import Standing
+from routeguard.core.principal import PrincipalWatcher
 from tests.test_app import AppUser, resolver
 
 LIMITS: dict[str, Policy] = {
@@ -191,11 +191,11 @@ def test_a_socket_that_decides_in_its_handler_ends_with_its_principal(guard: Rou
     end = threading.Event()
 
     class Ending:
-        async def until_ended(self, principal: Any) -> None:
+        async def wait_until_revoked(self, principal: Any) -> None:
             assert principal.user.id == "1"
             await asyncio.to_thread(end.wait, 60)
 
-    guard.services.add(Standing, Ending())
+    guard.services.add(PrincipalWatcher, Ending())
     app = FastAPI()
     guard.install(app)
 

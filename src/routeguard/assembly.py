@@ -14,7 +14,7 @@ from routeguard.core.clock import Clock, SystemClock
 from routeguard.core.cookies import CookieScheme
 from routeguard.core.errors import ConfigError, ServiceMissing
 from routeguard.core.overrides import IdentityOverrides
-from routeguard.core.principal import Standing, Standings
+from routeguard.core.principal import PrincipalWatcher, PrincipalWatchers
 from routeguard.core.refusal import SignInPage
 from routeguard.core.secret import DeploymentKeys
 from routeguard.core.security_schemes import SecuritySchemes
@@ -111,14 +111,14 @@ def assemble(
     services.add(CookieScheme, settings.cookie_scheme)
     services.add(Changes, Changes())
     services.add(SecuritySchemes, SecuritySchemes())
-    standings = services.add(Standings, Standings())
+    watchers = services.add(PrincipalWatchers, PrincipalWatchers())
     plugs = Plugs()
     if any(feature.records for feature in features):
         services.require_asyncio("the identity service")
         _identity(services, settings, features, plugs)
     _set_up(services, plugs, features, user)
-    if standings:
-        services.add(Standing, standings)
+    if watchers:
+        services.add(PrincipalWatcher, watchers)
     return services
 
 

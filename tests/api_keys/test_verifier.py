@@ -157,7 +157,7 @@ async def test_what_is_open_under_a_key_ends_with_it(world: World, end: str) -> 
     soon = datetime.fromtimestamp(world.clock.time(), UTC) + timedelta(seconds=100)
     made = await world.key(user, expires_at=soon)
     found = await world.verify(made.text)
-    waiting = asyncio.create_task(world.verifier.until_ended(found))
+    waiting = asyncio.create_task(world.verifier.wait_until_revoked(found))
     await world.keys.update(user.id, made.key.id, {"name": "other"})
     done, _ = await asyncio.wait({waiting}, timeout=0.1)
     assert not done

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from routeguard.core.principal import Standing
+from routeguard.core.principal import PrincipalWatcher
 from routeguard.core.secret import Secret
 from routeguard.foundation.db.database import Database
 from routeguard.identity.api_keys.models import ApiKey, KeyVerifier
@@ -251,7 +251,7 @@ async def test_a_key_dies_with_its_user(world: World, bob: Browser) -> None:
     assert (await with_key(world, text)).status == 200
     services = world.guard.services
     key = await services.get(KeyVerifier).verify(text.encode(), address=None)
-    open_still = asyncio.ensure_future(services.get(Standing).until_ended(key))
+    open_still = asyncio.ensure_future(services.get(PrincipalWatcher).wait_until_revoked(key))
     users, database = services.get(Users), services.get(Database)
     async with database.transaction() as tx:
         await users.suspend(tx, bob.id)

@@ -8,7 +8,7 @@ import pytest
 from routeguard.core.changes import Changes
 from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
-from routeguard.core.principal import Standings
+from routeguard.core.principal import PrincipalWatchers
 from routeguard.core.services import Services
 from routeguard.core.setup import Place, Plugs, Setup
 
@@ -19,7 +19,7 @@ def set_up(*plugs: tuple[str, Plug], own: dict[Place, Any] | None = None) -> lis
     """Set features up one after the other, and hand over what they plugged in. Returns the findings."""
     services, all_ = Services(), Plugs()
     services.add(Changes, Changes())
-    services.add(Standings, Standings())
+    services.add(PrincipalWatchers, PrincipalWatchers())
     for place, take in (own or {}).items():
         all_.own(place, take)
     for name, plug in plugs:

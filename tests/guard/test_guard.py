@@ -45,11 +45,11 @@ class TestMarks:
 
     def test_mark_else_parameter_else_default(self, guard: Guard) -> None:
         marked = guard(key)(functools.partial(handler))
-        assert guard.settle(policy_of(marked), admin) == key
-        assert guard.settle(policy_of(handler), admin) == admin
-        assert guard.settle(policy_of(handler), None) is None
+        assert guard.effective_policy(policy_of(marked), admin) == key
+        assert guard.effective_policy(policy_of(handler), admin) == admin
+        assert guard.effective_policy(policy_of(handler), None) is None
         guard.default = public
-        assert guard.settle(policy_of(handler), None) == public
+        assert guard.effective_policy(policy_of(handler), None) == public
         assert policy_of(handler) is None
 
 

@@ -27,7 +27,7 @@ async def test_a_wait_ends_with_the_session(world: World, monkeypatch: pytest.Mo
 
         # A look that comes after the sign-out would see it without any poll.
         monkeypatch.setattr(other.sessions, "_still", look)
-        waits = [asyncio.ensure_future(one.sessions.until_ended(session)) for one in (world, other)]
+        waits = [asyncio.ensure_future(one.sessions.wait_until_revoked(session)) for one in (world, other)]
         await until(lambda: world.feed._listeners and other.feed._listeners and looked.is_set())
         assert not any(wait.done() for wait in waits)
         await world.sessions.sign_out(browser.exchange())
@@ -43,7 +43,7 @@ async def test_a_wait_ends_when_the_user_changes(world: World, change: str) -> N
     await world.user(role="admin")
     user = await world.user(role="admin")
     session = await (await world.sign_in(user)).session()
-    wait = asyncio.ensure_future(world.sessions.until_ended(session))
+    wait = asyncio.ensure_future(world.sessions.wait_until_revoked(session))
     await until(lambda: world.feed._listeners)
     await (world.suspend(user) if change == "suspended" else world.set_role(user, "user"))
     await asyncio.wait_for(wait, 60)
@@ -52,7 +52,7 @@ async def test_a_wait_ends_when_the_user_changes(world: World, change: str) -> N
 async def test_a_wait_goes_on_while_others_end(world: World) -> None:
     user = await world.user()
     first, second = await world.sign_in(user), await world.sign_in(user)
-    wait = asyncio.ensure_future(world.sessions.until_ended(await first.session()))
+    wait = asyncio.ensure_future(world.sessions.wait_until_revoked(await first.session()))
     await until(lambda: world.feed._listeners)
     await world.sessions.sign_out(second.exchange())
     async with world.database.transaction() as tx:
@@ -65,7 +65,7 @@ async def test_a_wait_goes_on_while_others_end(world: World) -> None:
 async def test_a_wait_ends_at_the_absolute_end_and_leaves_nothing_behind(world: World) -> None:
     session = await (await world.sign_in(await world.user())).session()
     world.clock.advance((session.expires_at - session.created_at).total_seconds() - 2)
-    wait = asyncio.ensure_future(world.sessions.until_ended(session))
+    wait = asyncio.ensure_future(world.sessions.wait_until_revoked(session))
     await until(lambda: world.feed._listeners)
     await asyncio.sleep(0.1)
     assert not wait.done()

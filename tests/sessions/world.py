@@ -28,7 +28,7 @@ from routeguard.identity.sessions.resolver import CookieSessions
 from routeguard.identity.sessions.service import Sessions
 from routeguard.identity.sessions.sign_in import SignIn, SignInParts
 from routeguard.identity.users.addresses import read_email
-from routeguard.identity.users.letters import Letterhead
+from routeguard.identity.users.composer import EmailComposer
 from routeguard.identity.users.models import User, UserChange
 from routeguard.identity.users.one_time import OneTimeTokens
 from routeguard.identity.users.service import Users
@@ -82,7 +82,7 @@ class World:
         self.outbox = Outbox(self.database, KEYS, clock=self.clock)
         mails = MailQueue(self.outbox, Mailbox())
         tokens = OneTimeTokens(self.database, KEYS, clock=self.clock)
-        letterhead = Letterhead("https://example.test")
+        composer = EmailComposer("https://example.test")
         pending = PendingSignIns(tokens)
         self.sessions.after_revoke_all(pending.void)
         return SignIn(
@@ -91,7 +91,7 @@ class World:
                 sessions=self.sessions,
                 pending=pending,
                 throttle=SignInThrottle(MemoryEphemeral()),
-                verification=EmailVerification(self.users, tokens, mails, letterhead=letterhead),
+                verification=EmailVerification(self.users, tokens, mails, composer=composer),
                 site=Site(),
                 subjects=Subjects(KEYS),
             )

@@ -30,7 +30,7 @@ from routeguard import (
 from routeguard import user as by_user
 from routeguard.core.exchange import Exchange
 from routeguard.core.policy import BoundCheck, Outcome, Stage
-from routeguard.core.principal import Standing
+from routeguard.core.principal import PrincipalWatcher
 from routeguard.core.problem import PERMISSION_DENIED
 from routeguard.core.secret import Secret
 from routeguard.core.services import Services
@@ -256,7 +256,7 @@ def test_a_socket_stays_open_though_no_store_knows_the_session(full: Routeguard[
     async def waiting(websocket: WebSocket, session: UserSession[Any] = Depends(full.current_session)) -> None:
         await websocket.accept()
         for _ in range(3):
-            await full.services.get(Standing).until_ended(session)
+            await full.services.get(PrincipalWatcher).wait_until_revoked(session)
         await websocket.send_text("still")
 
     full.install(app)

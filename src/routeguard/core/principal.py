@@ -29,38 +29,38 @@ class Assurance:
     authenticated_at: datetime | None = None
 
 
-class Standing(Protocol):
-    """Knows how long a principal stands: what an open WebSocket waits for (attack WS-05)."""
+class PrincipalWatcher(Protocol):
+    """Waits for the end of a principal: what ends an open WebSocket or stream (attack WS-05)."""
 
-    async def until_ended(self, principal: Any, /) -> None:
-        """Return once the principal is none any more: signed out, revoked, suspended, expired, or changed."""
+    async def wait_until_revoked(self, principal: Any, /) -> None:
+        """Return once the principal has ended: signed out, revoked, suspended, expired, or changed."""
         ...
 
 
-class Standings:
-    """The `Standing` of an application: asks what is registered for principals of that class.
+class PrincipalWatchers:
+    """The `PrincipalWatcher` of an application: asks what is registered for principals of that class.
 
-    A principal of a class that is not registered stands for as long as its connection is open.
+    A principal of a class that is not registered ends with its connection.
     """
 
     __slots__ = ("_by_class",)
 
     def __init__(self) -> None:
-        self._by_class: dict[type[Any], Standing] = {}
+        self._by_class: dict[type[Any], PrincipalWatcher] = {}
 
     def __bool__(self) -> bool:
-        """Return whether anybody speaks for any principal."""
+        """Whether there is a watcher for any class."""
         return bool(self._by_class)
 
-    def add(self, kind: type[Any], standing: Standing) -> None:
-        """Let `standing` speak for principals of class `kind`."""
-        self._by_class[kind] = standing
+    def add(self, kind: type[Any], watcher: PrincipalWatcher) -> None:
+        """Ask `watcher` about principals of class `kind`."""
+        self._by_class[kind] = watcher
 
-    async def until_ended(self, principal: Any) -> None:
-        """Return once the principal is none any more."""
+    async def wait_until_revoked(self, principal: Any) -> None:
+        """Return once the principal has ended; never for a class without a watcher."""
         known = (self._by_class[kind] for kind in type(principal).__mro__ if kind in self._by_class)
-        standing = next(known, None)
-        if standing is None:
+        watcher = next(known, None)
+        if watcher is None:
             await asyncio.Event().wait()
         else:
-            await standing.until_ended(principal)
+            await watcher.wait_until_revoked(principal)

@@ -12,14 +12,14 @@ from routeguard.core.changes import ChangeHook, Changes
 from routeguard.core.errors import ConfigError
 from routeguard.core.events import Event
 from routeguard.core.order import in_order
-from routeguard.core.principal import Standings
+from routeguard.core.principal import PrincipalWatchers
 from routeguard.core.security_schemes import SecuritySchemes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from routeguard.core.endings import Ending
-    from routeguard.core.principal import Standing
+    from routeguard.core.principal import PrincipalWatcher
     from routeguard.core.security_schemes import SecurityScheme
     from routeguard.core.services import Services
 
@@ -177,9 +177,9 @@ class Setup(Generic[S]):
         """Register a purpose of one-time tokens: each of these changes of a user voids them, in its transaction."""
         self._plug(Place.PURPOSE, name, frozenset(ends_with))
 
-    def watch(self, kind: type[Any], watcher: Standing) -> None:
+    def watch(self, kind: type[Any], watcher: PrincipalWatcher) -> None:
         """Let `watcher` say when a principal of class `kind` has ended: open sockets and streams end then."""
-        self.services.get(Standings).add(kind, watcher)
+        self.services.get(PrincipalWatchers).add(kind, watcher)
 
     def describe(self, *schemes: SecurityScheme, narrowing: tuple[type[Any], ...] = ()) -> None:
         """Say by which security schemes the checks are described in OpenAPI.

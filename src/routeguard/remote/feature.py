@@ -34,9 +34,9 @@ from routeguard.remote.sessions import (
     RemoteTokenCookies,
     TokenSessions,
 )
-from routeguard.remote.standing import RemoteStanding
 from routeguard.remote.transport import Transport
 from routeguard.remote.users import RemoteUsers
+from routeguard.remote.watcher import RemotePrincipalWatcher
 
 if TYPE_CHECKING:
     from routeguard.core.secret import Secret
@@ -86,9 +86,9 @@ def _set_up(where: Remote, setup: Setup) -> None:
     services.add(Introspector, introspector, start=introspector.start)
     _sessions(setup, where)
     _api_keys(services, settings)
-    standing = RemoteStanding(feed, clock=clock, silence=settings.remote.offline.total_seconds())
-    setup.watch(UserSession, standing)
-    setup.watch(ApiKey, standing)
+    watcher = RemotePrincipalWatcher(feed, clock=clock, silence=settings.remote.offline.total_seconds())
+    setup.watch(UserSession, watcher)
+    setup.watch(ApiKey, watcher)
 
 
 def _sessions(setup: Setup, where: Remote) -> None:

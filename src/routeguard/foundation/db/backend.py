@@ -70,15 +70,15 @@ class Backend(Protocol):
         """Look, before the first request, whether the settings fit what is there. Raises Misconfigured, Unavailable."""
         ...
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def write_lock(self) -> AbstractAsyncContextManager[None]:
         """Wait for a writer's turn, where writers take turns. Raises Unavailable when that takes too long."""
         ...
 
-    async def loosen(self, connection: AsyncConnection) -> None:
+    async def lift_foreign_keys(self, connection: AsyncConnection) -> None:
         """Let migrations make tables anew, before their transaction begins. The connection is not used again."""
         ...
 
-    async def unhurried(self, connection: AsyncConnection) -> None:
+    async def lift_statement_timeouts(self, connection: AsyncConnection) -> None:
         """Lift the limits on how long a statement of this transaction may take, for migrations."""
         ...
 

@@ -135,7 +135,7 @@ class Database:
         Raises Unavailable when the database cannot, UniqueViolation when a key is taken. On SQLite, writers of this
         process take turns, so that they wait in line and not for each other's locks.
         """
-        async with self._backend.turn(), self._connection(self._backend.writes) as connection:
+        async with self._backend.write_lock(), self._connection(self._backend.writes) as connection:
             tx = Transaction(connection, self._backend.outage)
             with faults(self._backend.outage):
                 await connection.begin()
@@ -196,12 +196,12 @@ class Database:
 
     async def run_sync(self, work: Callable[[sa.Connection], T]) -> T:
         """Run synchronous work (migrations) in one transaction without time limits."""
-        async with self._backend.turn(), self._connection(self._backend.writes) as connection:
+        async with self._backend.write_lock(), self._connection(self._backend.writes) as connection:
             try:
                 with faults(self._backend.outage, migrating=True):
-                    await self._backend.loosen(connection)
+                    await self._backend.lift_foreign_keys(connection)
                     await connection.begin()
-                    await self._backend.unhurried(connection)
+                    await self._backend.lift_statement_timeouts(connection)
                     result = await connection.run_sync(work)
                     await connection.commit()
             finally:

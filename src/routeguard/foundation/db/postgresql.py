@@ -96,14 +96,14 @@ class PostgresBackend:
         await self.writes.dispose()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def write_lock(self) -> AsyncIterator[None]:
         """Writers need no line."""
         yield
 
-    async def loosen(self, connection: AsyncConnection) -> None:
+    async def lift_foreign_keys(self, connection: AsyncConnection) -> None:
         """Nothing to lift: tables are altered in place."""
 
-    async def unhurried(self, connection: AsyncConnection) -> None:
+    async def lift_statement_timeouts(self, connection: AsyncConnection) -> None:
         """Lift both statement timeouts from a transaction, whose connection is thrown away afterwards."""
         await connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         raw = await connection.get_raw_connection()

@@ -110,7 +110,7 @@ class SqliteBackend:
         """Nothing that could be set wrong."""
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def write_lock(self) -> AsyncIterator[None]:
         """Wait in line: first come, first served, where SQLite's own lock lets the luckiest poller in."""
         line = self._line  # A start makes a new one, and what ends late must not let two into that.
         try:
@@ -123,7 +123,7 @@ class SqliteBackend:
         finally:
             line.release()
 
-    async def loosen(self, connection: AsyncConnection) -> None:
+    async def lift_foreign_keys(self, connection: AsyncConnection) -> None:
         """Enforce no foreign keys, as SQLite asks of those who alter tables ("ALTER TABLE", section 7).
 
         A table is altered by copying it and dropping the former one, which deletes every row that refers to it
@@ -133,7 +133,7 @@ class SqliteBackend:
         thread: Any = raw.driver_connection
         await thread.call(lambda: thread.worker.opened().execute("PRAGMA foreign_keys=OFF").close())
 
-    async def unhurried(self, connection: AsyncConnection) -> None:
+    async def lift_statement_timeouts(self, connection: AsyncConnection) -> None:
         """Nothing to lift: only the wait for another process is limited."""
 
     def prepare(self, statement: sa.Select[Any]) -> Prepared:

@@ -95,7 +95,7 @@ class StoredKeys:
             found = replace(found, remaining=left)
         return self._count(digest(key), stored.owner_id, found)
 
-    async def until_ended(self, principal: Any) -> None:
+    async def wait_until_revoked(self, principal: Any) -> None:
         """Return once a key was revoked, has expired, was rotated or may do something else (attack WS-05)."""
         key: ApiKey = principal
         changed = asyncio.Event()

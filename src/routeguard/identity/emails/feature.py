@@ -12,7 +12,7 @@ from routeguard.identity.emails.models import VerificationRequested
 from routeguard.identity.emails.routes import routes
 from routeguard.identity.emails.service import CHANGE, Emails
 from routeguard.identity.emails.step import VerifiedEmailRequired
-from routeguard.identity.users.letters import Letterhead
+from routeguard.identity.users.composer import EmailComposer
 from routeguard.identity.users.one_time import OneTimeTokens
 from routeguard.identity.users.proof import PasswordProof
 from routeguard.identity.users.quota import MailQuota
@@ -32,7 +32,7 @@ def set_up(setup: Setup) -> None:
         tokens=services.get(OneTimeTokens),
         verification=services.get(EmailVerification),
         mails=services.get(MailQueue),
-        letterhead=services.get(Letterhead),
+        composer=services.get(EmailComposer),
         proof=services.get(PasswordProof),
         quota=services.get(MailQuota),
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from routeguard.foundation.db.database import Database, Transaction
     from routeguard.foundation.mail.queue import MailQueue
     from routeguard.identity.sessions.models import UserSession
-    from routeguard.identity.users.letters import Letterhead
+    from routeguard.identity.users.composer import EmailComposer
     from routeguard.identity.users.one_time import OneTimeTokens
     from routeguard.identity.users.proof import PasswordProof
     from routeguard.identity.users.quota import MailQuota
@@ -41,7 +41,7 @@ class Emails:
         tokens: OneTimeTokens,
         verification: EmailVerification,
         mails: MailQueue,
-        letterhead: Letterhead,
+        composer: EmailComposer,
         proof: PasswordProof,
         quota: MailQuota,
     ) -> None:
@@ -50,7 +50,7 @@ class Emails:
         self._tokens = tokens
         self._verification = verification
         self._mails = mails
-        self._letterhead = letterhead
+        self._composer = composer
         self._proof = proof
         self._quota = quota
 
@@ -103,18 +103,18 @@ class Emails:
         data = {"email": address.text, "old": user.email, "session": session.id}
         token = await self._tokens.issue(tx, CHANGE, user_id, ttl=_CHANGE_LIFE, data=data)
         if owner is not None and owner.id != user_id:
-            message = self._letterhead.write(
+            message = self._composer.write(
                 owner.email,
                 "Your address is in use already",
                 "Your e-mail address was given for another account. Nothing was changed.",
             )
         else:
-            message = self._letterhead.write(
+            message = self._composer.write(
                 address.text,
                 "Confirm your new e-mail address",
                 "Please confirm that this is your new e-mail address. The link works once, for an hour.",
                 "If you did not ask for this, ignore this mail.",
-                link=self._letterhead.link(verification.PATH, token=token),
+                link=self._composer.link(verification.PATH, token=token),
                 label="Confirm this address",
             )
         await self._mails.queue(tx, message)
@@ -122,12 +122,12 @@ class Emails:
 
     async def _tell_asked(self, tx: Transaction, user: Any) -> None:
         """Tell the present address while there still is something to stop (ASVS v5.0.0-6.3.7)."""
-        message = self._letterhead.write(
+        message = self._composer.write(
             user.email,
             "A change of your e-mail address was requested",
             "Another e-mail address was requested for your account, hopefully by you. Nothing is changed yet.",
             "If it was not you, choose a new password at once, which also makes the link void that was mailed:",
-            link=self._letterhead.link("/auth/password/forgot"),
+            link=self._composer.link("/auth/password/forgot"),
             label="Reset the password",
             name=user.name if user.email_verified else "",
         )
@@ -152,7 +152,7 @@ class Emails:
 
     async def _tell_old(self, tx: Transaction, user: Any) -> None:
         """Tell the old address: who lost an account this way learns of it there (ASVS v5.0.0-6.3.7)."""
-        message = self._letterhead.write(
+        message = self._composer.write(
             user.email,
             "Your e-mail address was changed",
             "Your account has another e-mail address now; this one is not used any more.",

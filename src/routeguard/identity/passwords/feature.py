@@ -21,7 +21,7 @@ from routeguard.identity.passwords.routes import routes
 from routeguard.identity.passwords.service import CONTESTED, DECOY, RESET, Foundations, Passwords
 from routeguard.identity.sessions.service import Sessions
 from routeguard.identity.sessions.sign_in import SignIn
-from routeguard.identity.users.letters import Letterhead
+from routeguard.identity.users.composer import EmailComposer
 from routeguard.identity.users.models import UserChange
 from routeguard.identity.users.one_time import OneTimeTokens
 from routeguard.identity.users.proof import PasswordProof
@@ -50,7 +50,7 @@ def set_up(setup: Setup[PasswordSettings]) -> None:
         sessions=services.get(Sessions),
         sign_in=services.get(SignIn),
         mails=services.get(MailQueue),
-        letterhead=services.get(Letterhead),
+        composer=services.get(EmailComposer),
         quota=services.get(MailQuota),
         site=site_of(services),
         subjects=Subjects(services.get(DeploymentKeys)),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from routeguard.identity.sessions.proof import Pending, Refused
     from routeguard.identity.sessions.service import Sessions
     from routeguard.identity.sessions.sign_in import SignIn
-    from routeguard.identity.users.letters import Letterhead
+    from routeguard.identity.users.composer import EmailComposer
     from routeguard.identity.users.models import UserChange
     from routeguard.identity.users.one_time import OneTimeTokens
     from routeguard.identity.users.quota import MailQuota
@@ -64,7 +64,7 @@ class Foundations:
     sessions: Sessions[Any]
     sign_in: SignIn[Any]
     mails: MailQueue
-    letterhead: Letterhead
+    composer: EmailComposer
     quota: MailQuota
     site: Site
     subjects: Subjects
@@ -263,12 +263,12 @@ class Passwords:
     async def _mail_reset(self, tx: Transaction, user: Any, token: str, why: str, *more: str) -> None:
         minutes = max(int(self._settings.reset_life.total_seconds() // 60), 1)
         # To the stored address, not to the one typed: a case twin is another mailbox (attack ML-11).
-        message = self._on.letterhead.write(
+        message = self._on.composer.write(
             user.email,
             "Choose a new password",
             f"{why} The link works once, for {minutes} minutes.",
             *more,
-            link=self._on.letterhead.link(RESET_PATH, token=token),
+            link=self._on.composer.link(RESET_PATH, token=token),
             label="Choose a new password",
             name=user.name if user.email_verified else "",
         )
@@ -330,24 +330,24 @@ class Passwords:
         """Tell the world and the user (ASVS v5.0.0-6.3.7)."""
         tx.record(PasswordChanged(user_id=user.id, reason=reason))
         tx.after_commit(lambda: note("password-changed", user=user.id, reason=reason))
-        message = self._on.letterhead.write(
+        message = self._on.composer.write(
             user.email,
             "Your password was changed",
             "Your password was just changed, and all other browsers were signed out.",
             "If it was not you, choose a new password at once:",
-            link=self._on.letterhead.link(FORGOT_PATH),
+            link=self._on.composer.link(FORGOT_PATH),
             label="Reset the password",
             name=user.name if user.email_verified else "",
         )
         await self._on.mails.queue(tx, message)
 
     async def _tell_owner(self, tx: Transaction, owner: Any) -> None:
-        message = self._on.letterhead.write(
+        message = self._on.composer.write(
             owner.email,
             "You have an account already",
             "An account was requested with this address, perhaps by you. You have one already.",
             "If you forgot your password, you can reset it. If it was not you, ignore this mail.",
-            link=self._on.letterhead.link(FORGOT_PATH),
+            link=self._on.composer.link(FORGOT_PATH),
             label="Reset the password",
             name=owner.name if owner.email_verified else "",
         )

@@ -44,8 +44,8 @@ _USER_AGENT_LENGTH: Final = 200
 _RETRY: Final = 1.0
 
 
-class Companion(Protocol):
-    """What else may stand for a session in a browser beside its cookie: the cookies of tokens."""
+class LinkedCredential(Protocol):
+    """Other credentials of a session in a browser (the cookies of tokens), which end and rotate with it."""
 
     async def end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str) -> None:
         """End the session that was presented with the request, if it lives."""
@@ -85,12 +85,12 @@ class Sessions(Generic[U]):
         self._feed = invalidations
         self._cookies = cookies
         self._site = site or Site()
-        self._companions: list[Companion] = []
+        self._linked: list[LinkedCredential] = []
         self._after_revoke_all: list[Callable[[Transaction, str], Awaitable[None]]] = []
 
-    def link(self, companion: Companion) -> None:
-        """End and rotate `companion` with the sessions it stands for. Called before the first request."""
-        self._companions.append(companion)
+    def link(self, linked: LinkedCredential) -> None:
+        """End and rotate `linked` with the sessions it stands for. Called before the first request."""
+        self._linked.append(linked)
 
     def after_revoke_all(self, end: Callable[[Transaction, str], Awaitable[None]]) -> None:
         """Call `end` in the transaction that ends all sessions of a user, for what might still become one."""
@@ -137,9 +137,9 @@ class Sessions(Generic[U]):
             await self._ended(tx, user_id, ended, reason="too-many")
         tx.record(SessionStarted(session_id=state.id, user_id=user_id, address=address, user_agent=agent, amr=amr))
         self._hand_out(tx, exchange, state, user, secret)
-        for companion in self._companions:
+        for linked in self._linked:
             # Left in the browser, they would count again when this session ends.
-            tx.after_commit(partial(companion.clear, exchange))
+            tx.after_commit(partial(linked.clear, exchange))
         return state.session(user)
 
     async def rotate(
@@ -168,8 +168,8 @@ class Sessions(Generic[U]):
         if old_hash is not None:
             self._hand_out(tx, exchange, state, user, secret)
         session = state.session(user)
-        for companion in self._companions:
-            await companion.replace(tx, exchange, session)
+        for linked in self._linked:
+            await linked.replace(tx, exchange, session)
         return session
 
     def _to_rotate(self, exchange: Exchange) -> tuple[tuple[str, str], bytes | None]:
@@ -249,8 +249,8 @@ class Sessions(Generic[U]):
             if current is not None:
                 await self.revoke(tx, current.principal_id, current.id, reason="sign-out")
             if token is not None:
-                for companion in self._companions:
-                    await companion.end_named(tx, token, reason="sign-out")
+                for linked in self._linked:
+                    await linked.end_named(tx, token, reason="sign-out")
         self._clear(exchange)
         ended = (envelope.state.user_id, envelope.state.id) if envelope is not None else (None, None)
         user, session = (current.principal_id, current.id) if current is not None else ended
@@ -263,7 +263,7 @@ class Sessions(Generic[U]):
         self._clear(exchange)
         note("signed-out-everywhere", exchange, user=user_id, count=str(count))
 
-    async def until_ended(self, session: UserSession[Any]) -> None:
+    async def wait_until_revoked(self, session: UserSession[Any]) -> None:
         """Return once a session has ended or its user has changed: what a WebSocket waits for (attack WS-05).
 
         An unused session lives on for as long as its connection is open, though not past its absolute end.
@@ -300,13 +300,13 @@ class Sessions(Generic[U]):
             state = envelope.state
             if await store.delete(tx, state.user_id, state.id, secret_hash=digest(envelope.secret)):
                 await self._ended(tx, state.user_id, state.id, reason=reason)
-        for companion in self._companions:
-            await companion.end_presented(tx, exchange, reason=reason)
+        for linked in self._linked:
+            await linked.end_presented(tx, exchange, reason=reason)
 
     def _clear(self, exchange: Exchange) -> None:
         self._cookies.clear(exchange)
-        for companion in self._companions:
-            companion.clear(exchange)
+        for linked in self._linked:
+            linked.clear(exchange)
 
     async def _ended(self, tx: Transaction, user_id: str, session_id: str, *, reason: str) -> None:
         tx.record(SessionEnded(session_id=session_id, user_id=user_id, reason=reason))

@@ -30,7 +30,7 @@ _FOREIGN: Final = frozenset({b"cross-site", b"same-site"})
 
 
 class CookieTokens(Generic[U]):
-    """A `TokenSource` of sessions, and the `Companion` that ends them with the browser's session.
+    """A `TokenSource` of sessions, and the `LinkedCredential` that ends them with the browser's session.
 
     An access token that is good for a while is all that is needed. One that is missing, spent or near its end is
     renewed by the refresh token before the handler runs; the new cookies are on the answer even if that is an error.
@@ -160,7 +160,7 @@ class CookieTokens(Generic[U]):
         self._cookies.put_access(exchange, pair.access_token, max_age=pair.expires_in if lasting else None)
         self._cookies.put_refresh(exchange, pair.refresh_token, max_age=pair.refresh_expires_in if lasting else None)
 
-    # -- the companion of the session cookie -------------------------------------------------------------------------
+    # -- as the linked credential of a session -------------------------------------------------------------------------
 
     async def end_presented(self, tx: Transaction, exchange: Exchange, *, reason: str) -> None:
         """End the sessions behind the refresh token and the access token a browser sent; they may be two."""

@@ -17,7 +17,7 @@ from routeguard.foundation.ephemeral.memory import MemoryEphemeral
 from routeguard.foundation.ephemeral.protocol import Ephemeral
 from routeguard.foundation.mail.queue import MailQueue
 from routeguard.identity.users import store
-from routeguard.identity.users.letters import Letterhead
+from routeguard.identity.users.composer import EmailComposer
 from routeguard.identity.users.models import EVENTS, PasswordChange, UserAdded, UserChange, UserSettings
 from routeguard.identity.users.one_time import OneTimeTokens, one_time_tokens
 from routeguard.identity.users.problems import PROBLEMS
@@ -49,8 +49,8 @@ def set_up(setup: Setup[UserSettings]) -> None:
     store = services.find(Ephemeral)
     # Not `or`: an empty store in memory is false.
     services.add(MailQuota, MailQuota(MemoryEphemeral() if store is None else store))
-    letterhead = services.add(Letterhead, Letterhead.of(settings.issuer, settings.root_path))
-    services.add(EmailVerification, EmailVerification(users, tokens, services.get(MailQueue), letterhead=letterhead))
+    composer = services.add(EmailComposer, EmailComposer.of(settings.issuer, settings.root_path))
+    services.add(EmailVerification, EmailVerification(users, tokens, services.get(MailQueue), composer=composer))
 
 
 def verify(settings: Any, user_class: type[Any]) -> list[str]:  # noqa: ARG001 - the seam's shape

@@ -10,7 +10,7 @@ from routeguard.identity.users.addresses import Email, parse_email
 if TYPE_CHECKING:
     from routeguard.foundation.db.database import Transaction
     from routeguard.foundation.mail.queue import MailQueue
-    from routeguard.identity.users.letters import Letterhead
+    from routeguard.identity.users.composer import EmailComposer
     from routeguard.identity.users.one_time import OneTimeTokens
     from routeguard.identity.users.service import Users
 
@@ -22,11 +22,11 @@ PATH: Final = "/auth/email/verify"
 class EmailVerification:
     """Mails the link that proves an address, and takes the proof."""
 
-    def __init__(self, users: Users[Any], tokens: OneTimeTokens, mails: MailQueue, *, letterhead: Letterhead) -> None:
+    def __init__(self, users: Users[Any], tokens: OneTimeTokens, mails: MailQueue, *, composer: EmailComposer) -> None:
         self._users = users
         self._tokens = tokens
         self._mails = mails
-        self._letterhead = letterhead
+        self._composer = composer
 
     async def send_unless_pending(self, tx: Transaction, user: Any, *, young: bool = False) -> None:
         """Mail a link for the user's address unless one is under way that works: no number of calls floods a mailbox.
@@ -41,12 +41,12 @@ class EmailVerification:
         )
         if token is None:
             return
-        message = self._letterhead.write(
+        message = self._composer.write(
             user.email,
             "Confirm your e-mail address",
             "Please confirm that this is your e-mail address.",
             "If you did not ask for an account, ignore this mail.",
-            link=self._letterhead.link(PATH, token=token),
+            link=self._composer.link(PATH, token=token),
             label="Confirm this address",
         )
         await self._mails.queue(tx, message)

@@ -14,7 +14,7 @@ from routeguard.core.overrides import OverrideRaised
 from routeguard.core.policy import Outcome, decision_of
 from routeguard.core.problem import GUARD_NOT_APPLIED, INTERNAL_ERROR, NOT_FOUND, Problem, unavailable
 from routeguard.protection.guard.caching import keep_private
-from routeguard.protection.guard.framework import answered_by_framework, leads_astray
+from routeguard.protection.guard.framework import answered_by_framework, is_unsafe_slash_redirect
 from routeguard.protection.guard.log import logger, record
 from routeguard.protection.guard.overrides import explained
 from routeguard.protection.guard.place import public_root, route_path
@@ -158,7 +158,7 @@ class Decider(Exchange):
         if self.current is None:
             if answered_by_framework(request, status, headers, entered=self.entered, root=self.root):
                 return None
-            astray = leads_astray(request, status)
+            astray = is_unsafe_slash_redirect(request, status)
         if self.unapplied():
             return None
         return NOT_FOUND() if astray else NO_DECISION

@@ -32,7 +32,7 @@ def answered_by_framework(
     return request.method == "OPTIONS" and asked is not None and status in _PREFLIGHT
 
 
-def leads_astray(request: RequestView, status: int) -> bool:
+def is_unsafe_slash_redirect(request: RequestView, status: int) -> bool:
     """Whether an answer is a router's redirect of a path that holds `?` or `#`.
 
     Routers write them into Location as they are, where they end the path: it leads to another one. Not found, then;

@@ -138,7 +138,7 @@ class Guard:
         policy = Policy.of(*policies)
         return lambda handler: mark(handler, policy)
 
-    def settle(self, marked: Policy | None, asked: Policy | None, *, above: bool = False) -> Policy | None:
+    def effective_policy(self, marked: Policy | None, asked: Policy | None, *, above: bool = False) -> Policy | None:
         """Return what must pass: the mark; where it does not say who may call, with what does.
 
         That is what the handler's parameters ask for, else the policy of a mount `above`, else the default. None when

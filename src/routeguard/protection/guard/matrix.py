@@ -169,7 +169,7 @@ def required(guard: Guard, entry: Entry) -> Policy | None:
 def _resolved(guard: Guard, entry: Entry) -> tuple[Policy | None, Source]:
     own = entry.own
     covered = entry.above is not None and entry.above.decides
-    settled = guard.settle(own, entry.asked, above=covered)
+    settled = guard.effective_policy(own, entry.asked, above=covered)
     policy = joined(entry.above, settled)
     if policy is None or not policy.decides:
         return None, "undecided"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from routeguard.core.decision import ALLOW
 from routeguard.core.overrides import is_overridden
-from routeguard.core.principal import Standing
+from routeguard.core.principal import PrincipalWatcher
 from routeguard.core.problem import authentication_required
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def watch_principal(connection: Connection) -> None:
 
     Once a connection; nothing is done where no watcher is registered, or for one that a test gave.
     """
-    standing = connection.guard.services.find(Standing)
-    if standing is None or connection.principal is None or connection.watcher is not None:
+    watcher = connection.guard.services.find(PrincipalWatcher)
+    if watcher is None or connection.principal is None or connection.watcher is not None:
         return
     if not is_overridden(connection):
-        connection.watcher = asyncio.create_task(_end_after(connection, standing, connection.principal))
+        connection.watcher = asyncio.create_task(_end_after(connection, watcher, connection.principal))
 
 
-async def _end_after(connection: Connection, standing: Standing, principal: Principal) -> None:
-    await standing.until_ended(principal)
+async def _end_after(connection: Connection, watcher: PrincipalWatcher, principal: Principal) -> None:
+    await watcher.wait_until_revoked(principal)
     if connection.request.kind == "http":
         await _end_stream(connection)
     elif connection.accepted or not connection.started:

@@ -278,7 +278,7 @@ def _preflight(connection: Connection, route: Any, ready: Ready, scope: Scope) -
     guard, request = connection.guard, connection.request
     policies = [layer.compiled.policy for layer in reversed(connection.layers)]
     if ready is None and answers_405(route, scope):
-        own = guard.settle(marked(route), None, above=connection.above)
+        own = guard.effective_policy(marked(route), None, above=connection.above)
         policies = [own, *policies] if own is not None else policies
     elif not isinstance(ready, Compiled):
         return None
@@ -343,7 +343,7 @@ def _compile(connection: Connection, route: Any, holder: Any, scope: Scope) -> R
         # The routes below carry their own decisions; what only limits is added to those.
         return None if policy is None else Around((handler,), guard.compile(policy, handler, kind))
     above = connection.above
-    policy = guard.settle(policy, asked(guard, calls), above=above)
+    policy = guard.effective_policy(policy, asked(guard, calls), above=above)
     if policy is None:
         return None if above else GUARD_NOT_APPLIED(debug=f"{handler!r} has no policy that says who may call")
     compiled = guard.compile(policy, handler, kind)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Letterhead:
+class EmailComposer:
     """Writes mails in the name of one site.
 
     `issuer` is the site's origin and `root_path` the prefix below it, both from the settings and the only source of
@@ -26,7 +26,7 @@ class Letterhead:
 
     @classmethod
     def of(cls, issuer: str, root_path: str = "") -> Self:
-        """Return the letterhead of an origin, with or without a slash at its end."""
+        """Return the composer of an origin, with or without a slash at its end."""
         return cls(issuer.rstrip("/"), root_path)
 
     @property

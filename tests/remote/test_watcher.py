@@ -12,7 +12,7 @@ from routeguard.core.clock import SteadyClock, SystemClock
 from routeguard.foundation.invalidation.feed import Feed, Row
 from routeguard.identity.sessions.models import SessionId, UserSession
 from routeguard.identity.users.models import User
-from routeguard.remote.standing import RemoteStanding
+from routeguard.remote.watcher import RemotePrincipalWatcher
 from tests.remote.world import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +39,7 @@ async def ended(feed: Feed, session: UserSession[Any], *, silence: float) -> flo
     """Wait for the end; return after how many seconds it came."""
     begun = CLOCK.monotonic()
     async with asyncio.timeout(PATIENCE):
-        await RemoteStanding(feed, clock=CLOCK, silence=silence).until_ended(session)
+        await RemotePrincipalWatcher(feed, clock=CLOCK, silence=silence).wait_until_revoked(session)
     assert not feed._listeners
     return CLOCK.monotonic() - begun
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from routeguard.core.errors import ProblemError
-from routeguard.identity.users.letters import Letterhead
+from routeguard.identity.users.composer import EmailComposer
 
-LETTERS = Letterhead.of("https://id.example.com/")
+LETTERS = EmailComposer.of("https://id.example.com/")
 
 
 def test_links_begin_with_the_issuer():

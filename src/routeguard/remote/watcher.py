@@ -19,7 +19,7 @@ _LONGEST: Final = 3600.0
 """Seconds waited at a time, so that no session however long asks too much of the loop's timer."""
 
 
-class RemoteStanding:
+class RemotePrincipalWatcher:
     """Ends an open WebSocket at the first word of the feed about its session, key or user (attack WS-05).
 
     It ends as well once the feed was silent for longer than `silence` seconds: nothing would tell of a revocation.
@@ -32,7 +32,7 @@ class RemoteStanding:
         self._clock = clock
         self._silence = silence
 
-    async def until_ended(self, principal: Any) -> None:
+    async def wait_until_revoked(self, principal: Any) -> None:
         """Return once a session or key was invalidated, has come to its end, or can no longer be asked about."""
         user_id = principal.user_id if isinstance(principal, ApiKey) else principal.principal_id
         end: datetime | None = principal.expires_at
