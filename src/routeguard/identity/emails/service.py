@@ -106,7 +106,7 @@ class Emails:
             message = self._composer.write(
                 owner.email,
                 "Your address is in use already",
-                "Your e-mail address was given for another account. Nothing was changed.",
+                "We were asked to use your e-mail address for another account. Nothing was changed.",
             )
         else:
             message = self._composer.write(
@@ -124,8 +124,8 @@ class Emails:
         """Tell the present address while there still is something to stop (ASVS v5.0.0-6.3.7)."""
         message = self._composer.write(
             user.email,
-            "A change of your e-mail address was requested",
-            "Another e-mail address was requested for your account, hopefully by you. Nothing is changed yet.",
+            "We were asked to change your e-mail address",
+            "We were asked, hopefully by you, to give your account another e-mail address. Nothing is changed yet.",
             "If it was not you, choose a new password at once, which also makes the link void that was mailed:",
             link=self._composer.link("/auth/password/forgot"),
             label="Reset the password",

@@ -256,7 +256,7 @@ class Passwords:
             tx,
             user,
             token,
-            "A reset of your password was requested, hopefully by you.",
+            "We were asked, hopefully by you, to reset your password.",
             "If it was not you, ignore this mail: your password stays as it is.",
         )
 
@@ -345,7 +345,7 @@ class Passwords:
         message = self._on.composer.write(
             owner.email,
             "You have an account already",
-            "An account was requested with this address, perhaps by you. You have one already.",
+            "We were asked, perhaps by you, to open an account with this address. You have one already.",
             "If you forgot your password, you can reset it. If it was not you, ignore this mail.",
             link=self._on.composer.link(FORGOT_PATH),
             label="Reset the password",
