@@ -241,6 +241,17 @@ def test_what_features_find_is_told_at_once() -> None:
     assert caught.value.findings == ("first is wrong", "so is last")
 
 
+def test_what_features_claim_twice_is_told_with_what_is_wrong_with_the_settings() -> None:
+    one = Feature(name="one", requires=("absent",), records=False)
+    settings = Settings(secret=Secret(STRONG), trusted_origins=("nonsense",))
+    with pytest.raises(ConfigError) as caught:
+        Routeguard(settings, features=[one, Feature(name="one", records=False)])
+    found = "\n".join(caught.value.findings)
+    assert "2 features are named one" in found
+    assert "one needs absent, which is not in features" in found
+    assert "trusted origin 'nonsense'" in found
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

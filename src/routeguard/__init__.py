@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from routeguard.app import Routeguard as Routeguard
     from routeguard.builtin.features import defaults as defaults
     from routeguard.core.address import client_address as client_address
+    from routeguard.core.caller import principal_of as principal_of
     from routeguard.core.cookies import parse_cookies as parse_cookies
     from routeguard.core.credentials import Credential as Credential
     from routeguard.core.decision import Allow as Allow
@@ -96,6 +97,7 @@ _MODULES: Final = {
     "app": "Routeguard",
     "builtin.features": "defaults",
     "core.address": "client_address",
+    "core.caller": "principal_of",
     "core.cookies": "parse_cookies",
     "core.credentials": "Credential",
     "core.decision": "Allow Refuse Reply",

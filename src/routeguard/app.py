@@ -69,7 +69,7 @@ class Routeguard(Policies[U], Values[U]):
         features: Sequence[Feature] | None = None,
     ) -> None:
         self.settings, also, findings = read_settings(settings, features or ())
-        self.features = tuple(chosen(features, identify, also))
+        self.features = tuple(chosen(features, identify, also, findings))
         check_settings(self.settings, findings, self.features, user or User)
         values = overridable(self)
         overrides = Overrides(values) if self.settings.testing else None

@@ -65,7 +65,7 @@ def check_settings(given: Settings, findings: list[str], features: Sequence[Feat
     if identity:
         from routeguard.foundation.db.branches import branches_of  # noqa: PLC0415 - the identity extra
 
-        with _collected(findings):
+        with collected(findings):
             branches_of(features)
     own, unfit = branches(features, Settings)
     findings += [*unfit, *misplaced(given.own, own)]
@@ -74,7 +74,7 @@ def check_settings(given: Settings, findings: list[str], features: Sequence[Feat
 
 
 @contextmanager
-def _collected(findings: list[str]) -> Iterator[None]:
+def collected(findings: list[str]) -> Iterator[None]:
     """Add the findings of a ConfigError to those of others, so that all are told at once."""
     try:
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from routeguard.assembly import collected
 from routeguard.builtin.api import session_of
 from routeguard.core.address import parse_networks
 from routeguard.core.clock import Clock
@@ -85,16 +86,22 @@ def remote_feature(
     return remote(Remote(url, client_id, Secret(secret), user, audience, tls)), settings
 
 
-def chosen(features: Sequence[Feature] | None, identify: Resolver | None, listed: Sequence[Feature]) -> list[Feature]:
-    """Return the features of an application, in the order they are set up. Raises ConfigError for all clashes.
+def chosen(
+    features: Sequence[Feature] | None, identify: Resolver | None, listed: Sequence[Feature], findings: list[str]
+) -> list[Feature]:
+    """Return the features of an application, in the order they are set up.
 
-    `listed` are those that its settings add.
+    `listed` are those that its settings add. Whatever they claim twice is added to `findings`, and they are returned
+    as they stand, so that it is told together with what is wrong with the settings.
     """
     if features is None:
         features = [] if identify is not None else defaults()
-    if identify is not None:
-        _check_identify(identify, features)
-    return arranged(distinct([*features, *listed]), commands=COMMANDS)
+    every = distinct([*features, *listed])
+    with collected(findings):
+        if identify is not None:
+            _check_identify(identify, features)
+        return arranged(every, commands=COMMANDS)
+    return every
 
 
 def whole(features: Sequence[Feature], identify: Resolver | None) -> list[Feature]:

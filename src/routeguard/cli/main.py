@@ -84,9 +84,10 @@ def _add_commands(arguments: list[str]) -> None:
     from routeguard.settings.branches import listed  # noqa: PLC0415 - slow to import
 
     features, findings = listed(settings.features)
+    features = chosen(None, None, features, findings)
     if findings:
         raise ConfigError(findings)
-    for feature in chosen(None, None, features):
+    for feature in features:
         for name, place in feature.commands.items():
             if name not in app:
                 app.command(place, name=name)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from routeguard import Endpoint, Services, body_limit, csrf, public, rate_limit, session
-from tests.outside.devices.checks import device
+from routeguard import Endpoint, Services, UserSession, body_limit, csrf, principal_of, public, rate_limit, session
+from tests.outside.devices.checks import Device, device
 from tests.outside.devices.service import Devices
 
 
@@ -16,12 +14,12 @@ def routes(services: Services) -> list[Endpoint]:
     devices = services.get(Devices)
 
     async def add(request: Request) -> Response:
-        caller: Any = request.scope["routeguard"].principal
+        caller = principal_of(request, UserSession)
         await devices.add(request.path_params["id"], caller.principal_id)
         return JSONResponse({"added": request.path_params["id"]}, status_code=201)
 
     async def me(request: Request) -> Response:
-        return JSONResponse({"user": request.scope["routeguard"].principal.user_id})
+        return JSONResponse({"user": principal_of(request, Device).user_id})
 
     async def page(request: Request) -> Response:
         return HTMLResponse("<!doctype html><title>Devices</title><p>Your devices.")
