@@ -35,6 +35,8 @@ from routeguard.identity.passwords.hashing import HashingPool
 from routeguard.identity.sessions.models import SessionId
 from routeguard.identity.users.models import UserSettings
 
+COVERS = ("assembly",)
+
 
 @dataclass(frozen=True)
 class Profile:

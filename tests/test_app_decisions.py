@@ -39,6 +39,8 @@ from routeguard import (
 from routeguard.core.principal import PrincipalWatcher
 from tests.test_app import AppUser, resolver
 
+COVERS = ("builtin/api",)
+
 LIMITS: dict[str, Policy] = {
     "rate_limit": rate_limit("100/minute", by=ip),
     "body_limit": body_limit("1 KB"),

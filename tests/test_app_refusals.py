@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 
 from routeguard import ConfigError, Problem, Reply, RequestView, Routeguard, Settings, as_detail, public, rate_limit
 
+COVERS = ("protection/guard/refusals",)
+
 BROWSER = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "none"}
 
 

@@ -17,6 +17,8 @@ from routeguard.settings.cookies import CookieSettings
 from tests.passwords.world import GOOD, World
 from tests.test_settings import production
 
+COVERS = ("settings/cookies",)
+
 ISSUER: Final = "https://id.example.com"
 EMAIL: Final = "ada@example.com"
 NEXT: Final = "brown owls count nine stars"

@@ -18,6 +18,8 @@ from routeguard.core.request import SAFE_METHODS, RequestView
 from routeguard.settings.cookies import CookieSettings
 from tests.passwords.world import GOOD, World
 
+COVERS = ("identity/sessions/forgery",)
+
 ISSUER: Final = "https://id.example.com"
 FRAMED: Final = CookieSettings(same_site="none")
 SHARED: Final = CookieSettings(domain="example.com")

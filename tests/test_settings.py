@@ -20,6 +20,8 @@ from routeguard.foundation.mail.models import MailSettings
 from routeguard.identity.sessions.models import SessionSettings
 from routeguard.settings import Settings, keep_development_secret
 
+COVERS = ("settings/development_secret", "settings/findings", "settings/reader", "settings/tree")
+
 STRONG = "kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3"
 
 

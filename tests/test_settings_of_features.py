@@ -15,6 +15,8 @@ from routeguard.cli.main import run
 from routeguard.settings.branches import listed
 from tests.settings_features import DeviceSettings, device
 
+COVERS = ("settings/branches",)
+
 KEY = Secret("kR2v_9qLm4tXw7Zs-Jd81hPbNfYcVuGa0oE5iT3")
 
 

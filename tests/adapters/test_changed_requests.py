@@ -30,6 +30,8 @@ from tests.conformance.wire import KEY, Does, admin, key, send
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+COVERS = ("protection/guard/facts", "protection/guard/layers")
+
 pytestmark = pytest.mark.anyio
 
 ran: list[str] = []

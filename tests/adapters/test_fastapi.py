@@ -19,6 +19,8 @@ from tests.adapters.starlette_like import StarletteLike
 from tests.conformance.adapters import AdapterSuite
 from tests.conformance.wire import KEY, Key, connect, key, send
 
+COVERS = ("protection/adapters/fastapi/adapter", "protection/adapters/fastapi/errors")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -19,6 +19,8 @@ from tests.conformance.adapters import Reader
 from tests.conformance.framing import KINDLY_READ, MISFRAMED, SOUND, request
 from tests.conformance.wire import Limit, Spy, key
 
+COVERS = ("cli/http1",)
+
 PARSERS: dict[str, Any] = {"httptools": "httptools", "h11": "h11", "strict": StrictH11Protocol}
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: testserver\r\n\r\n"
 LAST = HIDDEN.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")

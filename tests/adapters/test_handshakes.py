@@ -18,6 +18,8 @@ from uvicorn.protocols.websockets import websockets_sansio_impl
 
 from routeguard import Routeguard, Secret, Settings, public
 
+COVERS = ("protection/guard/denial",)
+
 SETTINGS = Settings(secret=Secret("0123456789abcdef" * 2))
 
 

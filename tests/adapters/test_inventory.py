@@ -25,6 +25,8 @@ from routeguard.core.exchange import SCOPE_KEY
 from routeguard.protection.adapters.known import adapter_for, adapters, is_routed
 from routeguard.protection.guard.inventory import Handler
 
+COVERS = ("protection/adapters/known", "protection/adapters/protocol", "protection/adapters/starlette/inventory")
+
 
 def inventory(app: Any) -> list[Handler]:
     return list(adapter_for(app).inventory(app))

@@ -17,6 +17,8 @@ from starlette.testclient import TestClient
 
 from routeguard import Policy, Routeguard, Settings, public
 
+COVERS = ("protection/adapters/starlette/pages",)
+
 
 @dataclass(frozen=True)
 class Person:

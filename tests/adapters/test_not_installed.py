@@ -29,6 +29,8 @@ from tests.adapters.starlette_app import FastAPIApp, StarletteApp
 from tests.adapters.test_routeguard import SETTINGS, Person, identify
 from tests.conformance.wire import KEY, connect, key, send
 
+COVERS = ("protection/adapters/starlette/handlers", "protection/guard/unguarded")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -26,6 +26,8 @@ from routeguard import (
 )
 from routeguard.identity.oauth_server.checks import signed_client
 
+COVERS = ("protection/adapters/fastapi/openapi", "protection/adapters/security")
+
 SCHEMES = {
     "session": {"type": "apiKey", "in": "cookie", "name": "routeguard"},
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from routeguard.core.exchange import Exchange
     from routeguard.core.services import Services
 
+COVERS = (
+    "protection/adapters/connections",
+    "protection/guard/runs",
+    "protection/guard/subprotocols",
+    "protection/guard/watch",
+)
+
 pytestmark = pytest.mark.anyio
 
 SETTINGS = Settings(issuer="https://app.example", secret=Secret("0123456789abcdef" * 2), environment="development")

@@ -13,6 +13,12 @@ from tests.adapters.starlette_like import StarletteLike, secret_copy
 from tests.conformance.adapters import AdapterSuite
 from tests.conformance.wire import KEY, send
 
+COVERS = (
+    "protection/adapters/starlette/adapter",
+    "protection/adapters/starlette/errors",
+    "protection/adapters/starlette/hook",
+)
+
 pytestmark = pytest.mark.anyio
 
 

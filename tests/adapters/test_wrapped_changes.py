@@ -40,6 +40,8 @@ from tests.conformance.wire import KEY, key, send
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+COVERS = ("protection/adapters/starlette/inner", "protection/adapters/starlette/wrapping")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -13,6 +13,8 @@ from routeguard.identity.api_keys.uses import UseCounter
 from tests.attacks.world import Browser, World
 from tests.conformance.wire import Result
 
+COVERS = ("identity/api_keys/feature", "identity/api_keys/problems", "identity/api_keys/service")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -18,6 +18,8 @@ from routeguard.identity.api_keys.text import new_id, new_key
 from tests.api_keys.world import World
 from tests.fakes import FakeClock
 
+COVERS = ("identity/api_keys/models", "identity/api_keys/store")
+
 pytestmark = pytest.mark.anyio
 
 

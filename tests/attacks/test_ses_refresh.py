@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.conformance.wire import Result
 
+COVERS = ("identity/tokens/budget",)
+
 pytestmark = pytest.mark.anyio
 
 AFTER_THE_GRACE: Final = 60.0

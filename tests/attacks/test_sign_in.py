@@ -26,6 +26,8 @@ from tests.conformance.wire import Result
 from tests.core.test_redirect import ATTACKS as REDIRECTS
 from tests.steady import until, work_within
 
+COVERS = ("identity/emails/step",)
+
 pytestmark = pytest.mark.anyio
 
 FORM = ("content-type", "application/x-www-form-urlencoded")

@@ -13,6 +13,8 @@ import pytest
 from tests.cli.conftest import Command
 from tests.servers import run, running
 
+COVERS = ("cli/accounts", "cli/main", "cli/migrate", "cli/serve", "cli/user")
+
 SECRET = "wFq3vT9sKc7Zp1Xn5Bd8Rh2Lm6Yj4Ga0Ue"
 PASSWORD = "plum tractor wobble seventeen"
 SAFE = {

@@ -22,6 +22,8 @@ from tests.backends import PostgresServer, free_port
 from tests.cli.conftest import Command
 from tests.servers import running
 
+COVERS = ("cli/seed", "cli/server")
+
 PASSWORD = "plum tractor wobble seventeen"
 PORT = ("dev", "--port", "0")
 OWN = "routeguard-dev.db"

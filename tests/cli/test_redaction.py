@@ -11,6 +11,8 @@ import pytest
 from routeguard.cli.config import redact, show
 from routeguard.cli.server import logging_config
 
+COVERS = ("cli/config", "core/redaction")
+
 
 @pytest.mark.parametrize(
     ("given", "shown"),

@@ -27,6 +27,17 @@ from routeguard.core.errors import ConfigError
 from tests.client.conftest import PASSWORD, PATIENCE, Service
 from tests.fakes import FakeClock
 
+COVERS = (
+    "client/aio",
+    "client/auth",
+    "client/errors",
+    "client/messages",
+    "client/models",
+    "client/operations",
+    "client/sync",
+    "client/transport",
+)
+
 REFRESH = "/auth/token/refresh"
 
 Maker = Callable[..., Any]

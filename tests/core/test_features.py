@@ -12,6 +12,8 @@ from routeguard.core.feature import Feature
 from routeguard.core.features import arranged, over, route_clashes
 from routeguard.core.problem import ProblemType
 
+COVERS = ("core/events", "core/feature")
+
 GONE = ProblemType("gone", 410, "Gone", "It was here.")
 
 

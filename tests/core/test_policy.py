@@ -17,6 +17,8 @@ from routeguard.core.problem import Problem, ProblemType
 from routeguard.core.request import RequestView
 from routeguard.core.services import Services
 
+COVERS = ("core/decision", "core/errors", "core/exchange")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -12,6 +12,8 @@ from routeguard.core.principal import PrincipalWatchers
 from routeguard.core.services import Services
 from routeguard.core.setup import Place, Plugs, Setup
 
+COVERS = ("core/principal",)
+
 Plug = Callable[[Setup], None]
 
 

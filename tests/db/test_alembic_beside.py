@@ -19,6 +19,8 @@ from routeguard.foundation.db.names import TABLES, Names
 from routeguard.identity.users.store import users
 from tests.servers import environment
 
+COVERS = ("settings/tables",)
+
 pytestmark = pytest.mark.anyio
 
 MODELS = """

@@ -13,6 +13,8 @@ from routeguard.foundation.db.database import Database
 from routeguard.identity.users.store import users
 from tests.db.test_database import count, user
 
+COVERS = ("core/tasks",)
+
 pytestmark = pytest.mark.anyio
 
 TURNS = 60

@@ -20,6 +20,14 @@ from routeguard.foundation.db.models import DatabaseSettings
 from routeguard.foundation.db.outbox import outbox
 from routeguard.identity.users.store import users
 
+COVERS = (
+    "foundation/db/backend",
+    "foundation/db/errors",
+    "foundation/db/models",
+    "foundation/db/sqlite",
+    "foundation/db/urls",
+)
+
 pytestmark = pytest.mark.anyio
 
 

@@ -24,6 +24,8 @@ from routeguard.foundation.db.revisions import ordered
 from routeguard.foundation.db.schema import metadata
 from tests.steady import PATIENT
 
+COVERS = ("foundation/db/migrate", "foundation/db/renaming", "foundation/db/revisions")
+
 pytestmark = pytest.mark.anyio
 
 OURS = {VERSION_TABLE, "routeguard_migration_lock"}

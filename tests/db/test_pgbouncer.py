@@ -22,6 +22,8 @@ from tests.passwords.world import GOOD, PATIENT, World
 from tests.pgbouncer import PgBouncer
 from tests.steady import until
 
+COVERS = ("foundation/db/pooler",)
+
 pytestmark = pytest.mark.anyio
 
 TIMES = 200

@@ -16,6 +16,8 @@ from routeguard.foundation.db.errors import short_reason
 from routeguard.foundation.db.models import DatabaseSettings
 from tests.backends import PostgresServer
 
+COVERS = ("foundation/db/hot_pool", "foundation/db/time", "foundation/db/watched")
+
 pytestmark = pytest.mark.anyio
 
 POOL = 4

@@ -21,6 +21,8 @@ from tests.cli.conftest import Command, command  # noqa: F401 - a fixture
 from tests.ephemeral.server import ValkeyProcess
 from tests.passwords.world import PATIENT, SECRET, World
 
+COVERS = ("foundation/db/place",)
+
 pytestmark = pytest.mark.anyio
 
 CANARY = "canary-heron-7Yq2"

@@ -14,6 +14,8 @@ from routeguard.core.clock import SystemClock
 from routeguard.foundation.db.database import Database
 from routeguard.foundation.invalidation.store import insert_invalidations, invalidations
 
+COVERS = ("foundation/db/private_file",)
+
 pytestmark = pytest.mark.anyio
 
 _VISIT = """

@@ -26,6 +26,8 @@ from routeguard.foundation.db.schema import metadata
 from tests.backends import PostgresServer
 from tests.passwords.world import GOOD, PATIENT, World
 
+COVERS = ("foundation/db/names", "foundation/db/rewriting", "foundation/db/schema")
+
 pytestmark = pytest.mark.anyio
 
 _FORMER = Path(__file__).parent / "unprefixed"

@@ -8,6 +8,15 @@ import pytest
 
 from tests.passwords.world import GOOD, VERIFIED_ONLY, World, seen
 
+COVERS = (
+    "identity/emails/feature",
+    "identity/emails/models",
+    "identity/emails/routes",
+    "identity/users/proof",
+    "identity/users/quota",
+    "identity/users/verification",
+)
+
 pytestmark = pytest.mark.anyio
 
 

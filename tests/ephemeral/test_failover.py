@@ -18,6 +18,8 @@ from routeguard.foundation.ephemeral.redis import RedisEphemeral
 from tests.ephemeral.server import ValkeyProcess
 from tests.replicas.proxy import Proxy
 
+COVERS = ("foundation/ephemeral/replies",)
+
 pytestmark = pytest.mark.anyio
 
 MANY = Quota(limit=1000, period=3600, burst=1000)

@@ -19,6 +19,13 @@ from routeguard.foundation.ephemeral.redis import RedisEphemeral, slot_of
 from tests.ephemeral.server import ValkeyProcess
 from tests.steady import PATIENCE, until
 
+COVERS = (
+    "foundation/ephemeral/connection",
+    "foundation/ephemeral/factory",
+    "foundation/ephemeral/protocol",
+    "foundation/ephemeral/script",
+)
+
 pytestmark = pytest.mark.anyio
 
 DEADLINE = 1.0

@@ -15,6 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from tests.servers import Running, running
 
+COVERS = ("example/chat", "example/models", "example/origin", "example/people", "example/store")
+
 pytestmark = pytest.mark.anyio
 
 JSON = {"content-type": "application/json"}

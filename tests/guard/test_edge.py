@@ -22,6 +22,14 @@ from routeguard.protection.guard.guard import Guard
 from routeguard.protection.guard.transport import transport
 from tests.conformance.wire import KEY, Does, Limit, connect, key, life, send
 
+COVERS = (
+    "protection/guard/asgi",
+    "protection/guard/capture",
+    "protection/guard/framework",
+    "protection/guard/log",
+    "protection/guard/transport",
+)
+
 pytestmark = pytest.mark.anyio
 
 

@@ -18,6 +18,8 @@ from routeguard.protection.guard.inventory import Dependency, Handler
 from routeguard.protection.guard.matrix import Entry, matrix, verify
 from tests.conformance.wire import KEY, Key, Limit, Unbindable, admin, key
 
+COVERS = ("protection/guard/inventory", "protection/guard/matrix")
+
 
 @pytest.fixture
 def guard() -> Guard:

@@ -16,6 +16,8 @@ from tests.fakes import FakeClock
 if TYPE_CHECKING:
     from routeguard.foundation.db.database import Database
 
+COVERS = ("foundation/invalidation/store",)
+
 pytestmark = pytest.mark.anyio
 
 KEEP = 660.0

@@ -18,6 +18,8 @@ from routeguard.foundation.jose.models import InvalidToken, UnusableKey
 from tests.steady import work_within
 from tests.tokens.forge import AUDIENCE, ISSUER, KEYS, NOW, b64, claims, hs256, public, token, unb64, unsigned
 
+COVERS = ("foundation/jose/jwk", "foundation/jose/models")
+
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "jws_vectors.json").read_text("utf-8"))
 every_vector = pytest.mark.parametrize("vector", VECTORS, ids=[vector["name"] for vector in VECTORS])
 every_algorithm = pytest.mark.parametrize("algorithm", list(KEYS))

@@ -19,6 +19,8 @@ from tests.backends import free_port
 from tests.fakes import FakeClock, deployment
 from tests.mail.test_smtp import SENDER, Inbox
 
+COVERS = ("foundation/mail/models",)
+
 pytestmark = pytest.mark.anyio
 
 KEYS = deployment()

@@ -25,6 +25,8 @@ from routeguard.identity.users.service import Users
 from routeguard.protection.traffic.problems import NETWORK_NOT_ALLOWED, QUOTA_EXCEEDED
 from tests.oauth_server.world import ISSUER, JSON, Service, World
 
+COVERS = ("identity/oauth_server/feature", "identity/oauth_server/introspection")
+
 pytestmark = pytest.mark.anyio
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 INACTIVE = {"active": False}

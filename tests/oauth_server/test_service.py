@@ -25,6 +25,8 @@ from routeguard.identity.sessions.models import SessionSettings
 from tests.fakes import FakeClock
 from tests.oauth_server.world import Service, World
 
+COVERS = ("identity/oauth_server/models", "identity/oauth_server/store")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -18,6 +18,8 @@ from routeguard import ConfigError, Feature, ProblemType, Routeguard, Secret, Se
 from tests.servers import run
 from tests.steady import until
 
+COVERS = ("core/endpoint", "core/provided", "core/security_schemes")
+
 pytestmark = pytest.mark.anyio
 
 FOLDER = Path(__file__).parent / "devices"

@@ -13,6 +13,8 @@ from routeguard.identity.passwords.models import PasswordSettings
 from routeguard.identity.passwords.policy import PasswordPolicy, normalize
 from tests.steady import work_within
 
+COVERS = ("identity/passwords/common",)
+
 SETTINGS = PasswordSettings()
 POLICY = PasswordPolicy(SETTINGS, words=("id.acme-rockets.example",))
 

@@ -22,6 +22,14 @@ from routeguard.identity.sessions.sign_in import SignIn
 from tests.passwords.world import GOOD, VERIFIED_ONLY, World, seen
 from tests.steady import alike, until, work_within
 
+COVERS = (
+    "identity/passwords/feature",
+    "identity/passwords/models",
+    "identity/passwords/problems",
+    "identity/passwords/routes",
+    "identity/passwords/store",
+)
+
 pytestmark = pytest.mark.anyio
 
 NEW = "nine slow otters at dusk"

@@ -20,6 +20,8 @@ from tests.cli.test_tls import Authority, serving
 from tests.remote.world import App, Service, until
 from tests.servers import run
 
+COVERS = ("remote/api_keys", "remote/feature")
+
 pytestmark = pytest.mark.anyio
 
 SECRET = new_secret()

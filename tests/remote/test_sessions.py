@@ -31,6 +31,8 @@ from routeguard.remote.users import RemoteUsers
 from tests.fakes import FakeClock
 from tests.remote.stub import Stub
 
+COVERS = ("remote/introspection", "remote/models", "remote/transport", "remote/users")
+
 pytestmark = pytest.mark.anyio
 
 TOKEN = b"aaaa.bbbb.cccc"

@@ -14,6 +14,8 @@ import pytest
 
 from tests.replicas.world import PASSWORD, PATIENCE, Deployment, Person, Replica, eventually
 
+COVERS = ("cli/graceful",)
+
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 

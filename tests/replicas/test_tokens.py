@@ -13,6 +13,8 @@ import pytest
 from tests.replicas.world import Deployment, Person, deployed, eventually
 from tests.servers import run
 
+COVERS = ("cli/key",)
+
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 

@@ -14,6 +14,8 @@ from typing_extensions import TypeAliasType
 
 from routeguard.identity.sessions.match import check_fields, flatten, match_user
 
+COVERS = ("identity/sessions/field_values",)
+
 Tier = Literal["bronze", "silver", "gold"]
 Alias = TypeAliasType("Alias", Tier)
 

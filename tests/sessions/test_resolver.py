@@ -25,6 +25,8 @@ from tests.fakes import Unbound
 from tests.sessions.fakes import cookie_of, make_exchange
 from tests.sessions.world import KEYS, Browser, World
 
+COVERS = ("identity/sessions/by_id", "identity/sessions/live", "identity/sessions/store")
+
 pytestmark = pytest.mark.anyio
 
 IDLE = SessionSettings().idle.total_seconds()

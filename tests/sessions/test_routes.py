@@ -29,6 +29,8 @@ from routeguard.identity.users.service import Users
 from routeguard.settings import Settings
 from tests.sessions.fakes import enter
 
+COVERS = ("identity/sessions/feature", "identity/sessions/models")
+
 pytestmark = pytest.mark.anyio
 
 SAME_ORIGIN = {"sec-fetch-site": "same-origin"}

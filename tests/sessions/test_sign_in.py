@@ -29,6 +29,8 @@ from routeguard.identity.users.one_time import one_time_tokens
 from tests.passwords.world import GOOD, VERIFIED_ONLY, World
 from tests.sessions.fakes import enter
 
+COVERS = ("identity/sessions/pending", "identity/sessions/problems", "identity/sessions/proof")
+
 pytestmark = pytest.mark.anyio
 
 ADA, BOB = "ada@example.com", "bob@example.com"

@@ -15,6 +15,8 @@ from routeguard.foundation.signatures.fields import read_signature
 from routeguard.foundation.signatures.models import Message, SignatureError
 from routeguard.foundation.signatures.profile import signature_of, verify
 
+COVERS = ("foundation/signatures/base", "foundation/signatures/digest", "foundation/signatures/models")
+
 # Appendix B.1.4.
 _READ = load_der_public_key(b64decode("MCowBQYDK2VwAyEAJrQLj5P/89iXES9+vFgrIy29clF9CC/oPPsw3c5D0bs="))
 assert isinstance(_READ, Ed25519PublicKey)

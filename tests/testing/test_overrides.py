@@ -36,6 +36,13 @@ from routeguard.core.secret import Secret
 from routeguard.core.services import Services
 from routeguard.testing import key_for, session_for
 
+COVERS = (
+    "core/overrides",
+    "protection/adapters/fastapi/overrides",
+    "protection/adapters/overrides",
+    "protection/guard/overrides",
+)
+
 SETTINGS = Settings(environment="test", secret=Secret("0123456789abcdef" * 2))
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -15,6 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from tests.servers import Running, running
 
+COVERS = ("identity/tickets/feature", "identity/tickets/routes", "identity/tickets/source")
+
 pytestmark = pytest.mark.anyio
 
 CHAT = "/ws/chat"

@@ -19,6 +19,8 @@ from tests.fakes import Unbound, deployment
 from tests.sessions.world import KEYS, SECRET
 from tests.tokens.world import LAPTOP, PHONE, World
 
+COVERS = ("identity/tokens/models", "identity/tokens/refresh", "identity/tokens/rows", "identity/tokens/store")
+
 pytestmark = pytest.mark.anyio
 
 OTHER = Secret(b"another secret of thirty-two byt")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from tests.conformance.wire import Result
 
+COVERS = ("identity/tokens/families", "identity/tokens/feature", "identity/tokens/service")
+
 pytestmark = pytest.mark.anyio
 
 EXPIRED = 3600.0

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
     from tests.conformance.wire import Result
 
+COVERS = (
+    "identity/tokens/ambient",
+    "identity/tokens/bearer",
+    "identity/tokens/checks",
+    "identity/tokens/cookies",
+    "identity/tokens/problems",
+    "identity/tokens/routes",
+)
+
 pytestmark = pytest.mark.anyio
 
 ORIGIN_FIELD = ("origin", ORIGIN)

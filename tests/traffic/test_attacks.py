@@ -29,6 +29,8 @@ from routeguard.protection.traffic.strict_json import StrictJson
 
 from .conftest import Caller
 
+COVERS = ("protection/traffic/strict_json",)
+
 pytestmark = pytest.mark.anyio
 
 Case = tuple[Policy, tuple[str, dict[str, str]]]

@@ -28,6 +28,8 @@ from tests.steady import DEADLINE, until
 
 from .harness import Identified, calling, guarded
 
+COVERS = ("protection/traffic/answers", "protection/traffic/streams")
+
 pytestmark = pytest.mark.anyio
 
 ALICE = {"x-user": "usr_alice"}

@@ -20,6 +20,8 @@ from routeguard.protection.traffic.models import TrafficSettings
 from routeguard.settings import Settings
 from tests.passwords.world import GOOD, UNLIMITED, World
 
+COVERS = ("protection/traffic/feature", "protection/traffic/models")
+
 pytestmark = pytest.mark.anyio
 
 BROWSER = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}

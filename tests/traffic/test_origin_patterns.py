@@ -19,6 +19,8 @@ from tests.fakes import deployment
 
 from .conftest import Caller, SetClock
 
+COVERS = ("protection/traffic/origins",)
+
 TEAM = "https://*-team.example.app"
 PREVIEW = "https://*.preview.example.com:8443"
 

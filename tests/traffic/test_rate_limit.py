@@ -33,6 +33,8 @@ from tests.steady import DEADLINE
 from .conftest import Caller, MakeExchange
 from .harness import guarded
 
+COVERS = ("protection/traffic/problems", "protection/traffic/site")
+
 pytestmark = pytest.mark.anyio
 
 _ITEM = re.compile(r'"[ -!#-\[\]-~]*"(;[a-z]+(=\d+)?)*')

@@ -27,6 +27,8 @@ from routeguard.foundation.db.outbox import Outbox
 from routeguard.foundation.mail.queue import MailQueue
 from tests.passwords.world import CHEAP, GOOD, PATIENT, UNLIMITED, Mailbox
 
+COVERS = ("identity/ui/feature", "identity/ui/script")
+
 pytestmark = pytest.mark.anyio
 
 ORIGIN = "https://site.example"

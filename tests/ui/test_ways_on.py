@@ -19,6 +19,8 @@ from routeguard.protection.traffic.models import ThrottleSettings, TrafficSettin
 from tests.conformance.wire import send
 from tests.passwords.world import GOOD, ORIGIN, World
 
+COVERS = ("core/refusal", "foundation/web/onward", "identity/ui/refusals", "identity/ui/routes")
+
 pytestmark = pytest.mark.anyio
 
 PAGE = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-site": "same-origin"}

@@ -27,6 +27,8 @@ from tests.fakes import FakeClock, deployment
 from tests.rounds import rounds
 from tests.steady import PATIENT
 
+COVERS = ("core/endings", "identity/users/store")
+
 pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)

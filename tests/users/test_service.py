@@ -16,6 +16,8 @@ from routeguard.identity.users.service import Users
 from routeguard.identity.users.store import UserReader
 from tests.fakes import FakeClock
 
+COVERS = ("identity/users/feature", "identity/users/models", "identity/users/problems", "identity/users/reader")
+
 pytestmark = pytest.mark.anyio
 
 

@@ -16,6 +16,8 @@ from routeguard.core.request import RequestView
 from routeguard.foundation.web.body import TypedForm, media_type_of, read
 from tests.steady import work_within
 
+COVERS = ("core/media_types", "foundation/web/models")
+
 pytestmark = pytest.mark.anyio
 
 JSON = (b"content-type", b"application/json")
