@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from routeguard.core.services import Services
 
 
-def refresh_not_forged() -> Policy:
+def csrf_for_refresh() -> Policy:
     """Return the policy that asks for what `csrf` asks for when a refresh token came as a cookie.
 
     A request that has none carries its token in the body: a caller that can send that needs no cookie.
@@ -32,10 +32,10 @@ class RefreshNotForged(Csrf):
     @override
     def bind(self, services: Services) -> BoundCheck:
         """Compile against the cookies and the default check."""
-        cookies, not_forged = services.get(TokenCookies), Csrf.bind(self, services)
+        cookies, csrf_checked = services.get(TokenCookies), Csrf.bind(self, services)
 
         async def check(exchange: Exchange) -> Outcome:
-            return await not_forged(exchange) if cookies.presented(exchange) else None
+            return await csrf_checked(exchange) if cookies.presented(exchange) else None
 
         return check
 

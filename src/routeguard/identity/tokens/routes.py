@@ -15,7 +15,7 @@ from routeguard.foundation.web.routes import get, post
 from routeguard.identity.sessions import checks
 from routeguard.identity.sessions.routes import exchange_of, session_of
 from routeguard.identity.tokens.ambient import CookieTokens
-from routeguard.identity.tokens.checks import refresh_not_forged
+from routeguard.identity.tokens.checks import csrf_for_refresh
 from routeguard.identity.tokens.keys import SigningKeys
 from routeguard.identity.tokens.problems import invalid_token
 from routeguard.identity.tokens.service import Tokens
@@ -37,7 +37,7 @@ def routes(services: Services) -> list[Route]:
     """Return the endpoints over the registered `Tokens`."""
     endpoints = _Endpoints(services.get(Tokens), services.get(CookieTokens))
     published = partial(_published, services.get(SigningKeys))
-    refresh = public & refresh_not_forged() & operation(services, REFRESH)
+    refresh = public & csrf_for_refresh() & operation(services, REFRESH)
     return [
         post(
             "/auth/token",

@@ -192,7 +192,7 @@ class Csrf(Check):
         site = site_of(services)
         suspect, foreign = _suspect(site), _foreign(site, tokens.origins)
 
-        async def not_forged(exchange: Exchange) -> Outcome:
+        async def csrf_checked(exchange: Exchange) -> Outcome:
             request = exchange.request
             if request.kind == "websocket":
                 return None if _may_shake_hands(exchange, trusts) else suspect(exchange, foreign(exchange))
@@ -226,7 +226,7 @@ class Csrf(Check):
             return None if proof is not None or not _is_ambient(exchange) else suspect(exchange, _NO_PROOF)
 
         # What a test says who is calling is no credential that a browser adds: there is nothing to forge.
-        return unless_overridden(services, not_forged)
+        return unless_overridden(services, csrf_checked)
 
     @override
     def describe(self) -> str:

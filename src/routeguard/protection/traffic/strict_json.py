@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def strict_json() -> Policy:
-    """Return the policy that takes a body only as `application/json` (415) and of one meaning (400).
+    """Return the policy that takes a body only as `application/json` (415) and as strict JSON (400).
 
     See `core.strict_json.load_json` for what is refused: members that occur twice, NaN, numbers beyond any type,
     halves of characters. The handler then reads the same bytes, with whatever parser it likes.
