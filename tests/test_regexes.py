@@ -137,8 +137,8 @@ def _took(pattern: re.Pattern[Any], text: Any, *, searched: bool) -> float:
 def test_the_walk_finds_the_regexes():
     found = _all_patterns()
     assert len(found) > 30
-    assert found["web.body._MEDIA_TYPE-0"][1] is False
-    assert found["mail.protocol._CONTROL-0"][1] is True
+    assert found["foundation.web.body._MEDIA_TYPE-0"][1] is False
+    assert found["foundation.mail.protocol._CONTROL-0"][1] is True
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts a match")

@@ -281,6 +281,13 @@ async def test_a_process_that_forgot_what_was_used_takes_nothing_from_before(wor
     assert (await shop.call("GET", "/service")).status == 200
 
 
+async def test_a_call_from_before_the_first_request_counts(world: World, shop: Service) -> None:
+    """Policies are compiled at the first request, which may have been signed a second before it came."""
+    headers = shop.signed("GET", "/service")
+    await asyncio.sleep(1.0)
+    assert (await world.send("GET", "/service", headers)).status == 200
+
+
 async def test_a_client_may_call_often_over_memory(world: World, shop: Service) -> None:
     """A subject's share of `memory://` is 2,000 values; nonces of one client are spread over many."""
     store = world.guard.services.get(Ephemeral)

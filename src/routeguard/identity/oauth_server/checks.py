@@ -53,6 +53,8 @@ class SignedCalls:
     authorities: tuple[str, ...]
     skew: float
     """Seconds."""
+    begun: int
+    """Seconds since the epoch: when this process began to remember signatures, where it does so in its own memory."""
 
 
 def signed_client() -> Policy:
@@ -121,8 +123,8 @@ class _Verifier:
         self._store: Ephemeral = services.get(Ephemeral)
         self._calls = services.get(SignedCalls)
         self._clock: Clock = services.get(SteadyClock)
-        # Seconds since the epoch; None where the store outlives this process.
-        self._begun = int(self._clock.time()) if isinstance(self._store, MemoryEphemeral) else None
+        # None where the store outlives this process. Not the time of this first request, which was signed before it.
+        self._begun = self._calls.begun if isinstance(self._store, MemoryEphemeral) else None
 
     async def client_of(self, exchange: Exchange) -> ClientPrincipal:
         """Return who signed a call. Raises SignatureError, and Unavailable when that cannot be told."""

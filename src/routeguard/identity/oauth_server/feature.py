@@ -35,7 +35,7 @@ def set_up(setup: Setup) -> None:
     names = [one for one in settings.origins if one not in settings.trusted_origins]
     hosts = authorities(settings.issuer, (*own.addresses, *names))
     setup.describe(SIGNATURE_SCHEME)
-    services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds()))
+    services.add(SignedCalls, SignedCalls(hosts, own.skew.total_seconds(), begun=int(clock.time())))
     cookie = services.get(CookieScheme).name()
     introspection = Introspection(
         services.get(SessionSources),
