@@ -20,7 +20,19 @@ from routeguard.assembly import (
     read_settings,
     warn_at_start,
 )
-from routeguard.builtin.api import Policies, U, User, Values, add_headers, asks, bind_rules, mark_readable, overridable
+from routeguard.builtin.api import (
+    Policies,
+    U,
+    User,
+    Values,
+    add_headers,
+    asks,
+    bind_rules,
+    kinds_of,
+    mark_readable,
+    overridable,
+    provide,
+)
 from routeguard.builtin.features import chosen, remote_feature, whole
 from routeguard.core.errors import ConfigError
 from routeguard.core.features import route_clashes
@@ -71,14 +83,15 @@ class Routeguard(Policies[U], Values[U]):
         self.settings, also, findings = read_settings(settings, features or ())
         self.features = tuple(chosen(features, identify, also, findings))
         check_settings(self.settings, findings, self.features, user or User)
-        values = overridable(self)
-        overrides = Overrides(values) if self.settings.testing else None
         every = whole(self.features, identify)
+        others = provide(self, every)
+        values = overridable(self, others)
+        overrides = Overrides(values, kinds_of(others)) if self.settings.testing else None
         services = assemble(self.settings, every, user=user or User, overrides=overrides)
         self._runs = Runs(services, lambda: assemble_again(services, every, user=user or User))
         self._guard = guard_over(services)
         bind_rules(self._guard, cross_site=self.settings.cookies.cross_site)
-        self._guard.asks = asks(self, every)
+        self._guard.asks = asks(self, others)
         self._guard.overridable = tuple(one.call for one in values)
         self._installed: list[Installed] = []
         self._required: dict[tuple[Policy, str, Services], Compiled] = {}

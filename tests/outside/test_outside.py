@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 
 import routeguard
 import routeguard.records
-from routeguard import ConfigError, Feature, ProblemType, Routeguard, Secret, Settings, defaults
+from routeguard import ConfigError, Feature, ProblemType, Routeguard, Secret, Settings, defaults, principal_of
+from routeguard.testing import acting_as
 from tests.servers import run
 from tests.steady import until
 
@@ -165,3 +166,39 @@ async def test_its_check_refuses_its_own_attacks() -> None:
     from tests.outside.devices.checks import DeviceRequired
 
     assert [attack.status for attack in DeviceRequired().attacks()] == [403, 403]
+
+
+async def test_tests_say_which_of_its_principals_is_calling(settings: Settings) -> None:
+    """As they do of sessions and keys: the policy, `presents` in `|` and the handler's value take it."""
+    from tests.outside.devices.checks import Device, device
+
+    guard = Routeguard(replace(settings, environment="test", database_url="sqlite://"))
+    app = FastAPI()
+
+    @app.get("/mine")
+    async def mine(caller: Device = Depends(guard.provided(Device))) -> str:
+        return caller.id
+
+    @app.get("/either")
+    @guard(guard.session() | device())
+    async def either(request: Request) -> str:
+        return principal_of(request, Device).id
+
+    guard.install(app)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url=ORIGIN["origin"]) as client:
+        assert (await client.get("/mine")).status_code == 403
+        app.dependency_overrides[guard.provided(Device)] = lambda: Device("dev_test", "usr_1")
+        for path in ("/mine", "/either"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()) == (200, "dev_test"), path
+        app.dependency_overrides[guard.provided(Device)] = lambda: "no device"
+        with pytest.raises(TypeError, match=r"guard.provided\(Device\) returned str, and has to return Device"):
+            await client.get("/mine")
+        app.dependency_overrides.clear()
+        with acting_as(guard, Device("dev_acting", "usr_1")):
+            assert (await client.get("/mine")).json() == "dev_acting"
+        with acting_as(guard, None):
+            assert (await client.get("/mine")).status_code == 401
+        assert (await client.get("/mine")).status_code == 403
+    await guard.close()

@@ -34,6 +34,7 @@ from routeguard.protection.traffic.security_headers import header_bytes
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request  # Put into the signatures below by the adapter.
 
+    from routeguard.core.check import Check
     from routeguard.core.exchange import Exchange
     from routeguard.core.feature import Feature
     from routeguard.core.principal import Principal
@@ -52,8 +53,10 @@ __all__ = [
     "add_headers",
     "asks",
     "bind_rules",
+    "kinds_of",
     "mark_readable",
     "overridable",
+    "provide",
     "session_of",
 ]
 
@@ -222,23 +225,34 @@ class Values(Generic[U]):
         return await self.current_session(connection)
 
 
-def overridable(guard: Values[Any]) -> list[Overridable]:
+def provide(guard: Values[Any], features: Iterable[Feature]) -> list[Provided[Any]]:
+    """Let handlers take the principals of features by `guard.provided`. Returns those that are not built in."""
+    own = [checks.PROVIDED, key_checks.PROVIDED]
+    others = [each for feature in features for each in feature.provides if each not in own]
+    guard._provided = {UserSession: guard.current_session, ApiKey: guard.current_key}  # noqa: SLF001 - made here
+    for each in others:
+        guard._provided[each.kind] = _dependency(each.kind, guard)  # noqa: SLF001 - made here
+    return others
+
+
+def overridable(guard: Values[Any], others: Iterable[Provided[Any]]) -> list[Overridable]:
     """Return the values of a `Routeguard` that tests may override to say who is calling: the first one counts."""
     return [
         Overridable(guard.current_session, (UserSession,)),
         Overridable(guard.current_session_or_none, (UserSession,), guest=True),
         Overridable(guard.current, (UserSession, ApiKey)),
         Overridable(guard.current_key, (ApiKey,)),
+        *(Overridable(guard.provided(each.kind), (each.kind,)) for each in others),
     ]
 
 
-def asks(guard: Values[Any], features: Iterable[Feature]) -> list[Ask]:
+def kinds_of(others: Iterable[Provided[Any]]) -> dict[type[Check], type[Any]]:
+    """Return the class of principals that each identity check of these finds."""
+    return {type(check): each.kind for each in others for check in each.identifying()}
+
+
+def asks(guard: Values[Any], others: Iterable[Provided[Any]]) -> list[Ask]:
     """Return the values of a `Routeguard` that a handler can take, and the policy that each of them requires."""
-    own = [checks.PROVIDED, key_checks.PROVIDED]
-    others = [each for feature in features for each in feature.provides if each not in own]
-    guard._provided = {UserSession: guard.current_session, ApiKey: guard.current_key}  # noqa: SLF001 - made here
-    for each in others:
-        guard._provided[each.kind] = _dependency(each.kind, guard._runs)  # noqa: SLF001 - made here
     return [
         _ask(guard.current_session, checks.PROVIDED),
         Ask(guard.current, checks.session(), _provides_principal),
@@ -247,14 +261,15 @@ def asks(guard: Values[Any], features: Iterable[Feature]) -> list[Ask]:
     ]
 
 
-def _dependency(kind: type[T], runs: Runs) -> Callable[[HTTPConnection], Awaitable[T]]:
+def _dependency(kind: type[T], guard: Values[Any]) -> Callable[[HTTPConnection], Awaitable[T]]:
     @needs_guard
     async def provided(connection: HTTPConnection) -> T:
-        principal = connection_of(connection, runs).principal
+        principal = connection_of(connection, guard._runs).principal  # noqa: SLF001 - made here
         if isinstance(principal, kind):
             return principal
         raise authentication_required(f"a handler took a {kind.__name__} its policy did not provide").error()
 
+    provided.__name__ = f"provided({kind.__name__})"  # In messages.
     return provided
 
 

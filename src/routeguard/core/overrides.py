@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from routeguard.core.credentials import Credential
+from routeguard.core.problem import authentication_required
 
 if TYPE_CHECKING:
-    from routeguard.core.check import BoundCheck, Outcome
+    from routeguard.core.check import BoundCheck, Check, Outcome
     from routeguard.core.exchange import Exchange
     from routeguard.core.problem import Problem
     from routeguard.core.services import Services
@@ -34,6 +35,10 @@ class IdentityOverrides(Protocol):
 
     def may_hold(self, exchange: Exchange, kind: type[Any]) -> bool:
         """Return whether an override of this request may give a principal of class `kind`, or a guest."""
+        ...
+
+    def kind_of(self, check: Check) -> type[Any] | None:
+        """Return the class of principals that an identity check of another feature finds, by what that provides."""
         ...
 
     async def find(self, exchange: Exchange, kind: type[Any]) -> Any:
@@ -74,6 +79,25 @@ def presented(services: Services, kind: type[Any], presents: Callable[[Exchange]
     if overrides is None:
         return presents
     return lambda exchange: overrides.may_hold(exchange, kind) or presents(exchange)
+
+
+def bound_for_tests(services: Services, check: Check, bound: BoundCheck) -> BoundCheck:
+    """Return a bound check that asks the overrides first where `check` is the identity check of another feature.
+
+    The built-in ones do so themselves. Outside test mode that is `bound` itself.
+    """
+    overrides = services.find(IdentityOverrides)
+    kind = None if overrides is None else overrides.kind_of(check)
+    if kind is None:
+        return bound
+    return identified(services, kind, bound, authentication_required("a test says that a guest is calling"))
+
+
+def sent_for_tests(services: Services, check: Check, sent: Callable[[Exchange], bool]) -> Callable[[Exchange], bool]:
+    """Return what tells whether the credential of a check, or in test mode an override in its place, is there."""
+    overrides = services.find(IdentityOverrides)
+    kind = None if overrides is None else overrides.kind_of(check)
+    return sent if kind is None else presented(services, kind, sent)
 
 
 def resumed(

@@ -12,6 +12,7 @@ from routeguard.core.check import Attack, BoundCheck, Check, Outcome, Stage, dis
 from routeguard.core.check_class import takes
 from routeguard.core.decision import ALLOW, Decision, Refuse, Reply
 from routeguard.core.errors import ConfigError
+from routeguard.core.overrides import bound_for_tests, sent_for_tests
 from routeguard.core.problem import Problem
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def _bind_step(check: Check, services: Services) -> tuple[Stage, BoundCheck]:
     run: object = check.bind(services)
     if not callable(run):
         raise ConfigError(f"{name}.bind returned {type(run).__name__}, not the function to run for each request")
-    return stage, run
+    return stage, bound_for_tests(services, check, cast("BoundCheck", run))
 
 
 def check_options(function: str, **options: Any) -> None:
@@ -345,7 +346,7 @@ def _presents(checks: Sequence[Check], services: Services) -> tuple[Callable[[Ex
             continue
         if not callable(sent) or not takes(sent, 1):
             raise ConfigError(f"{type(check).__qualname__}.presents returned {sent!r}, not a function of the exchange")
-        found.append(cast("Callable[[Exchange], bool]", sent))
+        found.append(sent_for_tests(services, check, cast("Callable[[Exchange], bool]", sent)))
     return tuple(found)
 
 

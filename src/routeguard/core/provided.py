@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from routeguard.core.policy import Stage
 
 if TYPE_CHECKING:
+    from routeguard.core.check import Check
     from routeguard.core.policy import Policy
 
 T = TypeVar("T")
@@ -20,7 +21,11 @@ class Provided(Generic[T]):
     kind: type[T]
     by: Policy
 
+    def identifying(self) -> list[Check]:
+        """Return the checks of `by` that find the principal."""
+        return [check for check in self.by.every() if check.stage is Stage.IDENTITY]
+
     def held_by(self, policy: Policy) -> bool:
         """Return whether `policy` identifies a caller as `by` does, inside `|` too."""
-        identifying = tuple(type(check) for check in self.by.every() if check.stage is Stage.IDENTITY)
+        identifying = tuple(type(check) for check in self.identifying())
         return any(isinstance(check, identifying) for check in policy.every())

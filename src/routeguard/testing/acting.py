@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from routeguard.core.errors import ConfigError
 from routeguard.core.overrides import IdentityOverrides
-from routeguard.identity.api_keys.models import ApiKey
-from routeguard.identity.sessions.models import UserSession
 from routeguard.protection.adapters.overrides import Overrides
 from routeguard.testing.principals import session_for
 
@@ -19,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def acting_as(guard: Routeguard[Any], user: Any) -> Iterator[UserSession[Any] | ApiKey | None]:
-    """Let every request come from `user`: a user, a `UserSession`, an `ApiKey`, or None for guests.
+def acting_as(guard: Routeguard[Any], user: Any) -> Iterator[Any]:
+    """Let every request come from `user`: a user, a `UserSession`, an `ApiKey` or other principal, or None for guests.
 
     Holds for all applications the guard is installed in, until the block ends; blocks may stand in each other. An
     application that overrides a value of the guard keeps what that says. Yields the caller. Raises ConfigError outside
@@ -29,7 +27,7 @@ def acting_as(guard: Routeguard[Any], user: Any) -> Iterator[UserSession[Any] | 
     overrides = guard.services.find(IdentityOverrides)
     if not isinstance(overrides, Overrides):
         raise ConfigError('acting_as works in test mode only: Settings(environment="test")')
-    caller = user if user is None or isinstance(user, UserSession | ApiKey) else session_for(user)
+    caller = user if user is None or hasattr(user, "principal_id") else session_for(user)
     before, overrides.acting = overrides.acting, caller
     try:
         yield caller

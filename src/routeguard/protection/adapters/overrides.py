@@ -6,7 +6,7 @@ handler that takes the value: nothing tells it that the value is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from routeguard.protection.guard.asgi import Connection
 from routeguard.protection.guard.log import logger
 
 if TYPE_CHECKING:
+    from routeguard.core.check import Check
     from routeguard.core.exchange import Exchange
 
 
@@ -48,14 +49,20 @@ class Overridable:
 class Overrides:
     """The `IdentityOverrides` of a guard: `dependency_overrides` of the application at hand, else `acting`."""
 
-    def __init__(self, overridable: Sequence[Overridable]) -> None:
+    def __init__(self, overridable: Sequence[Overridable], kinds: Mapping[type[Check], type[Any]]) -> None:
+        """Keep the values of a guard, and the classes of principals that the identity checks of features find."""
         self._overridable = tuple(overridable)
+        self._kinds = kinds
         self.acting: Any = NOT_OVERRIDDEN
         """The principal of every request, or None for guests, where its application overrides nothing."""
 
     async def start(self) -> None:
         """Say in the log that tests decide who is calling."""
         logger.warning('TEST MODE (environment="test"): dependency_overrides and acting_as say who is calling.')
+
+    def kind_of(self, check: Check) -> type[Any] | None:
+        """Return the class of principals that an identity check of another feature finds."""
+        return self._kinds.get(type(check))
 
     def may_hold(self, exchange: Exchange, kind: type[Any]) -> bool:
         """Return whether an override of this request may give a principal of class `kind`, or a guest."""
