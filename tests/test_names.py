@@ -152,7 +152,9 @@ def span(node):
 
 
 # Riddles and persons: write "the user", "a caller", "an attacker", "no caller"; "invalid".
-OBSCURE = re.compile(r"(?i)\b(nobody|somebody|whoever|whomever|he|his|him|himself|no good)\b")
+OBSCURE = re.compile(
+    r"(?i)\b(nobody|somebody|whoever|whomever|he|his|him|himself|no good|(that|which|who|what|it) is (?-i:none))\b"
+)
 FORMER_NAMES = {
     "lean",
     "gentle",
@@ -166,6 +168,7 @@ FORMER_NAMES = {
     "Standings",
     "until_ended",
     "Companion",
+    "Subjects",
     "Letterhead",
     "unhurried",
     "leads_astray",

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import routeguard
 from routeguard.app import Routeguard
 from routeguard.core.secret import DeploymentKeys, Purpose, new_token
-from routeguard.core.security_log import Subjects
+from routeguard.core.security_log import AccountPseudonyms
 from routeguard.foundation.db.database import Database
 from routeguard.foundation.db.outbox import Outbox, outbox
 from routeguard.identity.sessions.models import UserSession
@@ -167,7 +167,7 @@ async def sealed_rows(ours: Deployment, other: Deployment) -> None:
 
 
 async def log_subject(ours: Deployment, other: Deployment) -> None:
-    names = {Subjects(one.get(DeploymentKeys)).of(b"ada@example.com") for one in (ours, other)}
+    names = {AccountPseudonyms(one.get(DeploymentKeys)).of(b"ada@example.com") for one in (ours, other)}
     assert len(names) == 2
 
 

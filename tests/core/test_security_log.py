@@ -10,7 +10,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from routeguard.core.security_log import Subjects, network_of, note
+from routeguard.core.security_log import AccountPseudonyms, network_of, note
 from routeguard.protection.traffic.models import TrafficSettings
 from tests.fakes import deployment
 from tests.passwords.world import GOOD, World
@@ -119,5 +119,5 @@ def test_where_not_who() -> None:
 
 
 def test_a_subject_needs_the_key() -> None:
-    one, other = Subjects(deployment(bytes(32))), Subjects(deployment(bytes(range(32))))
+    one, other = AccountPseudonyms(deployment(bytes(32))), AccountPseudonyms(deployment(bytes(range(32))))
     assert one.of(b"account") == one.of(b"account") != other.of(b"account")

@@ -12,7 +12,7 @@ from routeguard.core.changes import Changes
 from routeguard.core.clock import SteadyClock
 from routeguard.core.problem import Problem
 from routeguard.core.secret import Secret, new_token
-from routeguard.core.security_log import Subjects
+from routeguard.core.security_log import AccountPseudonyms
 from routeguard.foundation.db.outbox import Outbox
 from routeguard.foundation.ephemeral.memory import MemoryEphemeral
 from routeguard.foundation.invalidation.store import invalidations
@@ -93,7 +93,7 @@ class World:
                 throttle=SignInThrottle(MemoryEphemeral()),
                 verification=EmailVerification(self.users, tokens, mails, composer=composer),
                 site=Site(),
-                subjects=Subjects(KEYS),
+                pseudonyms=AccountPseudonyms(KEYS),
             )
         )
 

@@ -59,7 +59,7 @@ def credential_of(request: RequestView) -> Credential | None:
     """Return the access token or API key of a request (RFC 6750 section 2.1), or None when it carries neither.
 
     Raises ProblemError 400 `malformed-request` for two of them, or one in the URL, where logs and histories keep it
-    (attacks JWT-39, KEY-07, KEY-08). A malformed Bearer is a credential that is none: its value is empty (attack
+    (attacks JWT-39, KEY-07, KEY-08). A malformed Bearer is an invalid credential: its value is empty (attack
     JWT-40). Other schemes are not ours: a proxy in front may ask for Basic.
     """
     query: bytes = request.scope.get("query_string", b"")

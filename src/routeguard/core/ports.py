@@ -17,7 +17,7 @@ def is_port(text: str) -> bool:
 
 
 def port_of(url: str) -> int | None:
-    """Return the port of a URL, None without one. Raises ValueError for a port that is none, 0 included."""
+    """Return the port of a URL, None without one. Raises ValueError for an invalid port, 0 included."""
     port = urlsplit(url).port
     if port == 0:
         raise ValueError(PORT_RANGE)

@@ -47,7 +47,7 @@ def network_of(address: Address | None) -> str | None:
     return str(ip_network((address, _IPV4_PREFIX if isinstance(address, IPv4Address) else _IPV6_PREFIX), strict=False))
 
 
-class Subjects:
+class AccountPseudonyms:
     """Names for accounts that may not exist: the same for the same address, and telling nothing without the key."""
 
     __slots__ = ("_key",)

@@ -40,7 +40,7 @@ _OK: Final = 200
 _KINDS: Final = frozenset({"OKP", "EC", "RSA"})
 """A set that is published has no secrets in it, so a symmetric key was not put there by the service (JWT-03)."""
 _UNREADABLE: Final = (JSONRefused, InvalidToken, ValueError, TypeError, LookupError, AttributeError, RecursionError)
-"""What an answer may be that is none: whatever it is, the task that looks after the keys goes on."""
+"""What an answer that cannot be read raises: whatever it is, the task that looks after the keys goes on."""
 
 
 class RemoteKeys:
@@ -147,7 +147,7 @@ class RemoteKeys:
 
 
 def _read(body: bytes) -> dict[str, tuple[Any, KeySet]] | None:
-    """Return the keys of a JWKS by their ids (RFC 7517 section 5); None for what is none."""
+    """Return the keys of a JWKS by their ids (RFC 7517 section 5); None for anything else."""
     document = load_json(body, max_depth=8)
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or len(keys) > _MOST:

@@ -163,7 +163,7 @@ class TokenSessions(Generic[U]):
                 if not self._speaks(claims, self._feed.silent_for()):
                     raise
             else:
-                # Whatever is asked about, the answer is about this token or it is none.
+                # Whatever is asked about, the answer is about this token or it does not count.
                 return session if session is not None and session.id == claims.sid else None
         return self._known.get(claims.jti) or self._remember(claims)
 

@@ -124,7 +124,7 @@ def _domain_findings(domain: str, host: str) -> list[str]:
 
 
 def _host(settings: Settings) -> str:
-    """Return the host of the issuer; '' for an issuer that is none, which is a finding of its own."""
+    """Return the host of the issuer; '' for an invalid one, which is a finding of its own."""
     try:
         return urlsplit(settings.issuer).hostname or ""
     except ValueError:

@@ -106,7 +106,7 @@ class Reader:
         try:
             return hint(**values)
         except ConfigError as error:
-            # What was not readable was left at its default, and a contradiction with that is none of the operator's.
+            # What was not readable was left at its default, and the operator wrote no contradiction with that.
             unread = unreadable(self.provenance)
             self.findings += [one for one in error.findings if not follows(one, unread)]
             return hint()

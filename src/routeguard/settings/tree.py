@@ -244,7 +244,7 @@ def _default(item: Field[Any]) -> Any:
 
 
 def _split(url: str) -> SplitResult:
-    """Split a URL; what is none has no parts, and is a finding."""
+    """Split a URL; other text has no parts, and is a finding."""
     try:
         return urlsplit(url)
     except ValueError:

@@ -176,7 +176,7 @@ async def _send(connection: Connection, parts: Sequence[Part], *, asking: bool) 
 
 
 def _place_of(rest: str, asked: Address) -> Place:
-    """Read ``3999 host:port`` of a redirection. Raises Unavailable for what is none.
+    """Read ``3999 host:port`` of a redirection. Raises Unavailable for other text.
 
     Following a redirection is safe: only an authenticated server can send one, and it knows the password already.
     """

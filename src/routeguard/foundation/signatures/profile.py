@@ -40,7 +40,7 @@ class ClientSigner:
 
     @classmethod
     def of(cls, client_id: str, secret: str) -> ClientSigner:
-        """Make the key from the client's secret. Raises ValueError for what is none (the text is not in it)."""
+        """Make the key from the client's secret. Raises ValueError for other text, which is not in it."""
         return cls(client_id, signing_key(secret))
 
     def headers(self, message: Message, *, now: float) -> dict[str, str]:

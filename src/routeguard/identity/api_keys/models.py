@@ -99,7 +99,7 @@ class ApiKeySettings:
 
     `maximum` is how many live keys an owner may have. `overlap` is the longest time an old secret may be asked to
     work on after a rotation. Uses are counted in memory and written every `flush`. `failures` is how often an
-    address may present a key that is none. `privileges` are those a key may be given.
+    address may present an invalid key. `privileges` are those a key may be given.
     """
 
     maximum: int = 50

@@ -178,7 +178,7 @@ async def find_all(tx: Transaction, owner_id: str) -> list[StoredKey]:
 async def change(
     tx: Transaction, owner_id: str, key_id: str, *, now: float, instead_of: bytes | None = None, **values: Any
 ) -> bool:
-    """Change a key that may be used, with `instead_of` only while that is its secret's hash. False when it is none."""
+    """Change a key that may be used, with `instead_of` only while that is its secret's hash. False for any other."""
     statement = sa.update(api_keys).where(_is(owner_id, key_id), _live(now)).values(**values)
     if instead_of is not None:
         statement = statement.where(api_keys.c.secret_hash == instead_of)
@@ -186,7 +186,7 @@ async def change(
 
 
 async def revoke(tx: Transaction, owner_id: str, key_id: str, *, now: float) -> bool:
-    """End a key, expired or not. False when there is none that was not revoked before."""
+    """Revoke a key, expired or not. False for one that is unknown or was revoked before."""
     statement = sa.update(api_keys).where(_is(owner_id, key_id), api_keys.c.revoked_at.is_(None))
     values = {"revoked_at": now, "previous_hash": None, "previous_until": None}
     return await tx.one(statement.values(**values).returning(api_keys.c.id)) is not None

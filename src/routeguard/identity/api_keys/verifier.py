@@ -162,7 +162,7 @@ class StoredKeys:
 
     async def _failed(self, address: Address | None, debug: str) -> Problem:
         """Return 401, and 429 to an address that goes on presenting what is no key (attack KEY-16)."""
-        # The key is none, whatever the counter says: with the counter away the answer is known all the same.
+        # The key is invalid, whatever the counter says: with the counter away the answer is known all the same.
         with contextlib.suppress(Unavailable):
             name = f"{hash_tag(f'ip:{address_key(address)}')}:api-key"
             [hit] = await self._ephemeral.hit([Attempt(name, self._failures)])

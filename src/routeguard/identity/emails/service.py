@@ -140,7 +140,7 @@ class Emails:
             tx.record(VerificationRequested(email_key=address.key))
 
     async def send_again(self, event: VerificationRequested) -> None:
-        """Mail the link asked for, unless one is young. Listens to VerificationRequested."""
+        """Mail the link asked for, unless one was mailed lately. Listens to VerificationRequested."""
         async with self._quota.spend("verify", event.email_key) as allowed:
             if allowed:
                 await self._database.run(partial(self._send_again, email_key=event.email_key))
@@ -148,7 +148,7 @@ class Emails:
     async def _send_again(self, tx: Transaction, email_key: str) -> None:
         user = await self._users.find_by_email(tx, email_key)
         if user is not None and user.suspended_at is None and not user.email_verified:
-            await self._verification.send_unless_pending(tx, user, young=True)
+            await self._verification.send_unless_pending(tx, user, resend=True)
 
     async def _tell_old(self, tx: Transaction, user: Any) -> None:
         """Tell the old address: who lost an account this way learns of it there (ASVS v5.0.0-6.3.7)."""

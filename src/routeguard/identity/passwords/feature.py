@@ -9,7 +9,7 @@ from routeguard.core.clock import Clock
 from routeguard.core.endings import Ending
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
-from routeguard.core.security_log import Subjects
+from routeguard.core.security_log import AccountPseudonyms
 from routeguard.foundation.db.database import Database
 from routeguard.foundation.mail.queue import MailQueue
 from routeguard.identity.passwords import store
@@ -53,7 +53,7 @@ def set_up(setup: Setup[PasswordSettings]) -> None:
         composer=services.get(EmailComposer),
         quota=services.get(MailQuota),
         site=site_of(services),
-        subjects=Subjects(services.get(DeploymentKeys)),
+        pseudonyms=AccountPseudonyms(services.get(DeploymentKeys)),
     )
     passwords = Passwords(foundations, settings=own, hashing=hashing, policy=policy)
     services.add(Passwords, passwords, start=passwords.start)

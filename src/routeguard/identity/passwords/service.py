@@ -23,7 +23,7 @@ from routeguard.protection.traffic.sign_in_throttle import account_key
 if TYPE_CHECKING:
     from routeguard.core.clock import Clock
     from routeguard.core.exchange import Exchange
-    from routeguard.core.security_log import Subjects
+    from routeguard.core.security_log import AccountPseudonyms
     from routeguard.foundation.db.database import Database, Transaction
     from routeguard.foundation.mail.queue import MailQueue
     from routeguard.identity.passwords.hashing import HashingPool, Verdict
@@ -67,7 +67,7 @@ class Foundations:
     composer: EmailComposer
     quota: MailQuota
     site: Site
-    subjects: Subjects
+    pseudonyms: AccountPseudonyms
 
 
 class Passwords:
@@ -105,7 +105,7 @@ class Passwords:
         self._policy.check(normalized, context=(address.text, name))
         encoded = await self._hashing.hash(normalized)
         user_id = await self._database.run(lambda tx: self._sign_up(tx, address, name, encoded))
-        subject = self._on.subjects.of(account_key(email)) if user_id is None else None
+        subject = self._on.pseudonyms.of(account_key(email)) if user_id is None else None
         network = None if exchange is None else network_of(self._on.site.address(exchange))
         note("signed-up" if user_id else "sign-up-repeated", exchange, user=user_id, subject=subject, network=network)
 
@@ -137,7 +137,7 @@ class Passwords:
         if user.email_verified and not event.made:
             await self._tell_owner(tx, user)
         elif not user.email_verified and user.suspended_at is None:
-            await self._on.verification.send_unless_pending(tx, user, young=True)
+            await self._on.verification.send_unless_pending(tx, user, resend=True)
 
     async def on_user_change(self, tx: Transaction, change: UserChange) -> None:
         """Take the password of an account several signed up for, once its address is proven. Listens to users.
@@ -237,8 +237,8 @@ class Passwords:
     async def send_reset(self, event: PasswordResetRequested) -> None:
         """Mail the link asked for. Listens to PasswordResetRequested.
 
-        A repeat mails a new link and voids the old, but not while that is young: a stranger who asks must not keep
-        the owner from the link that is about to be opened.
+        A repeat mails a new link and voids the old, but not within the first half of its life: a stranger who asks must
+        not keep the owner from the link that is about to be opened.
         """
         async with self._on.quota.spend("reset", event.email_key) as allowed:
             if allowed:

@@ -9,7 +9,7 @@ from routeguard.core.cookies import CookieScheme
 from routeguard.core.endings import Ending
 from routeguard.core.feature import Feature
 from routeguard.core.secret import DeploymentKeys
-from routeguard.core.security_log import Subjects
+from routeguard.core.security_log import AccountPseudonyms
 from routeguard.core.setup import Place
 from routeguard.foundation.db.database import Database
 from routeguard.foundation.ephemeral.memory import MemoryEphemeral
@@ -103,7 +103,7 @@ def _sign_in(services: Services, sessions: Sessions[Any], throttle: ThrottleSett
         throttle=_throttle(services, throttle),
         verification=services.get(EmailVerification),
         site=site_of(services),
-        subjects=Subjects(services.get(DeploymentKeys)),
+        pseudonyms=AccountPseudonyms(services.get(DeploymentKeys)),
     )
     return SignIn(parts)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from routeguard.core.exchange import Exchange
-    from routeguard.core.security_log import Subjects
+    from routeguard.core.security_log import AccountPseudonyms
     from routeguard.foundation.db.database import Database, Transaction
     from routeguard.identity.sessions.models import UserSession
     from routeguard.identity.sessions.pending import PendingSignIns
@@ -47,7 +47,7 @@ class SignInParts(Generic[U]):
     throttle: SignInThrottle
     verification: EmailVerification
     site: Site
-    subjects: Subjects
+    pseudonyms: AccountPseudonyms
     steps: list[SignInStep | WaitingStep] = field(default_factory=list)
 
 
@@ -101,7 +101,7 @@ class SignIn(Generic[U]):
     async def _begin(
         self, exchange: Exchange, account: str | None, *, begun: Begun | None = None, handle: str = ""
     ) -> AsyncIterator[SignInAttempt[U]]:
-        subject = None if account is None else self._parts.subjects.of(account_key(account))
+        subject = None if account is None else self._parts.pseudonyms.of(account_key(account))
         pending = None if begun is None else digest(handle).hex()[:32]
         reserved = await self._parts.throttle.reserve(account, self._parts.site.address(exchange), pending=pending)
         if isinstance(reserved, Problem):
@@ -246,7 +246,7 @@ class SignInAttempt(Generic[U]):
         return _Stopped(invalid_credentials(cause) if untold else problem, cause, proof.user_id)
 
     def _refuse(self, told: Problem, cause: str, user_id: str | None) -> Refused:
-        subject = None if self._account is None else self._parts.subjects.of(account_key(self._account))
+        subject = None if self._account is None else self._parts.pseudonyms.of(account_key(self._account))
         self._guess.failed()
         self._note("proof-failed", cause=cause, subject=subject, user=user_id)
         return Refused(told, cause)

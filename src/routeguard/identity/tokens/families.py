@@ -124,7 +124,7 @@ class RefreshFamilies(Generic[U]):
     async def rotate(
         self, text: str | bytes, *, binding: bytes, exchange: Exchange | None = None, revoke_on_reuse: bool = True
     ) -> Refreshed[U] | None:
-        """Return the successor of a refresh token, or None when it is none, is spent, or its session has ended.
+        """Return the successor of a refresh token, or None when it is unknown or spent, or its session has ended.
 
         `binding` says which client presents it. A reused token revokes its family and session unless
         `revoke_on_reuse` is False: beside a valid access token, a slow answer explains reuse as well as theft.

@@ -37,7 +37,7 @@ SUBJECT: Final = "signing-keys"
 _READ_EVERY: Final = 5.0
 """Seconds between two looks at the keys where no notice says that they changed."""
 _PAUSE: Final = 0.25
-"""Seconds between two looks that unknown key ids ask for, so that a flood of them is none for the database."""
+"""Seconds between two looks that unknown key ids ask for, so that a flood of them does not reach the database."""
 _DRAIN: Final = 1.0
 _DAY: Final = 86400.0
 _TRIES: Final = 5

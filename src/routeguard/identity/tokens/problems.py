@@ -17,5 +17,5 @@ _CHALLENGE: Final = (("www-authenticate", 'Bearer error="invalid_token"'),)
 
 
 def invalid_token(debug: str | None = None) -> Problem:
-    """Return the one answer to a refresh token that is none, spent, expired or ended (RFC 6750 section 3.1)."""
+    """Return the one answer to a refresh token that is unknown, spent, expired or revoked (RFC 6750 section 3.1)."""
     return INVALID_TOKEN(debug=debug, headers=_CHALLENGE)

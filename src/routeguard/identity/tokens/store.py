@@ -45,7 +45,7 @@ refresh_families: Final = sa.Table(
     sa.Column("current_hash", sa.LargeBinary(32), nullable=False),
     sa.Column("binding", sa.LargeBinary(32), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    # By the database's clock, which all processes share: a grace told by two clocks is none (attack OPS-10).
+    # By the database's clock, which all processes share: two clocks would tell two graces (attack OPS-10).
     sa.Column("rotated_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     # Whatever ends the session ends its families, in the same transaction (attacks SES-08, SES-09).

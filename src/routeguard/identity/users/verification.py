@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from routeguard.identity.users.service import Users
 
 PURPOSE: Final = "email-verify"
-_YOUNG: Final = timedelta(minutes=5)
+_RESENT_AFTER: Final = timedelta(minutes=5)
 PATH: Final = "/auth/email/verify"
 
 
@@ -28,14 +28,14 @@ class EmailVerification:
         self._mails = mails
         self._composer = composer
 
-    async def send_unless_pending(self, tx: Transaction, user: Any, *, young: bool = False) -> None:
+    async def send_unless_pending(self, tx: Transaction, user: Any, *, resend: bool = False) -> None:
         """Mail a link for the user's address unless one is under way that works: no number of calls floods a mailbox.
 
-        With `young`, unless one is under way of the last five minutes (or half a life): asking again mails a new link,
+        With `resend`, unless one is under way of the last five minutes (or half a life): asking again mails a new link,
         but a stranger who asks does not void the one its owner is about to open.
         """
         life = self._users.settings.verification_life
-        left = life - min(_YOUNG, life / 2) if young else timedelta(0)
+        left = life - min(_RESENT_AFTER, life / 2) if resend else timedelta(0)
         token = await self._tokens.issue_unless_pending(
             tx, PURPOSE, user.id, ttl=life, left=left, data={"email": user.email}
         )
