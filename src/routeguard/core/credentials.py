@@ -22,6 +22,7 @@ CREDENTIAL_SUBPROTOCOLS: Final = (_BEARER_SUBPROTOCOL, _TICKET_SUBPROTOCOL)
 KEY_PREFIX: Final = b"rg_"
 """How every API key of ours begins, in `X-API-Key` and as Bearer."""
 
+_EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
 _TOKEN68: Final = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 _IN_QUERY: Final = re.compile(
     rb"(?:^|[&;])(?:access_token|api_key|apikey|x-api-key)(?:[=&;]|$)|=rg_(?:live|test)_", re.IGNORECASE
@@ -53,6 +54,16 @@ def may_carry(request: RequestView) -> bool:
     if b"authorization" in headers or b"x-api-key" in headers or request.scope.get("query_string"):
         return True
     return request.kind == "websocket" and b"sec-websocket-protocol" in headers
+
+
+def has_explicit_field(request: RequestView) -> bool:
+    """Return whether a field came that only a program sends: `X-API-Key`, or `Authorization` by Bearer or DPoP.
+
+    Not by `Basic`, `Digest` or `Negotiate`: browsers repeat those by themselves, like cookies, and with the requests of
+    foreign pages too (attacks CSRF-01, WS-01).
+    """
+    scheme = request.headers.get(b"authorization", b"")[:7].lower()
+    return scheme.startswith(_EXPLICIT_SCHEMES) or b"x-api-key" in request.headers
 
 
 def credential_of(request: RequestView) -> Credential | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 import anyio
 from anyio import to_thread
 
-from routeguard.core.credentials import Credential
+from routeguard.core.credentials import Credential, has_explicit_field
 from routeguard.core.functions import is_coroutine_function
 from routeguard.identity.sessions.models import SessionId, UserSession
 
@@ -109,7 +109,7 @@ class ResolvedSessions:
         if known is _ABSENT:
             known, by_header = await self._find(request)
             if by_header and known is not None:
-                exchange.record_credential(known, _BY_BROWSER if _may_be_repeated(request) else _BY_HEADER)
+                exchange.record_credential(known, _BY_HEADER if has_explicit_field(request) else _BY_BROWSER)
             exchange.facts[key] = known
         found: UserSession[Any] | None = known
         return found
@@ -151,12 +151,6 @@ class ResolvedSessions:
         values: dict[str, Any] = {one.name: getattr(made, one.name) for one in fields(made)} | {"id": session_id}
         plan = plan if isinstance(plan, str) else None
         return IdentifiedSession(**values, user_id=user_id, copied=copied, plan=plan), by_header
-
-
-def _may_be_repeated(request: RequestView) -> bool:
-    """Whether a browser may have added the field by itself, as it repeats `Basic` in handshakes too (attack WS-01)."""
-    scheme = request.headers.get(b"authorization", b"").partition(b" ")[0].lower()
-    return b"x-api-key" not in request.headers and scheme not in {b"bearer", b"dpop"}
 
 
 def _id_of(user: Any) -> str:

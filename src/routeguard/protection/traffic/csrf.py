@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from typing_extensions import override
 
 from routeguard.core.cookies import CookieScheme
+from routeguard.core.credentials import has_explicit_field
 from routeguard.core.overrides import is_overridden, unless_overridden
 from routeguard.core.policy import Attack, BoundCheck, Check, Outcome, Policy, Stage
 from routeguard.core.request import SAFE_METHODS
@@ -42,7 +43,6 @@ PLAIN_COOKIE_NAME: Final = "routeguard-csrf"
 """Only where a browser refuses the prefix: an issuer that is http on loopback."""
 HEADER: Final = b"x-csrf-token"
 
-_EXPLICIT_SCHEMES: Final = (b"bearer ", b"dpop ")
 _EXPLICIT_FIELDS: Final = frozenset({b"authorization", b"x-api-key", b"signature-input"})
 _VERIFIED_FIELDS: Final = frozenset({b"signature-input", b"sec-websocket-protocol"})
 _DECIDING: Final = frozenset({b"origin", b"sec-fetch-site", HEADER})
@@ -308,8 +308,6 @@ async def is_foreign(exchange: Exchange, services: Services) -> bool:
         return False
     if exchange.request.kind == "websocket":
         return not _may_shake_hands(exchange, tokens.origins.trusts)
-    if exchange.request.method in SAFE_METHODS:
-        return False
     tokens.check = tokens.check or Csrf().bind(services)
     return await tokens.check(exchange) is not None
 
@@ -338,9 +336,7 @@ def _is_explicit(exchange: Exchange) -> bool:
     identity check's word is needed then.
     """
     headers = exchange.request.headers
-    scheme = headers.get(b"authorization")
-    # `Basic` and its kin are no such credential: browsers repeat them by themselves, like cookies.
-    if (scheme is not None and scheme[:7].lower().startswith(_EXPLICIT_SCHEMES)) or b"x-api-key" in headers:
+    if has_explicit_field(exchange.request):
         return _is_verified(exchange) or not (b"cookie" in headers or _has_certificate(exchange))
     # A message signature (RFC 9421) is made for one call; nothing but its verification tells it from an invented one.
     # A page may offer any subprotocol in a handshake: one that carries a credential counts once that was verified.
