@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 from typing_extensions import TypeVar
 
+from routeguard.core.caller import principal_as
 from routeguard.core.decision import ALLOW
 from routeguard.core.errors import ConfigError, GuardNotApplied
 from routeguard.core.marks import mark, needs_guard
@@ -264,10 +265,7 @@ def asks(guard: Values[Any], others: Iterable[Provided[Any]]) -> list[Ask]:
 def _dependency(kind: type[T], guard: Values[Any]) -> Callable[[HTTPConnection], Awaitable[T]]:
     @needs_guard
     async def provided(connection: HTTPConnection) -> T:
-        principal = connection_of(connection, guard._runs).principal  # noqa: SLF001 - made here
-        if isinstance(principal, kind):
-            return principal
-        raise authentication_required(f"a handler took a {kind.__name__} its policy did not provide").error()
+        return principal_as(connection_of(connection, guard._runs), kind)  # noqa: SLF001 - made here
 
     provided.__name__ = f"provided({kind.__name__})"  # In messages.
     return provided

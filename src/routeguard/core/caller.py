@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from routeguard.core.principal import Principal
 
 P = TypeVar("P", bound="Principal")
+T = TypeVar("T")
 
 
 def principal_of(connection: Any, kind: type[P]) -> P:
@@ -23,6 +24,12 @@ def principal_of(connection: Any, kind: type[P]) -> P:
     exchange = connection.scope.get(SCOPE_KEY)
     if not isinstance(exchange, Exchange) or exchange.decision is None:
         raise GuardNotApplied("principal_of() is for the handler of a guarded route, after its policy was asked")
-    if not isinstance(exchange.principal, kind):
-        raise authentication_required(f"a handler took a {kind.__name__} its policy did not provide").error()
-    return exchange.principal
+    return principal_as(exchange, kind)
+
+
+def principal_as(exchange: Exchange, kind: type[T]) -> T:
+    """Return the principal of an exchange. Raises ProblemError 401 for one of another class, or none."""
+    principal: object = exchange.principal
+    if isinstance(principal, kind):
+        return principal
+    raise authentication_required(f"a handler took a {kind.__name__} its policy did not provide").error()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from routeguard.core.caller import principal_as
 from routeguard.core.credentials import credential_of
 from routeguard.core.exchange import SCOPE_KEY
 from routeguard.core.problem import NOT_FOUND, authentication_required
@@ -132,7 +133,4 @@ def exchange_of(request: Request) -> Exchange:
 
 def session_of(request: Request) -> UserSession[Any]:
     """Return the session of a route whose policy asks for one. Raises ProblemError 401 where it did not."""
-    principal = exchange_of(request).principal
-    if not isinstance(principal, UserSession):
-        raise authentication_required("no session").error()
-    return principal
+    return principal_as(exchange_of(request), UserSession)
