@@ -189,7 +189,7 @@ def _keep_same(one: Any, other: Any) -> bool:
 
 
 def _state(keeper: Any) -> dict[Any, Any]:
-    items = dict(enumerate(keeper)) if isinstance(keeper, tuple) else {}
+    items = dict(enumerate(keeper)) if isinstance(keeper, tuple | list) else {}
     slots = (name for kind in type(keeper).__mro__ for name in _slots_of(kind))
     found = {name: getattr(keeper, name) for name in slots if hasattr(keeper, name)}
     return items | found | getattr(keeper, "__dict__", {})
@@ -208,15 +208,13 @@ def _is_equal(one: Any, other: Any) -> bool:
         return True
     if type(one) is not type(other) or (one == other) is not True:
         return False
-    if isinstance(one, list):
-        return all(map(_is_equal, one, other))
     if isinstance(one, set | frozenset):
         return _are_equal(one, other)
     if isinstance(one, dict):
         return _are_equal(one, other) and all(_is_equal(one[key], other[key]) for key in one)
     # A dataclass with an equality of its own, such as a policy, has said what counts.
     made = is_dataclass(one) and getattr(type(one), "__dataclass_params__").eq  # noqa: B009 - unknown to type checkers
-    return _keep_same(one, other) if made or isinstance(one, tuple) else True
+    return _keep_same(one, other) if made or isinstance(one, tuple | list) else True
 
 
 def _are_equal(ones: Iterable[Any], others: Iterable[Any]) -> bool:

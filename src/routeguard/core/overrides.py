@@ -86,8 +86,7 @@ def bound_for_tests(services: Services, check: Check, bound: BoundCheck) -> Boun
 
     The built-in ones do so themselves. Outside test mode that is `bound` itself.
     """
-    overrides = services.find(IdentityOverrides)
-    kind = None if overrides is None else overrides.kind_of(check)
+    kind = _kind_for_tests(services, check)
     if kind is None:
         return bound
     return identified(services, kind, bound, authentication_required("a test says that a guest is calling"))
@@ -95,9 +94,13 @@ def bound_for_tests(services: Services, check: Check, bound: BoundCheck) -> Boun
 
 def sent_for_tests(services: Services, check: Check, sent: Callable[[Exchange], bool]) -> Callable[[Exchange], bool]:
     """Return what tells whether the credential of a check, or in test mode an override in its place, is there."""
-    overrides = services.find(IdentityOverrides)
-    kind = None if overrides is None else overrides.kind_of(check)
+    kind = _kind_for_tests(services, check)
     return sent if kind is None else presented(services, kind, sent)
+
+
+def _kind_for_tests(services: Services, check: Check) -> type[Any] | None:
+    overrides = services.find(IdentityOverrides)
+    return None if overrides is None else overrides.kind_of(check)
 
 
 def resumed(

@@ -22,11 +22,11 @@ def csrf_for_refresh() -> Policy:
 
     A request that has none carries its token in the body: a caller that can send that needs no cookie.
     """
-    return Policy((RefreshNotForged(),))
+    return Policy((RefreshCsrf(),))
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshNotForged(Csrf):
+class RefreshCsrf(Csrf):
     """No foreign page makes a browser rotate its tokens. Stands in the place of the default check."""
 
     @override
