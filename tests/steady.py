@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -36,6 +36,23 @@ async def quiet(before: set[asyncio.Task[Any]], *, within: float = 5.0) -> None:
     here = asyncio.current_task()
     while any(task not in before and task is not here for task in asyncio.all_tasks()) and time.monotonic() < end:
         await asyncio.sleep(0.005)
+
+
+async def cancelled_after(turns: int, work: Awaitable[Any], *, pause: float = 0.0) -> bool:
+    """Run `work`, cancelled after some turns of the loop, as a server does whose client has left. True if it ended.
+
+    A turn takes at least `pause` seconds.
+    """
+    task = asyncio.ensure_future(work)
+    for _ in range(turns):
+        if task.done():
+            break
+        await asyncio.sleep(pause)
+    done = task.done()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    return done
 
 
 async def alike(measure: Callable[[], Awaitable[dict[str, float]]], *, within: float) -> None:

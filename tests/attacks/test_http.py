@@ -25,7 +25,7 @@ from tests.attacks.world import COOKIE, ORIGIN, SECRET, Browser, World, good_bod
 from tests.conformance.framing import KINDLY_READ, MISFRAMED, request
 from tests.conformance.wire import life, send
 from tests.servers import Running, running
-from tests.steady import quiet
+from tests.steady import cancelled_after, quiet
 
 pytestmark = pytest.mark.anyio
 
@@ -132,20 +132,9 @@ async def test_behind_tls_the_cookie_stays_secure(tmp_path: Any, value: str) -> 
 # -- callers who leave --------------------------------------------------------------------------------------------
 
 
-async def cancelled_after(steps: int, work: Any) -> bool:
-    """Run `work`, cancelled after some turns of the loop, as a server does whose client has left. True if it ended."""
-    task = asyncio.ensure_future(work)
-    for _ in range(steps):
-        if task.done():
-            break
-        await asyncio.sleep(0)
-        if steps > 40:
-            await asyncio.sleep(0.0005)
-    done = task.done()
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    return done
+async def left_after(steps: int, work: Any) -> bool:
+    """Run `work` for some turns of the loop, slow ones where they are many. True if it ended."""
+    return await cancelled_after(steps, work, pause=0.0005 if steps > 40 else 0.0)
 
 
 STEPS = [*range(0, 40, 3), 44, 50, 60, 80, 120, 100_000]
@@ -156,7 +145,7 @@ async def test_a_client_who_leaves_leaves_no_half_state(world: World, alice: Bro
     before = await world.rows()
     ended = 0
     for steps in STEPS:
-        ended += await cancelled_after(steps, alice.post("/api/invoices", {"title": f"t{steps}", "amount": steps}))
+        ended += await left_after(steps, alice.post("/api/invoices", {"title": f"t{steps}", "amount": steps}))
         async with asyncio.timeout(60):
             assert (await alice.post("/api/invoices", {"title": "after", "amount": 0})).status == 201
     assert 0 < ended < len(STEPS)
@@ -177,7 +166,7 @@ async def test_a_sign_up_that_was_cut_is_no_half_account(world: World) -> None:
     before = asyncio.all_tasks()
     for steps in STEPS:
         body = {"email": f"cut{steps}@example.com", "password": "seven grey herons at dawn", "name": "Cut"}
-        await cancelled_after(steps, guest.post("/auth/sign-up", body))
+        await left_after(steps, guest.post("/auth/sign-up", body))
     await quiet(before)
     await settle(world)
     rows = await world.rows()
@@ -200,7 +189,7 @@ async def test_a_reset_that_was_cut_is_whole_or_can_be_tried_again(world: World)
         token = world.mailbox.token(email)
         new = f"{password} {steps}"
         before = asyncio.all_tasks()
-        await cancelled_after(steps, guest.post("/auth/password/reset", {"token": token, "password": new}))
+        await left_after(steps, guest.post("/auth/password/reset", {"token": token, "password": new}))
         await quiet(before)
         changed = (await guest.post("/auth/sign-in", {"email": email, "password": new})).status == 200
         again = await guest.post("/auth/password/reset", {"token": token, "password": new})

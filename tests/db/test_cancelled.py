@@ -12,6 +12,7 @@ from routeguard.core.tasks import uncancelled
 from routeguard.foundation.db.database import Database
 from routeguard.identity.users.store import users
 from tests.db.test_database import count, user
+from tests.steady import cancelled_after
 
 COVERS = ("core/tasks",)
 
@@ -19,15 +20,7 @@ pytestmark = pytest.mark.anyio
 
 TURNS = 60
 """Of the event loop: more than a transaction takes here when nothing else runs; the last ones therefore commit."""
-
-
-async def _cancelled_after(turns: int, task: asyncio.Task[None]) -> None:
-    for _ in range(turns):
-        if not task.done():
-            await asyncio.sleep(0.0002)
-    task.cancel()
-    with suppress(asyncio.CancelledError, LookupError):
-        await task
+PAUSE = 0.0002
 
 
 async def test_what_waits_for_a_commit_is_called_exactly_when_it_was_made(database: Database) -> None:
@@ -39,7 +32,7 @@ async def test_what_waits_for_a_commit_is_called_exactly_when_it_was_made(databa
             tx.after_commit(lambda: told.add(number))
 
     for turns in range(TURNS):
-        await _cancelled_after(turns, asyncio.create_task(insert(turns)))
+        await cancelled_after(turns, insert(turns), pause=PAUSE)
     async with database.read() as tx:
         made = {int(row[0].removeprefix("usr_")) for row in await tx.all(sa.select(users.c.id))}
     assert made == told
@@ -52,13 +45,14 @@ async def test_no_connection_is_lost_by_a_cancellation(database: Database) -> No
             await tx.scalar(sa.select(sa.func.count()).select_from(users))
 
     async def change() -> None:
-        async with database.transaction() as tx:
-            await tx.execute(user(1))
-            raise LookupError
+        with suppress(LookupError):
+            async with database.transaction() as tx:
+                await tx.execute(user(1))
+                raise LookupError
 
     for turns in range(TURNS):
         for work in (look, change):
-            await _cancelled_after(turns, asyncio.create_task(work()))
+            await cancelled_after(turns, work(), pause=PAUSE)
     assert database._backend.writes.pool.checkedout() == 0  # type: ignore[attr-defined]
     assert database._backend.reads.pool.checkedout() == 0  # type: ignore[attr-defined]
     async with database.transaction() as tx:
